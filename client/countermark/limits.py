@@ -1,0 +1,40 @@
+"""Every bound, with its unit and its reason. A parser refuses what exceeds them before it works on it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+# --- signed notes and checkpoints -----------------------------------------------------------------------
+NOTE_MAX_BYTES = 128 * 1024  # 16 ML-DSA-44 lines of about 3.3 kB each must fit
+NOTE_MAX_SIGNATURES = 64  # lines
+TREE_SIZE_MAX = 2**63 - 1  # a signed 64-bit count, as in every C2SP implementation
+WITNESS_BODY_MAX_BYTES = NOTE_MAX_BYTES + 8 * 1024  # a note and at most 63 proof lines of 45 bytes
+PROOF_MAX_HASHES = 63  # the longest proof a tree of 2**63 leaves can need
+TLOG_PROOF_MAX_BYTES = NOTE_MAX_BYTES + 16 * 1024
+POLICY_MAX_BYTES = 256 * 1024  # 32 logs and 32 witnesses with ML-DSA vkeys of 1.8 kB fit twice over
+POLICY_MAX_LINES = 1024
+COSIGNATURE_MAX_SKEW = timedelta(minutes=5)  # how far a cosignature's time may lie ahead of our clock
+
+# --- entries --------------------------------------------------------------------------------------------
+ENTRY_MAX_BYTES = 65_535  # an entry bundle prefixes each entry with a 16-bit length
+STATEMENT_MAX_BYTES = 16 * 1024  # a signed payload under its closed schema
+JSON_MAX_DEPTH = 8
+JSON_MAX_INTEGER = 2**53 - 1  # what every JSON reader keeps exact
+NAME_MAX_CHARS = 255  # project, version and file names: what file systems and databases take
+
+# --- TUF ------------------------------------------------------------------------------------------------
+TIMESTAMP_MAX_BYTES = 12 * 1024  # stock clients stop at 16,384; the carried checkpoint must fit below
+TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit many times
+BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
+
+# --- time -----------------------------------------------------------------------------------------------
+LEAF_TIME_MAX_LEAD = timedelta(minutes=5)  # ahead of the quorum time of the checkpoint that covers it
+FRESH_FETCHED_WITHIN = timedelta(minutes=5)
+FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays
+GRACE = timedelta(hours=48)  # after the 24 h of the timestamp: 24-72 h, known artifacts install with a warning
+
+# --- network --------------------------------------------------------------------------------------------
+CONNECT_TIMEOUT = timedelta(seconds=5)
+READ_TIMEOUT = timedelta(seconds=30)
+FETCH_MAX_BYTES = 8 * 1024 * 1024  # any one metadata file, tile or API answer
+FETCH_DEADLINE = timedelta(seconds=120)  # a whole answer, so that one byte a second does not hold us

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Writes requirements/*.txt anew from the pyproject files: hash-pinned, without index addresses.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=$(command -v uv || echo .venv/bin/uv)
+export_() { "$uv" export --quiet --frozen --no-header --no-annotate --no-emit-workspace "$@" >/dev/null; }
+"$uv" lock --quiet "$@"
+export_ --package countermark --no-dev -o requirements/client.txt
+export_ --all-packages --no-dev --group demo -o requirements/run.txt
+export_ --all-packages --group dev -o requirements/dev.txt

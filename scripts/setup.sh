@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Makes .venv from the hash-pinned requirements and installs the three distributions into it, editable.
+#   scripts/setup.sh run    what the service, the client and the demo need
+#   scripts/setup.sh dev    the same, and what tests and checks need
+# Safe to run again: it does nothing when nothing it depends on has changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-run}
+python=${PYTHON:-python3}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+if ! command -v "$python" >/dev/null; then
+    say "$python not found; install Python 3.11 or newer, or name one: make PYTHON=python3.12 demo"
+    exit 2
+fi
+if ! "$python" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))'; then
+    say "$("$python" --version) is too old; Python 3.11 or newer is needed: make PYTHON=python3.12 demo"
+    exit 2
+fi
+stamp=.venv/.installed-$what
+digest=$(cat "requirements/$what.txt" client/pyproject.toml server/pyproject.toml keys-ceremony/pyproject.toml "$0" | sha256sum)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$digest" ]; then
+    exit 0
+fi
+if [ ! -x .venv/bin/python ]; then
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        package="python3-venv"
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            say "installing $package"
+            apt-get update -qq && apt-get install -y -qq "$package" >/dev/null
+        else
+            say "this Python has no venv; run: sudo apt-get install $package"
+            exit 2
+        fi
+    fi
+    say "making .venv"
+    "$python" -m venv .venv
+fi
+if command -v uv >/dev/null; then uv=uv; else
+    [ -x .venv/bin/uv ] || { say "installing uv"; .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+    uv=.venv/bin/uv
+fi
+say "installing the locked requirements ($what)"
+"$uv" pip install --quiet --python .venv/bin/python --require-hashes -r "requirements/$what.txt"
+"$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation \
+    -e ./client -e ./server -e ./keys-ceremony
+printf '%s\n' "$digest" > "$stamp"
+say "ready"
