@@ -1,0 +1,223 @@
+"""Tables, and the one engine of a process.
+
+The database answers "where is it?". Nothing a verifier believes depends on it: the log's tree is rebuilt from
+entry bundles, and the public part of these tables from the log. What only a backup holds: accounts, tokens,
+proposals not sequenced yet, and the queue.
+
+SQLite and PostgreSQL run the same code. SQLite is opened in WAL mode with `synchronous=FULL`: a commit that
+returned survives a power loss. `write()` opens an immediate transaction, so that a reader that later writes
+can never be refused halfway. Schema changes go through Alembic (`migrations/`), from the first table on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    CursorResult,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+# SQLite gives row ids only to INTEGER; PostgreSQL wants 64 bits.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+# --- accounts: people, and what they hold -----------------------------------------------------------------
+account = Table(
+    "account",
+    metadata,
+    Column("id", String(32), primary_key=True),  # 16 random bytes in hex: the pseudonym in leaves
+    Column(
+        "login", String(255), nullable=False, unique=True
+    ),  # mapped here only; deleting it erases the person
+    Column("created", BigInteger, nullable=False),
+)
+login_code = Table(
+    "login_code",
+    metadata,
+    Column("code_sha256", String(64), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=True),
+)
+token = Table(
+    "token",
+    metadata,
+    Column("secret_sha256", String(64), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("kind", String(16), nullable=False),  # "session" may enrol keys; "upload" may only upload
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=True),
+    Column("revoked", BigInteger, nullable=True),
+)
+
+# --- submissions: artifacts on their journey (journey.py) --------------------------------------------------
+submission = Table(
+    "submission",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("namespace", String(255), nullable=False, server_default=""),
+    Column("project", String(255), nullable=False),  # normalised (PEP 503)
+    Column("version", String(255), nullable=False),
+    Column("filename", String(255), nullable=False),  # normalised; unique for ever within its project
+    Column("display_name", String(255), nullable=False),  # the project's name as its author writes it
+    Column("sha256", String(64), nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Column("filetype", String(16), nullable=False),  # bdist_wheel | sdist
+    Column("requires_python", Text, nullable=True),
+    Column("metadata_sha256", String(64), nullable=True),  # of METADATA / PKG-INFO, a blob too
+    Column("uploader", ForeignKey("account.id"), nullable=False),
+    Column("attestations", Text, nullable=True),  # the JSON array as uploaded, verbatim
+    Column("uploaded", BigInteger, nullable=False),  # UTC seconds
+    Column("state", String(16), nullable=False),
+    Column("state_since", BigInteger, nullable=False),
+    Column("reason", Text, nullable=True),  # why it is held or rejected, in words
+    Column("leaf_index", BigInteger, nullable=True),
+    Column("leaf_hash", String(64), nullable=True),
+    Column("standing", String(16), nullable=False, server_default="ok"),
+    Column("yanked_reason", Text, nullable=True),
+    Column("lease_until", BigInteger, nullable=True),  # a worker's claim; past it, another may take over
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("namespace", "project", "filename"),
+    Index("ix_submission_state_id", "state", "id"),
+    Index("ix_submission_sha256", "sha256"),
+)
+
+# --- proposals: entries that ask for a place in the log ----------------------------------------------------
+proposal = Table(
+    "proposal",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("type", String(32), nullable=False),
+    Column("envelope", Text, nullable=True),  # DSSE envelope as JSON, or null (opaque)
+    Column("registry", Text, nullable=False),  # what the registry adds, as JSON
+    Column("submission_id", ForeignKey("submission.id"), nullable=True),
+    Column("created", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),  # pending | sequenced | published | refused
+    Column("leaf_index", BigInteger, nullable=True),
+    Column("leaf_hash", String(64), nullable=True),
+    Column("refusal_code", String(64), nullable=True),
+    Column("refusal", Text, nullable=True),
+    Index("ix_proposal_state_id", "state", "id"),
+    Index("ix_proposal_leaf_index", "leaf_index"),
+)
+
+# --- the log: the one row that decides ---------------------------------------------------------------------
+head = Table(
+    "head",
+    metadata,
+    Column("origin", String(255), primary_key=True),
+    Column("body", Text, nullable=False),  # the newest checkpoint signed by the log, compared on every swap
+    Column("tree_size", BigInteger, nullable=False),
+    Column("edge", LargeBinary, nullable=False),  # right edge of the tree: 32 bytes a peak
+    Column("staging", String(128), nullable=True),  # staging bundle not known to be applied yet
+)
+rules_state = Table(
+    "rules_state",
+    metadata,
+    Column("key", Text, primary_key=True),  # JSON array of strings: a key of countermark.rules
+    Column("value", Text, nullable=False),  # JSON object
+)
+
+# --- tufrepo -----------------------------------------------------------------------------------------------
+tufrepo_state = Table(
+    "tufrepo_state",
+    metadata,
+    Column("key", Text, primary_key=True),  # tufrepo's own replay of the log, up to what it applied
+    Column("value", Text, nullable=False),
+)
+tuf_version = Table(
+    "tuf_version",
+    metadata,
+    Column("role", String(64), primary_key=True),
+    Column("version", BigInteger, nullable=False),  # claimed durably before anything is signed
+)
+tuf_candidate = Table(
+    "tuf_candidate",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("applied", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),  # JSON: digests, bins root, changed bins
+    Column("proposal_id", ForeignKey("proposal.id"), nullable=True),
+    Column("state", String(16), nullable=False),  # written | logged | timestamped
+)
+
+# --- scan --------------------------------------------------------------------------------------------------
+verdict = Table(
+    "verdict",
+    metadata,
+    Column("submission_id", ForeignKey("submission.id"), primary_key=True),
+    Column("proposal_id", ForeignKey("proposal.id"), nullable=False),
+    Column("tier", String(16), nullable=False),
+    Column("body", Text, nullable=False),  # findings as JSON
+)
+
+
+def open_engine(url: str) -> Engine:
+    """The engine of this process for `sqlite:///path` or `postgresql+psycopg://...`."""
+    engine = create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _pragmas(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # we say BEGIN ourselves
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            immediate = connection.get_execution_options().get("countermark_write", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """A read transaction: one consistent view."""
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def write(engine: Engine) -> Iterator[Connection]:
+    """A write transaction. SQLite takes the write lock at once; PostgreSQL locks rows as they are touched."""
+    with engine.execution_options(countermark_write=True).begin() as connection:
+        yield connection
+
+
+def inserted_id(result: CursorResult[Any]) -> int:
+    """The id that an INSERT of one row was given."""
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def ping(engine: Engine) -> None:
+    """Raise if the database does not answer."""
+    with read(engine) as connection:
+        connection.execute(text("SELECT 1"))

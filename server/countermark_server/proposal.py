@@ -1,0 +1,72 @@
+"""Proposals: entries that ask for a place in the log.
+
+Any process may `propose` an entry; only the sequencer (`log/`) gives it an index, in the order of ids,
+or refuses it with the code and the sentence of the rule it broke. The proposer reads the `outcome`.
+
+    pending -> sequenced -> published      (a cosigned, public checkpoint covers it)
+       |
+       v
+    refused                                (it has no index; nothing of it is in the log)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select
+
+from countermark_server import db
+
+PENDING, SEQUENCED, PUBLISHED, REFUSED = "pending", "sequenced", "published", "refused"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a proposal so far."""
+
+    state: str
+    index: int | None
+    leaf_hash: str | None
+    refusal_code: str | None
+    refusal: str | None
+
+    @property
+    def settled(self) -> bool:
+        """Published or refused: nothing more will happen to it."""
+        return self.state in (PUBLISHED, REFUSED)
+
+
+def propose(
+    connection: Connection,
+    type_: str,
+    envelope: Mapping[str, Any] | None,
+    registry: Mapping[str, Any],
+    *,
+    now: int,
+    submission_id: int | None = None,
+) -> int:
+    """Ask for a place in the log; returns the id. Durable when the caller's transaction commits."""
+    row = {
+        "type": type_,
+        "envelope": None if envelope is None else json.dumps(envelope, separators=(",", ":"), sort_keys=True),
+        "registry": json.dumps(registry, separators=(",", ":"), sort_keys=True),
+        "submission_id": submission_id,
+        "created": now,
+        "state": PENDING,
+    }
+    result = connection.execute(db.proposal.insert().values(**row))
+    return db.inserted_id(result)
+
+
+def outcome(connection: Connection, proposal_id: int) -> Outcome:
+    """What became of it. Raises LookupError for an id that was never given out."""
+    table = db.proposal
+    row: RowMapping | None = (
+        connection.execute(select(table).where(table.c.id == proposal_id)).mappings().first()
+    )
+    if row is None:
+        raise LookupError(f"no proposal {proposal_id}")
+    return Outcome(row["state"], row["leaf_index"], row["leaf_hash"], row["refusal_code"], row["refusal"])

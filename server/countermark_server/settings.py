@@ -1,0 +1,218 @@
+"""Settings: one TOML file in the data directory, each value overridable as COUNTERMARK_<SECTION>_<NAME>.
+
+    [registry]
+    origin = "registry.example.com/main"
+    base_url = "https://registry.example.com"
+
+    [tuf]
+    min_interval = 5.0
+
+`COUNTERMARK_TUF_MIN_INTERVAL=0.2` wins over the file. Unknown sections or names, values of the wrong type and
+values out of range are refused, with the name of the setting. docs/operations/settings.md is generated from
+the descriptions below, and a test fails when it is not.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from countermark.errors import UsageError
+
+PREFIX = "COUNTERMARK_"
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, of the wrong type or out of range. The message names it."""
+
+
+def _setting(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
+    return field(default=default, metadata={"doc": doc, "least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Who this registry is."""
+
+    origin: str = _setting("", "the log's origin: a name, never a URL; fixed at `init`")
+    base_url: str = _setting("", "the URL clients reach this registry at, without trailing slash")
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where rows live."""
+
+    url: str = _setting("", "SQLAlchemy URL; empty: `registry.sqlite` in the data directory")
+
+
+@dataclass(frozen=True)
+class Web:
+    """The web process."""
+
+    listen: str = _setting("127.0.0.1:8080", "HOST:PORT the web process listens on")
+    workers: int = _setting(1, "gunicorn worker processes", least=1, most=64)
+    threads: int = _setting(
+        16, "threads of a worker; an upload waiting for its proof holds one", least=1, most=512
+    )
+    wait: float = _setting(
+        10.0, "seconds an upload may wait for its proof before it is answered 202", least=0, most=60
+    )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What may come in."""
+
+    max_bytes: int = _setting(100 * 1024 * 1024, "largest artifact in bytes", least=1024)
+    max_unpacked_bytes: int = _setting(1024 * 1024 * 1024, "largest sum of an archive's members", least=1024)
+    max_members: int = _setting(20_000, "most members of an archive", least=1)
+
+
+@dataclass(frozen=True)
+class Log:
+    """The sequencer."""
+
+    poll_interval: float = _setting(0.003, "seconds between looks for new proposals", least=0.0005, most=5)
+    batch: int = _setting(256, "most entries of one round", least=1, most=4096)
+    witness_timeout: float = _setting(2.0, "seconds a witness may take", least=0.05, most=60)
+    witness_urls: str = _setting("", "`NAME=URL` of each witness of the policy, separated by blanks")
+    metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the log process's metrics; port 0 picks a free one")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The scan station."""
+
+    poll_interval: float = _setting(0.02, "seconds between looks for work", least=0.001, most=60)
+    cpu_seconds: int = _setting(20, "CPU seconds of one sandboxed child", least=1, most=600)
+    memory_bytes: int = _setting(
+        512 * 1024 * 1024, "address space of one sandboxed child", least=64 * 1024 * 1024
+    )
+    wall_seconds: float = _setting(60.0, "seconds one sandboxed child may live", least=1, most=600)
+    metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the scan process's metrics")
+
+
+@dataclass(frozen=True)
+class Tuf:
+    """The online TUF roles bins and snapshot."""
+
+    min_interval: float = _setting(
+        5.0, "seconds between two TUF publishes at the least", least=0.05, most=3600
+    )
+    heartbeat: float = _setting(
+        3600.0, "seconds after which an idle registry gets a new timestamp", least=1, most=3600
+    )
+    poll_interval: float = _setting(0.02, "seconds between looks for work", least=0.001, most=60)
+    metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the tufrepo process's metrics")
+
+
+@dataclass(frozen=True)
+class Timestamper:
+    """The timestamper: its own process, its own key."""
+
+    listen: str = _setting("127.0.0.1:8081", "HOST:PORT the timestamper serves its timestamp and metrics on")
+    registry_url: str = _setting("", "where it reads the registry; empty: `registry.base_url`")
+    poll_interval: float = _setting(0.05, "seconds between looks for a new candidate", least=0.001, most=60)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What the processes say about themselves."""
+
+    level: str = _setting("info", "debug, info, warning or error")
+    format: str = _setting("json", "json, or text for people")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything an operator may set. `data` is the data directory and comes from the command line."""
+
+    data: Path
+    registry: Registry = Registry()
+    database: Database = Database()
+    web: Web = Web()
+    upload: Upload = Upload()
+    log: Log = Log()
+    scan: Scan = Scan()
+    tuf: Tuf = Tuf()
+    timestamper: Timestamper = Timestamper()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL, with the default filled in."""
+        return self.database.url or f"sqlite:///{self.data / 'registry.sqlite'}"
+
+    @property
+    def public(self) -> Path:
+        """Static trees that anyone may read: `log/` and `tuf/`."""
+        return self.data / "public"
+
+    @property
+    def keys(self) -> Path:
+        """Encrypted online keys; only this service's account may read them."""
+        return self.data / "keys"
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "registry": Registry,
+    "database": Database,
+    "web": Web,
+    "upload": Upload,
+    "log": Log,
+    "scan": Scan,
+    "tuf": Tuf,
+    "timestamper": Timestamper,
+    "telemetry": Telemetry,
+}
+
+
+def load(data: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read `data/settings.toml`, then the environment. Raises SettingsError; nothing is guessed."""
+    path = data / "settings.toml"
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    if unknown := sorted(set(given) - set(SECTIONS)):
+        raise SettingsError(f"{path}: unknown section [{unknown[0]}]")
+    parts = {name: _section(name, cls, given.get(name, {}), environ, path) for name, cls in SECTIONS.items()}
+    return Settings(data=data, **parts)
+
+
+def _section(name: str, cls: type[Any], given: Any, environ: Mapping[str, str], path: Path) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    if not isinstance(given, dict):
+        raise SettingsError(f"{path}: {name} must be a section")
+    if unknown := sorted(set(given) - set(known)):
+        raise SettingsError(f"{path}: unknown setting {name}.{unknown[0]}")
+    values: dict[str, Any] = {}
+    for key, spec in known.items():
+        variable = f"{PREFIX}{name}_{key}".upper()
+        if variable in environ:
+            values[key] = _value(spec, environ[variable], variable, parse=True)
+        elif key in given:
+            values[key] = _value(spec, given[key], f"{name}.{key}", parse=False)
+    return cls(**values)
+
+
+def _value(spec: Field[Any], given: Any, where: str, *, parse: bool) -> Any:
+    assert spec.default is not MISSING
+    kind = type(spec.default)
+    if parse and kind is not str:
+        try:
+            given = kind(given)
+        except ValueError:
+            raise SettingsError(f"{where} must be a {kind.__name__}, not {given!r}") from None
+    if kind is float and type(given) is int:
+        given = float(given)
+    if type(given) is not kind:
+        raise SettingsError(f"{where} must be a {kind.__name__}, not {given!r}")
+    least, most = spec.metadata["least"], spec.metadata["most"]
+    if (least is not None and not given >= least) or (most is not None and not given <= most):
+        raise SettingsError(f"{where} is {given}, must be between {least} and {most or 'any size'}")
+    return given

@@ -1,0 +1,74 @@
+"""Submissions: the rows that travel, and the only functions that move them.
+
+`receive` puts an artifact on its journey, `claim` leases the oldest ones waiting in a state to a worker,
+`finish` moves one on. A move that `journey.MOVES` does not know is refused; a dead worker is replaced when
+its lease runs out, so every station must be able to do its step twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from countermark_server import db
+from countermark_server.journey import State, is_legal
+
+LEASE_SECONDS = 120  # longer than any scan may take
+
+
+class IllegalMoveError(Exception):
+    """A station tried a move that the journey does not know, or the row had moved already."""
+
+
+def receive(connection: Connection, *, now: int, **columns: Any) -> int:
+    """Insert a submission in state `received`; returns its id. IntegrityError: the name is taken."""
+    row = {**columns, "state": State.RECEIVED, "state_since": now, "uploaded": now}
+    result = connection.execute(db.submission.insert().values(**row))
+    return db.inserted_id(result)
+
+
+def claim(connection: Connection, state: State, *, now: int, limit: int = 1) -> Sequence[RowMapping]:
+    """Lease up to `limit` submissions waiting in `state`, oldest first."""
+    table = db.submission
+    waiting = (
+        select(table)
+        .where(table.c.state == state, (table.c.lease_until.is_(None)) | (table.c.lease_until < now))
+        .order_by(table.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # SQLite ignores it: the write transaction is the lock there
+    )
+    rows = connection.execute(waiting).mappings().all()
+    if rows:
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_([row["id"] for row in rows]))
+            .values(lease_until=now + LEASE_SECONDS, attempts=table.c.attempts + 1)
+        )
+    return rows
+
+
+def finish(
+    connection: Connection, submission_id: int, old: State, new: State, *, now: int, **columns: Any
+) -> None:
+    """Move one submission from `old` to `new` and end its lease. IllegalMoveError: nothing changed."""
+    if not is_legal(old, new):
+        raise IllegalMoveError(f"submission {submission_id}: {old} -> {new} is not in the journey")
+    table = db.submission
+    result = connection.execute(
+        update(table)
+        .where(table.c.id == submission_id, table.c.state == old)
+        .values(state=new, state_since=now, lease_until=None, **columns)
+    )
+    if result.rowcount != 1:
+        raise IllegalMoveError(f"submission {submission_id} is no longer {old}")
+
+
+def find(connection: Connection, namespace: str, project: str, filename: str) -> RowMapping | None:
+    """The submission that owns this (normalised) file name."""
+    table = db.submission
+    query = select(table).where(
+        table.c.namespace == namespace, table.c.project == project, table.c.filename == filename
+    )
+    return connection.execute(query).mappings().first()
