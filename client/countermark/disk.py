@@ -1,0 +1,203 @@
+"""Disk: replacing a file as a whole, creating one exactly once, swapping a folder, and taking turns.
+
+    replace_file(home / "timeline.json", data)     # readers see the old bytes or the new, never a mixture
+    create_file(out / "key.json", data)            # FileExistsError instead of overwriting
+    with locked(home / "lock"): ...                # one process at a time, whoever dies lets go
+
+Three promises. A `replace_file` that returned is on the disk, not in a cache of the kernel. A reader without
+the lock never sees half a file. A process killed anywhere leaves either the old state or the new one.
+
+What it does not promise: that nobody else wrote the folder. Who can write our folders can make us forget;
+that is why everything read back from them is checked again where it matters (trust.py).
+
+The POSIX and the Windows halves of `_acquire` are guarded by `sys.platform`; nothing else here differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from countermark.errors import NetworkError, UsageError
+
+LOCK_TIMEOUT = 60.0  # seconds; a verification holds the lock for milliseconds, a cold one for seconds
+LOCK_POLL = 0.02  # seconds between two tries
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write `data` as the whole new content of `path`, durably, or leave the old content untouched."""
+    temporary = _write_beside(path, data, mode)
+    try:
+        # If we stop here a stray temporary file stays behind; the old content is untouched.
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def create_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write `data` to a file that must not exist yet; UsageError when it does. Never overwrites."""
+    temporary = _write_beside(path, data, mode)
+    try:
+        # A hard link fails when the name exists, which a rename would not.
+        os.link(temporary, path)
+    except FileExistsError:
+        raise UsageError(
+            f'"{path}" already exists', hint="nothing is overwritten; choose another name"
+        ) from None
+    except OSError:
+        # A file system without hard links: an exclusive create, at worst a truncated file after a crash.
+        _create_exclusively(path, data, mode)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def read_file(path: Path, *, max_bytes: int) -> bytes | None:
+    """The content of `path`; None when there is no such file; UsageError when it is larger than allowed."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        raise UsageError(f'"{path}" is a directory') from None
+    if len(data) > max_bytes:
+        raise UsageError(f'"{path}" is larger than {max_bytes} bytes')
+    return data
+
+
+@contextlib.contextmanager
+def working_copy(folder: Path) -> Iterator[Path]:
+    """A private copy of `folder` to work on; it replaces `folder` only when the block ends without an error.
+
+    The caller holds a lock. On an error the copy is thrown away and `folder` keeps its bytes.
+    """
+    recover_swap(folder)
+    copy = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=_made(folder.parent)))
+    try:
+        if folder.is_dir():
+            shutil.copytree(folder, copy, symlinks=True, dirs_exist_ok=True)
+        yield copy
+        _swap(copy, folder)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def recover_swap(folder: Path) -> None:
+    """Finish what a crash in `_swap` left half done: the old folder returns if the new never arrived."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    elif old.exists():
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    # If we stop here the folder is gone and `.old` holds it; recover_swap() puts it back.
+    new.rename(folder)
+    # Committed. If we stop here recover_swap() removes the old one.
+    shutil.rmtree(old, ignore_errors=True)
+    _sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Hold the lock file `path` alone; the operating system frees it however the process ends."""
+    _made(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + timeout
+        while not _acquire(descriptor):
+            if time.monotonic() >= deadline:
+                raise NetworkError(
+                    f'another process holds "{path}" for more than {timeout:.0f} s',
+                    hint="wait for it and try again",
+                )
+            time.sleep(LOCK_POLL)
+        yield
+    finally:
+        # Closing lets go of the lock on both platforms. The file itself stays: deleting it would let a
+        # waiting process lock a name that no longer leads anywhere.
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def config_home(environment: dict[str, str] | None = None) -> Path:
+    """Where this user's pinned roots, keys and timelines live: COUNTERMARK_HOME or the platform's place."""
+    env = os.environ if environment is None else environment
+    if env.get("COUNTERMARK_HOME"):
+        return Path(env["COUNTERMARK_HOME"])
+    if sys.platform == "win32":
+        base = Path(env.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "countermark"
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> str:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=_made(path.parent))
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(mode)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _create_exclusively(path: Path, data: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    except FileExistsError:
+        raise UsageError(
+            f'"{path}" already exists', hint="nothing is overwritten; choose another name"
+        ) from None
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; Windows has no such call and needs none."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,275 @@
+"""Fetch: the one module of the client that connects out.
+
+    fetcher = HttpFetcher()
+    raw = fetcher.get("http://127.0.0.1:8000/log/checkpoint", max_bytes=NOTE_MAX_BYTES)
+    tile = fetcher.get(url, max_bytes=8192, missing_ok=True)      # None: the server says 404
+    answer = fetcher.post(url, body, content_type="text/plain")   # any status; the caller reads it
+
+Everybody else takes a `Fetcher`, so a test hands in a world in memory and nothing else changes.
+
+Promises: an answer is never longer than `max_bytes` (after decompression) and never takes longer than the
+deadline to read, however slowly it drips; a redirect is followed only within the same scheme, host and port;
+whatever goes wrong on the way is a NetworkError that names the URL. Nothing fetched is believed: that is the
+caller's business.
+
+Not promised: secrecy. TLS is checked like everywhere else, and no verdict depends on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+from countermark.errors import NetworkError, UsageError
+from countermark.limits import CONNECT_TIMEOUT, FETCH_DEADLINE, FETCH_MAX_BYTES, READ_TIMEOUT
+
+if TYPE_CHECKING:
+    import urllib3
+    from tuf.ngclient.fetcher import FetcherInterface
+
+USER_AGENT = "countermark/0.1.0"
+CHUNK = 64 * 1024  # bytes read at a time
+MAX_REDIRECTS = 3
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said: status, reason phrase, headers (lower-case names) and the whole body."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class StatusError(NetworkError):
+    """The server answered, and its answer was not the file we asked for."""
+
+    def __init__(self, url: str, answer: Answer) -> None:
+        super().__init__(f"{url} answered {answer.status} {answer.reason}".rstrip())
+        self.answer = answer
+
+
+class Fetcher(Protocol):
+    """What the client needs from a network; `tests/simulator.py` is the other implementation."""
+
+    def get(
+        self,
+        url: str,
+        *,
+        max_bytes: int = FETCH_MAX_BYTES,
+        missing_ok: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes | None:
+        """The body of a 200 answer; None for a 404 when `missing_ok`; NetworkError for everything else."""
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = FETCH_MAX_BYTES,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Whatever the server answered; NetworkError only when it could not be reached or understood."""
+
+
+class HttpFetcher:
+    """The real network, through urllib3. Connections are kept alive; safe to share between threads."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: timedelta = CONNECT_TIMEOUT,
+        read_timeout: timedelta = READ_TIMEOUT,
+        deadline: timedelta = FETCH_DEADLINE,
+    ) -> None:
+        self._connect_timeout = connect_timeout.total_seconds()
+        self._read_timeout = read_timeout.total_seconds()
+        self._deadline = deadline.total_seconds()
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
+
+    def get(
+        self,
+        url: str,
+        *,
+        max_bytes: int = FETCH_MAX_BYTES,
+        missing_ok: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes | None:
+        answer = self._ask("GET", url, None, headers or {}, max_bytes=max_bytes, seconds=self._deadline)
+        if answer.status == 200:
+            return answer.body
+        if answer.status == 404 and missing_ok:
+            return None
+        raise StatusError(url, answer)
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int = FETCH_MAX_BYTES,
+        timeout: float | None = None,
+    ) -> Answer:
+        sent = {"Content-Type": content_type, **(headers or {})}
+        seconds = timeout or self._deadline
+        return self._ask("POST", url, body, sent, max_bytes=max_bytes, seconds=seconds)
+
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        max_bytes: int,
+        seconds: float,
+    ) -> Answer:
+        """One request and the redirects it leads to, all within `seconds`."""
+        deadline = time.monotonic() + seconds
+        _check_url(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._once(method, url, body, headers, max_bytes=max_bytes, deadline=deadline)
+            if answer.status not in REDIRECTS or method != "GET":
+                return answer
+            target = urljoin(url, answer.headers.get("location", ""))
+            if _origin(target) != _origin(url):
+                raise NetworkError(f"{url} redirects to another host: {target}")
+            url = target
+        raise NetworkError(f"{url}: more than {MAX_REDIRECTS} redirects")
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        max_bytes: int,
+        deadline: float,
+    ) -> Answer:
+        import urllib3  # noqa: PLC0415  (lazy: `--help` and offline checks need no network code)
+
+        left = max(deadline - time.monotonic(), 0.001)
+        timeout = urllib3.Timeout(
+            connect=min(self._connect_timeout, left), read=min(self._read_timeout, left), total=None
+        )
+        try:
+            response = self._pool(url).request(
+                method,
+                url,
+                body=body,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers},
+                preload_content=False,
+                redirect=False,
+                retries=False,
+                timeout=timeout,
+            )
+            try:
+                data = _read(response, url, max_bytes, deadline)
+            except BaseException:
+                response.close()  # half-read: the connection can't be reused
+                raise
+            response.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            raise NetworkError(f"cannot reach {url}: {_plain(error)}") from error
+        except (OSError, ValueError) as error:
+            raise NetworkError(f"cannot reach {url}: {error}") from error
+        found = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, response.reason or "", found, data)
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        import urllib3  # noqa: PLC0415
+
+        proxy = _proxy_for(url)
+        if proxy not in self._pools:
+            self._pools[proxy] = (
+                urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
+            )
+        return self._pools[proxy]
+
+
+def _read(response: urllib3.BaseHTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:
+    """The body, at most `max_bytes` of it, never later than `deadline`: read1 returns after every packet."""
+    pieces: list[bytes] = []
+    length = 0
+    while True:
+        if time.monotonic() > deadline:
+            raise NetworkError(f"{url} is too slow: {length} bytes before the deadline")
+        piece = response.read1(CHUNK, decode_content=True)
+        if not piece:
+            return b"".join(pieces)
+        length += len(piece)
+        if length > max_bytes:
+            raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
+        pieces.append(piece)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f'"{url}" is not an http or https URL')
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ("", "", None)
+    return (parts.scheme, parts.hostname or "", port or {"http": 80, "https": 443}.get(parts.scheme))
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy the environment names for this URL; none for this machine itself."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+def _plain(error: Exception) -> str:
+    """urllib3's messages lead with the connection object; people need the end of them."""
+    text = str(getattr(error, "reason", None) or error)
+    return text.rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]
+
+
+def tuf_fetcher(fetcher: Fetcher) -> FetcherInterface:
+    """`fetcher` in the shape ngclient asks for."""
+    from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError  # noqa: PLC0415
+    from tuf.ngclient.fetcher import FetcherInterface  # noqa: PLC0415
+
+    class Adapter(FetcherInterface):
+        def download_bytes(self, url: str, max_length: int) -> bytes:
+            try:
+                data = fetcher.get(url, max_bytes=max_length, missing_ok=True)
+            except StatusError as error:
+                raise DownloadHTTPError(str(error), error.answer.status) from error
+            if data is None:
+                raise DownloadHTTPError(f"{url} answered 404", 404)
+            if len(data) > max_length:
+                raise DownloadLengthMismatchError(f"{url} is longer than {max_length} bytes")
+            return data
+
+        def _fetch(self, url: str) -> Iterator[bytes]:
+            yield self.download_bytes(url, FETCH_MAX_BYTES)
+
+    adapter: Any = Adapter()
+    return adapter  # type: ignore[no-any-return]
