@@ -26,12 +26,16 @@ NAME_MAX_CHARS = 255  # project, version and file names: what file systems and d
 TIMESTAMP_MAX_BYTES = 12 * 1024  # stock clients stop at 16,384; the carried checkpoint must fit below
 TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit many times
 BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
+BIN_BITS_MAX = 16  # 65,536 bins: beyond, the snapshot alone costs a client a third of a second
+KEY_FILE_MAX_BYTES = 16 * 1024  # the largest kind (ML-DSA-44) takes 2.5 kB
 
 # --- time -----------------------------------------------------------------------------------------------
 LEAF_TIME_MAX_LEAD = timedelta(minutes=5)  # ahead of the quorum time of the checkpoint that covers it
 FRESH_FETCHED_WITHIN = timedelta(minutes=5)
 FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays
-GRACE = timedelta(hours=48)  # after the 24 h of the timestamp: 24-72 h, known artifacts install with a warning
+GRACE = timedelta(
+    hours=48
+)  # after the 24 h of the timestamp: 24-72 h, known artifacts install with a warning
 
 # --- network --------------------------------------------------------------------------------------------
 CONNECT_TIMEOUT = timedelta(seconds=5)
