@@ -1,0 +1,64 @@
+# Countermark. `make demo` and `make test` set up all they need; everything else builds on those two.
+#
+#   make demo          watch a package travel, and an insider's swap refused (KEEP=1 leaves it running)
+#   make test          every test that needs no other Python than this one
+#   make serve         a trial registry on 127.0.0.1:8080 (DATA=.work/registry)
+#   make lint          style, types (three platforms for the client), import arrows, documentation
+#   make bench         every figure we quote, printed and written to bench/results.json
+#   make docs          write the generated pages anew (make lint fails when they are not true)
+#   make test-full     make test, and the runs that take minutes
+#   make lock          write requirements/*.txt anew
+#
+# PYTHON=python3.12 picks an interpreter for .venv.
+
+PYTHON ?= python3
+DATA ?= .work/registry
+LISTEN ?= 127.0.0.1:8080
+KEEP ?=
+PYTEST_ARGS ?=
+BIN := .venv/bin
+export PYTHON
+
+.PHONY: help demo test test-full serve lint bench docs lock setup setup-dev clean
+
+help:
+	@sed -n '3,13p' Makefile | cut -c3-
+
+setup:
+	@scripts/setup.sh run
+
+setup-dev:
+	@scripts/setup.sh dev
+
+demo: setup
+	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
+
+test: setup-dev
+	@$(BIN)/python -m pytest -q -m "not exhaustive" -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-full: setup-dev
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
+
+serve: setup
+	@$(BIN)/countermark-server up --data "$(DATA)" --listen "$(LISTEN)" --trial
+
+lint: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy client/countermark server/countermark_server keys-ceremony/countermark_ceremony
+	@$(BIN)/mypy --platform win32 client/countermark
+	@$(BIN)/mypy --platform darwin client/countermark
+	@$(BIN)/python scripts/docs.py --check
+	@$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
+
+bench: setup-dev
+	@$(BIN)/python bench/run.py
+
+docs: setup-dev
+	@$(BIN)/python scripts/docs.py
+
+lock: setup-dev
+	@scripts/lock.sh
+
+clean:
+	rm -rf .venv .work .demo

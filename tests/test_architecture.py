@@ -1,0 +1,198 @@
+"""The import arrows of docs/architecture.md, asserted on every module with `ast`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIENT = ROOT / "client" / "countermark"
+SERVER = ROOT / "server" / "countermark_server"
+CEREMONY = ROOT / "keys-ceremony" / "countermark_ceremony"
+
+# The client's floors, top to bottom: a module imports from lower floors, or from `SIDEWAYS` within its own.
+FLOORS: list[set[str]] = [
+    {"cli", "__main__"},
+    {"run"},
+    {"publish", "audit", "monitor", "mirror", "proxy", "witness"},
+    {"verify"},
+    {"replay", "trust", "lockfile", "signer", "evidence", "clientpolicy"},
+    {"fetch", "serving", "agent", "disk"},
+    {"bundle", "bins", "trustfile", "words", "keyfile"},
+    {"tufjson"},
+    {"rules"},
+    {"rules_state"},
+    {"statement", "entry"},
+    {"tlog"},
+    {"errors", "limits"},
+]
+SIDEWAYS = {("trust", "evidence"), ("trust", "clientpolicy"), ("entry", "statement"), ("errors", "limits")}
+STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "index", "accounts", "web"}
+COMPOSITION = {"app", "worker", "cli", "wsgi", "up"}
+# What the server may use of the client: formats, rules, and reading. Never a command engine.
+SERVER_USES = {
+    "tlog", "entry", "rules", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch", "trust",
+    "bins", "trustfile", "words", "keyfile", "errors", "limits",
+}  # fmt: skip
+CEREMONY_USES = {"tlog", "entry", "statement", "trustfile", "words", "keyfile", "errors", "limits"}
+POSIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios", "tty", "posix", "syslog"}
+
+
+def imports(source: str) -> Iterator[tuple[str, ...]]:
+    """Every absolute import in the source as dotted components, wherever it stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are banned"
+            base = tuple((node.module or "").split("."))
+            for alias in node.names:
+                yield (*base, alias.name)
+
+
+def modules(package: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        yield ("/".join(parts), path)
+
+
+def floor(name: str) -> int:
+    for number, names in enumerate(FLOORS):
+        if name in names:
+            return number
+    raise AssertionError(f"client module {name!r} has no floor: add it to FLOORS and docs/architecture.md")
+
+
+def client_violations(name: str, source: str) -> list[str]:
+    """Arrows of one client module that point up or sideways."""
+    room = name.split("/", maxsplit=1)[0]
+    if room == "__init__":
+        return []
+    found = []
+    for target in imports(source):
+        if target[0] != "countermark" or len(target) < 2:
+            continue
+        other = target[1]
+        if other == room or not ((CLIENT / other).is_dir() or (CLIENT / f"{other}.py").exists()):
+            continue
+        if floor(other) <= floor(room) and (room, other) not in SIDEWAYS:
+            found.append(f"countermark.{name} imports countermark.{other}")
+    return found
+
+
+def server_violations(name: str, source: str) -> list[str]:
+    """Arrows of one server module that cross rooms or reach into a command engine of the client."""
+    room = name.split("/", maxsplit=1)[0]
+    found = []
+    for target in imports(source):
+        if target[0] == "countermark_ceremony":
+            found.append(f"countermark_server.{name} imports the ceremony")
+        if target[0] == "countermark" and len(target) > 1 and target[1] not in SERVER_USES:
+            found.append(f"countermark_server.{name} imports countermark.{target[1]}")
+        if target[0] != "countermark_server" or len(target) < 2:
+            continue
+        other = target[1]
+        if room in STATIONS and other in STATIONS - {room}:
+            # accounts and web are shared floors below the stations, not stations themselves
+            if other in {"accounts", "web"} and room not in {"accounts", "web"}:
+                continue
+            found.append(f"countermark_server.{name} imports station {other}")
+        if room not in COMPOSITION and other in COMPOSITION:
+            found.append(f"countermark_server.{name} imports the composition root {other}")
+        if room == "timestamper" and other in {"db", "submission", "proposal", "ruleview", "stores"}:
+            found.append(f"countermark_server.{name} imports {other} of the registry")
+    return found
+
+
+def ceremony_violations(name: str, source: str) -> list[str]:
+    """Arrows of one ceremony module towards anything that could open a socket, or towards the server."""
+    found = []
+    for target in imports(source):
+        if target[0] in {"socket", "http", "urllib", "urllib3", "ssl", "countermark_server"}:
+            found.append(f"countermark_ceremony.{name} imports {'.'.join(target)}")
+        if target[:2] == ("tuf", "ngclient"):
+            found.append(f"countermark_ceremony.{name} imports tuf.ngclient")
+        if target[0] == "countermark" and len(target) > 1 and target[1] not in CEREMONY_USES:
+            found.append(f"countermark_ceremony.{name} imports countermark.{target[1]}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "violations"),
+    [(CLIENT, client_violations), (SERVER, server_violations), (CEREMONY, ceremony_violations)],
+    ids=["client", "server", "ceremony"],
+)
+def test_imports_follow_the_arrows(package: Path, violations) -> None:
+    """No module imports against the arrows of the design."""
+    found = [v for name, path in modules(package) for v in violations(name, path.read_text("utf-8"))]
+    assert not found, "\n".join(found)
+
+
+def test_a_planted_violation_is_seen() -> None:
+    """The test of the test: each kind of forbidden arrow is reported."""
+    assert client_violations("tlog/note", "from countermark.fetch import Fetcher") != []
+    assert client_violations("entry", "def f():\n    import countermark.verify") != []
+    assert server_violations("scan/station", "from countermark_server.upload import receive") != []
+    assert server_violations("timestamper/signs", "from countermark_server import db") != []
+    assert server_violations("index/simple", "from countermark.publish import upload") != []
+    assert ceremony_violations("plan", "import socket") != []
+    assert ceremony_violations("plan", "from countermark.fetch import Fetcher") != []
+    with pytest.raises(AssertionError):
+        list(imports("from . import merkle"))
+
+
+def test_law_has_no_io_and_no_clock() -> None:
+    """tlog/ and the entry law import nothing that reads a clock, a file, a socket or randomness."""
+    banned = {"os", "io", "pathlib", "time", "datetime", "random", "secrets", "socket", "urllib3", "requests"}
+    law = [path for name, path in modules(CLIENT) if name.startswith("tlog/")]
+    law += [CLIENT / name for name in ("entry.py", "statement.py", "rules.py", "bins.py", "trustfile.py")]
+    found = [
+        f"{path.name} imports {target[0]}"
+        for path in law
+        for target in imports(path.read_text("utf-8"))
+        if target[0] in banned
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_one_module_connects_out_and_one_listens() -> None:
+    """In the client only fetch.py imports a network client and only serving.py a server."""
+    out, listening = {"urllib3", "socket", "ssl"}, {"socketserver", "http"}
+    for name, path in modules(CLIENT):
+        for target in imports(path.read_text("utf-8")):
+            assert target[0] not in out or name in {"fetch", "agent"}, f"{name} imports {target[0]}"
+            assert target[0] not in listening or name == "serving", f"{name} imports {target[0]}"
+
+
+def test_posix_only_modules_are_guarded() -> None:
+    """The client imports no POSIX-only module outside agent.py and disk.py."""
+    for name, path in modules(CLIENT):
+        if name in {"agent", "disk"}:
+            continue
+        for target in imports(path.read_text("utf-8")):
+            assert target[0] not in POSIX_ONLY, f"{name} imports {target[0]}"
+
+
+def test_subprocesses_never_go_through_a_shell() -> None:
+    """No `shell=True`, no os.system, in any of the three distributions."""
+    for package in (CLIENT, SERVER, CEREMONY):
+        for name, path in modules(package):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.keyword) and node.arg == "shell":
+                    raise AssertionError(f"{name} passes shell=")
+                if isinstance(node, ast.Attribute) and node.attr in {"system", "popen"}:
+                    assert not (isinstance(node.value, ast.Name) and node.value.id == "os"), name
+
+
+def test_only_the_error_modules_know_http_status_codes() -> None:
+    """In the server a bare HTTP status code stands in errors.py alone."""
+    codes = {400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 451, 500, 502, 503}
+    for name, path in modules(SERVER):
+        if name in {"errors"} or name.startswith(("migrations/", "timestamper/", "log/witness")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and type(node.value) is int:
+                assert node.value not in codes, f"countermark_server.{name}:{node.lineno} says {node.value}"

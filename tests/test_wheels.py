@@ -1,0 +1,86 @@
+"""The three distributions as a user gets them: file lists, pins and run-time dependencies."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "client": "countermark",
+    "server": "countermark_server",
+    "keys-ceremony": "countermark_ceremony",
+}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, zipfile.ZipFile]:
+    """Each distribution built once, without network."""
+    out = tmp_path_factory.mktemp("wheels")
+    built = {}
+    for folder, package in PACKAGES.items():
+        command = [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(out),
+            str(ROOT / folder),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (wheel,) = out.glob(f"{package}-*.whl")
+        built[folder] = zipfile.ZipFile(wheel)
+    return built
+
+
+def requires(wheel: zipfile.ZipFile) -> list[str]:
+    (name,) = [n for n in wheel.namelist() if n.endswith(".dist-info/METADATA")]
+    return HeaderParser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist") or []
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_a_wheel_holds_exactly_its_package(wheels: dict[str, zipfile.ZipFile], folder: str) -> None:
+    """Every tracked file of the package is in the wheel, and nothing else but the wheel's own metadata."""
+    package = PACKAGES[folder]
+    listed = subprocess.run(
+        ["git", "ls-files", f"{folder}/{package}"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    expected = {name.removeprefix(f"{folder}/") for name in listed}
+    found = {name for name in wheels[folder].namelist() if ".dist-info/" not in name}
+    assert found == expected
+    assert any(name.endswith("-none-any.whl") for name in [Path(wheels[folder].filename or "").name])
+
+
+def test_the_client_needs_only_four_distributions(wheels: dict[str, zipfile.ZipFile]) -> None:
+    """The client's run-time dependencies are tuf, securesystemslib, cryptography and urllib3."""
+    names = {re.split(r"[<>=!~ ;\[]", line)[0] for line in requires(wheels["client"])}
+    assert names == {"tuf", "securesystemslib", "cryptography", "urllib3"}
+    locked = (ROOT / "requirements/client.txt").read_text("utf-8")
+    assert set(re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE)) == names | {"cffi", "pycparser"}
+
+
+@pytest.mark.parametrize("folder", ["server", "keys-ceremony"])
+def test_server_and_ceremony_pin_the_client(wheels: dict[str, zipfile.ZipFile], folder: str) -> None:
+    """A server never runs with another client's rules: `countermark==X`."""
+    version = HeaderParser().parsestr(
+        next(wheels["client"].read(n).decode() for n in wheels["client"].namelist() if n.endswith("METADATA"))
+    )["Version"]
+    assert f"countermark=={version}" in requires(wheels[folder])
+
+
+def test_locked_requirements_carry_hashes_and_no_index_address() -> None:
+    """requirements/*.txt pin every distribution by hash and name no index."""
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text("utf-8")
+        assert "://" not in text and "--index" not in text, path.name
+        blocks = re.split(r"\n(?=[a-z0-9])", text.strip())
+        assert all("--hash=sha256:" in block for block in blocks), path.name
