@@ -8,6 +8,7 @@ from datetime import timedelta
 NOTE_MAX_BYTES = 128 * 1024  # 16 ML-DSA-44 lines of about 3.3 kB each must fit
 NOTE_MAX_SIGNATURES = 64  # lines
 TREE_SIZE_MAX = 2**63 - 1  # a signed 64-bit count, as in every C2SP implementation
+KEY_NAME_MAX_BYTES = 255  # a cosigned message prefixes names and origins with an 8-bit length
 WITNESS_BODY_MAX_BYTES = NOTE_MAX_BYTES + 8 * 1024  # a note and at most 63 proof lines of 45 bytes
 PROOF_MAX_HASHES = 63  # the longest proof a tree of 2**63 leaves can need
 TLOG_PROOF_MAX_BYTES = NOTE_MAX_BYTES + 16 * 1024
@@ -28,6 +29,11 @@ TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit ma
 BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
 BIN_BITS_MAX = 16  # 65,536 bins: beyond, the snapshot alone costs a client a third of a second
 KEY_FILE_MAX_BYTES = 16 * 1024  # the largest kind (ML-DSA-44) takes 2.5 kB
+
+# --- the client's own files -----------------------------------------------------------------------------
+LOCK_MAX_BYTES = 64 * 1024 * 1024  # a uv.lock of ten thousand packages has about 20 MB
+LOCAL_FILE_MAX_BYTES = 1024 * 1024  # policy, timeline, session: kilobytes in practice
+UNAPPLIED_MAX = 100_000  # entries between `applied` and the tree size that a verification reads
 
 # --- time -----------------------------------------------------------------------------------------------
 LEAF_TIME_MAX_LEAD = timedelta(minutes=5)  # ahead of the quorum time of the checkpoint that covers it

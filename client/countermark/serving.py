@@ -1,0 +1,134 @@
+"""Serving: the one module of the client that listens.
+
+    def answer(request: Request) -> Response: ...        # the engine: bytes in, bytes out, no sockets
+    with listening(answer, "127.0.0.1", 0) as server:    # port 0: any free port
+        print(server.url)
+        server.serve_forever()
+
+An engine (the witness, later the proxy) is a function from `Request` to `Response` and is tested without a
+socket. This file gives it a threaded HTTP/1.1 server from the standard library with keep-alive, a limit on
+the body and a time limit on a silent client.
+
+Not promised: TLS, or shelter from the open internet. Bind it to this machine, or put a proxy in front.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+from countermark.errors import UsageError
+
+IDLE_TIMEOUT = 60  # seconds a kept-alive connection may stay silent
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came in. `path` has no query string; header names are lower-case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What goes out."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Engine = Callable[[Request], Response]
+
+
+class Server(ThreadingHTTPServer):
+    """A threaded server around one engine."""
+
+    daemon_threads = True
+    allow_reuse_address = sys.platform != "win32"  # there it would let two processes share the port
+
+    def __init__(self, engine: Engine, host: str, port: int, *, max_body: int) -> None:
+        self.engine = engine
+        self.max_body = max_body
+        super().__init__((host, port), _Handler)
+
+    @property
+    def url(self) -> str:
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no event; anything else is a bug and says so on stderr."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "countermark"
+    sys_version = ""
+    timeout = IDLE_TIMEOUT
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
+            self._send(Response(411, b"Content-Length needed\n"), close=True)
+        elif int(length) > self.server.max_body:
+            self._send(Response(413, f"at most {self.server.max_body} bytes\n".encode()), close=True)
+        else:
+            body = self.rfile.read(int(length))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Request(self.command, urlsplit(self.path).path, headers, body)
+            self._send(self.server.engine(request))
+
+    def _send(self, response: Response, *, close: bool = False) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        if close:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(response.body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are counted by the engine's metrics, not written to a terminal."""
+
+
+@contextlib.contextmanager
+def listening(engine: Engine, host: str, port: int, *, max_body: int) -> Iterator[Server]:
+    """A bound server; its socket is closed at the end of the block."""
+    try:
+        server = Server(engine, host, port, max_body=max_body)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    try:
+        yield server
+    finally:
+        server.server_close()
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT` as two values; `[::1]:80` keeps its colons."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise UsageError(f'"{text}" is not HOST:PORT', hint="for example 127.0.0.1:8000")
+    return host.strip("[]"), int(port)
