@@ -1,0 +1,91 @@
+"""Figures: what a benchmark returns, how it is printed, and how it is kept.
+
+A figure is a list of samples in one unit, with the budget of docs/performance.md where there is one. The machine
+and what else ran on it are recorded with every figure: these are shared machines, and ratios travel better than
+absolutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity. `budget` is an upper bound, or a lower bound when `more_is_better`."""
+
+    name: str
+    unit: str
+    samples: Sequence[float]
+    budget: float | None = None
+    more_is_better: bool = False
+
+    @property
+    def median(self) -> float:
+        """The middle sample."""
+        return statistics.median(self.samples)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median keeps the budget; None without a budget."""
+        if self.budget is None:
+            return None
+        return self.median >= self.budget if self.more_is_better else self.median <= self.budget
+
+    def row(self, load: float) -> dict[str, object]:
+        """The figure as it is kept in results.json."""
+        return {
+            "name": self.name, "unit": self.unit, "median": round(self.median, 4),
+            "min": round(min(self.samples), 4), "max": round(max(self.samples), 4), "n": len(self.samples),
+            "budget": self.budget, "met": self.met, "machine": machine(), "other_load": round(load, 2),
+        }  # fmt: skip
+
+
+def machine() -> str:
+    """What this ran on: cores, system, Python, and the versions that decide the figures."""
+    import cryptography  # noqa: PLC0415
+    import tuf  # noqa: PLC0415
+
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}, "
+        f"cryptography {cryptography.__version__}, tuf {tuf.__version__}"
+    )
+
+
+def load() -> float:
+    """Runnable processes a core before we start: what else keeps this machine busy."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def percentile(samples: Sequence[float], share: float) -> float:
+    """The sample below which this share of them lies (nearest rank)."""
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def table(rows: Sequence[dict[str, object]]) -> str:
+    """The rows as a table for people."""
+    lines = [f"{'figure':<58} {'median':>10} {'min':>10} {'max':>10} {'n':>6}  budget"]
+    for row in rows:
+        verdict = "" if row["met"] is None else ("met" if row["met"] else "MISSED")
+        budget = "" if row["budget"] is None else f"{row['budget']:g} {verdict}"
+        lines.append(
+            f"{row['name']!s:<46} {row['unit']!s:>11} {row['median']:>10} {row['min']:>10} {row['max']:>10} "
+            f"{row['n']:>6}  {budget}"
+        )
+    return "\n".join(lines)
+
+
+def keep(rows: Sequence[dict[str, object]], path: Path) -> None:
+    """Write results.json; rows of benchmarks that did not run this time stay as they were."""
+    kept = json.loads(path.read_text("utf-8")) if path.exists() else []
+    fresh = {row["name"] for row in rows}
+    merged = [row for row in kept if row["name"] not in fresh] + list(rows)
+    merged.sort(key=lambda row: str(row["name"]))
+    path.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,37 @@
+"""`make bench`: every figure we quote, printed and written to bench/results.json.
+
+make bench                          all of them
+.venv/bin/python bench/run.py law   only those whose script's name contains "law"
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import figures  # noqa: E402
+
+SCRIPTS = ("bench_law", "bench_proof", "bench_verify")
+
+
+def main(wanted: list[str]) -> int:
+    """Run the benchmarks one after the other; exit status 1 when one of them fails to measure."""
+    rows = []
+    for name in SCRIPTS:
+        if wanted and not any(part in name for part in wanted):
+            continue
+        before = figures.load()
+        module = importlib.import_module(name)
+        print(f"{name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
+        rows += [figure.row(before) for figure in module.measure()]
+    print(figures.table(rows))
+    figures.keep(rows, HERE / "results.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""What the demo puts on the screen: acts with their times, commands as a person types them, and results.
+
+    2  A publisher                                                              3.1 s
+       $ countermark publish dist/*
+       ok    hello_countermark-1.0.0-py3-none-any.whl is entry 9, proved in 31 ms
+
+Colour on a terminal, plain text otherwise (and when NO_COLOR is set).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from tests.world.world import Done, StoryError, World, command_line
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Act:
+    """One act of the story."""
+
+    title: str
+    play: Callable[[Stage], None]
+
+
+@dataclass
+class Stage:
+    """The screen, the world on it, and what earlier acts left for later ones."""
+
+    root: Path
+    out: TextIO = sys.stdout
+    props: dict[str, object] = field(default_factory=dict)
+    times: list[tuple[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.world = World(self.root, settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"})
+        self._colour = self.out.isatty() and "NO_COLOR" not in os.environ
+        self._started = time.perf_counter()
+        self.line(
+            "Countermark: a package travels, and two attacks are refused. Nothing here is simulated.", "1"
+        )
+
+    # --- words on the screen -------------------------------------------------------------------------------
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line, in an ANSI style when colours are on."""
+        coloured = f"\033[{style}m{text}\033[0m" if self._colour and style else text
+        print(coloured, file=self.out, flush=True)
+
+    def command(self, done: Done, *, shown: str | None = None) -> None:
+        """A command as a person would type it."""
+        self.line(f"   $ {shown or command_line(done.command)}"[: WIDTH + 40], "2")
+
+    def ok(self, text: str) -> None:
+        """Something went as it should."""
+        self.line(f"   ok    {text}", "32")
+
+    def fooled(self, text: str) -> None:
+        """An attack that succeeded, as told, against a tool that verifies nothing."""
+        self.line(f"   HIT   {text}", "33")
+
+    def refused(self, text: str) -> None:
+        """An attack that was refused, as told."""
+        self.line(f"   STOP  {text}", "31;1")
+
+    def say(self, text: str) -> None:
+        """A sentence of the story."""
+        self.line(f"   {text}")
+
+    # --- the story -----------------------------------------------------------------------------------------
+
+    def play(self, act: Act) -> None:
+        """Play one act and print its time behind its title."""
+        number = len(self.times) + 1
+        self.line()
+        self.line(f"{number}  {act.title}", "1")
+        started = time.perf_counter()
+        act.play(self)
+        seconds = time.perf_counter() - started
+        self.times.append((act.title, seconds))
+        self.line(f"   {'':<{WIDTH - 16}}{seconds:6.1f} s", "2")
+
+    def curtain(self) -> None:
+        """The last line: everything went as told, and how long it took."""
+        total = time.perf_counter() - self._started
+        acts = ", ".join(f"{number} {seconds:.1f} s" for number, (_, seconds) in enumerate(self.times, 1))
+        self.line()
+        self.line(f"All {len(self.times)} acts went as told in {total:.1f} s ({acts}).", "1;32")
+
+    def went_wrong(self, error: StoryError) -> None:
+        """The story stops here; what the program said is the evidence."""
+        self.line(f"   WRONG {error}", "31;1")
+        for line in error.output.splitlines()[-30:]:
+            self.line(f"         {line}")
+
+    def keep(self) -> None:
+        """Leave the service running until the person stops it."""
+        self.line()
+        self.line(f"   simple index  {self.world.url}/simple/")
+        self.line(f"   log           {self.world.url}/log/checkpoint")
+        self.line(f"   TUF           {self.world.url}/tuf/timestamp.json")
+        self.line(f"   data          {self.world.data}")
+        self.line("   Ctrl-C stops it", "1")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            self.line()
+
+    def close(self) -> None:
+        """Stop what is running."""
+        self.world.down()
+
+
+def must(condition: object, otherwise: str, output: str = "") -> None:
+    """The story goes on only if this is so."""
+    if not condition:
+        raise StoryError(otherwise, output)

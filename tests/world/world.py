@@ -1,0 +1,298 @@
+"""A real registry on loopback, and the people around it: custodians, an operator, publishers, installers.
+
+Used by the demo (`scripts/demo.py`) and by the journeys under tests/. Every program is the real one, run as a
+subprocess without a shell, with an environment of its own: no configuration of the machine's pip, uv or twine
+leaks in, and nothing is left outside of `root`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+PASSPHRASE = "a passphrase for this world only"
+CUSTODIANS = ("ada", "grace", "lin")
+
+
+class StoryError(Exception):
+    """Something did not go as told; `output` is what the program said."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
+@dataclass(frozen=True)
+class Done:
+    """A program that ended."""
+
+    command: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def said(self) -> str:
+        """Everything it printed."""
+        return self.out + self.err
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class World:
+    """One directory, one registry address, and the programs that run in it."""
+
+    root: Path
+    origin: str = "demo.test/registry"
+    port: int = field(default_factory=free_port)
+    settings: dict[str, str] = field(default_factory=dict)  # COUNTERMARK_* for the registry's processes
+    _up: subprocess.Popen[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """The registry's address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def data(self) -> Path:
+        """The registry's data directory."""
+        return self.root / "registry"
+
+    # --- programs ------------------------------------------------------------------------------------------
+
+    def env(self, home: str = "home", **extra: str) -> dict[str, str]:
+        """The environment of every program here: `home` names whose machine it is."""
+        where = self.root / home
+        where.mkdir(exist_ok=True)
+        keep = {k: v for k, v in os.environ.items() if k in {"LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE"}}
+        return {
+            **keep,
+            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            "HOME": str(where),
+            "COUNTERMARK_HOME": str(where / "countermark"),
+            "COUNTERMARK_PASSPHRASE": PASSPHRASE,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_CACHE_DIR": "1",
+            "UV_NO_CONFIG": "1",
+            "UV_CACHE_DIR": str(where / "uv-cache"),
+            "UV_PYTHON": sys.executable,
+            "UV_PYTHON_DOWNLOADS": "never",
+            "PYTHONUTF8": "1",
+            **extra,
+        }
+
+    def run(
+        self,
+        *command: str | Path,
+        home: str = "home",
+        cwd: Path | None = None,
+        input: str | None = None,
+        expect: int | None = 0,
+        timeout: float = 120,
+        **extra: str,
+    ) -> Done:
+        """Run a program to its end. Raises StoryError when it does not end with the expected status."""
+        argv = tuple(str(part) for part in command)
+        started = time.perf_counter()
+        done = subprocess.run(
+            argv, cwd=cwd or self.root, env=self.env(home, **extra), input=input or "", text=True,
+            capture_output=True, check=False, timeout=timeout,
+        )  # fmt: skip
+        result = Done(argv, done.returncode, done.stdout, done.stderr, time.perf_counter() - started)
+        if expect is not None and done.returncode != expect:
+            raise StoryError(f"{' '.join(argv)}: exit {done.returncode}, expected {expect}", result.said)
+        return result
+
+    # --- act 1: the ceremony and the service ---------------------------------------------------------------
+
+    def init(self) -> Done:
+        """The operator makes online keys; only their public halves leave the machine."""
+        return self.run(
+            "countermark-server", "init", "--data", self.data, "--origin", self.origin, "--base-url", self.url
+        )
+
+    def ceremony(self, *, bit_length: int = 12) -> Path:
+        """Three custodians, threshold two, from one plan file. Returns the ceremony's output directory."""
+        room = self.root / "ceremony"
+        room.mkdir()
+        passphrase = room / "passphrase"
+        passphrase.write_text(PASSPHRASE + "\n", encoding="utf-8")
+        keys: dict[str, dict[str, Path]] = {}
+        for holder in CUSTODIANS:
+            keys[holder] = {}
+            for role in ("root", "targets", "trust", "index"):
+                path = room / f"{holder}-{role}.key"
+                self._ceremony(
+                    "key", "--name", f"{holder}-{role}", "--out", path, "--passphrase-file", passphrase
+                )
+                keys[holder][role] = path
+        authority = room / "authority.key"
+        self._ceremony("key", "--name", "authority", "--out", authority, "--passphrase-file", passphrase)
+        plan = room / "plan.toml"
+        plan.write_text(self._plan(room, keys, authority, bit_length), encoding="utf-8")
+        work = room / "work"
+        self._ceremony("prepare", plan, "--out", work)
+        responses = []
+        for holder in (CUSTODIANS[0], CUSTODIANS[1]):  # two of three are enough
+            response = room / f"{holder}.response.json"
+            arguments: list[str | Path] = [work / f"{holder}.request.json"]
+            for path in keys[holder].values():
+                arguments += ["--key", path]
+            if holder == CUSTODIANS[0]:
+                arguments += ["--key", authority]
+            self._ceremony("sign", *arguments, "--out", response, "--passphrase-file", passphrase, "--yes")
+            responses.append(response)
+        out = room / "out"
+        self._ceremony("assemble", work, *responses, "--out", out)
+        return out
+
+    def _plan(self, room: Path, keys: dict[str, dict[str, Path]], authority: Path, bit_length: int) -> str:
+        raise NotImplementedError
+
+    def _ceremony(self, *arguments: str | Path) -> Done:
+        return self.run("countermark-ceremony", *arguments, home="custodians")
+
+    def up(self, *arguments: str | Path, seconds: float = 60) -> None:
+        """Start the registry and wait until it says that it is ready."""
+        log = (self.root / "up.log").open("a", encoding="utf-8")
+        command = ["countermark-server", "up", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}"]
+        self._up = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            cwd=self.root, env=self.env("operator", **self.settings), stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        log.close()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._up.poll() is not None:
+                raise StoryError(f"up ended with {self._up.returncode}", self.log_tail())
+            if self._answers():
+                return
+            time.sleep(0.05)
+        self.down()
+        raise StoryError(f"up was not ready within {seconds:.0f} s", self.log_tail())
+
+    def _answers(self) -> bool:
+        # The timestamp comes last: a registry that serves one has finished its first publish.
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{self.url}/tuf/timestamp.json", timeout=2) as answer:
+                return bool(answer.status == 200)
+        return False
+
+    def down(self) -> None:
+        """Stop the registry and wait until all of its processes ended."""
+        if self._up is None:
+            return
+        if self._up.poll() is None:
+            self._up.send_signal(signal.SIGTERM)
+            try:
+                self._up.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._up.pid, signal.SIGKILL)
+                self._up.wait(10)
+        self._up = None
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The end of what the registry's processes said."""
+        path = self.root / "up.log"
+        return "\n".join(path.read_text("utf-8").splitlines()[-lines:]) if path.exists() else ""
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    # --- people ------------------------------------------------------------------------------------------
+
+    def words(self, ceremony_out: Path) -> str:
+        """The twelve words that the custodians read out."""
+        return (ceremony_out / "root-words.txt").read_text("utf-8").strip()
+
+    def code(self, login: str) -> str:
+        """The one-time code that the operator hands to a person."""
+        done = self.run("countermark-server", "login-code", "--data", self.data, "--login", login)
+        return done.out.strip()
+
+    def login(self, login: str, words: str, *, home: str = "home") -> Done:
+        """Sign in, trusting the root that the words name."""
+        return self.run(
+            "countermark", "login", self.url, "--root-words", words, "--code", self.code(login), home=home
+        )
+
+    def token(self, home: str = "home") -> str:
+        """The upload token that `login` stored, for tools that are not ours."""
+        return self.run("countermark", "token", self.url, home=home).out.strip()
+
+    def get(self, path: str) -> bytes:
+        """One public resource of the registry."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            body: bytes = answer.read()
+            return body
+
+    def project(self, name: str, version: str = "1.0.0", *, says: str = "hello") -> Path:
+        """Build a small pure-Python project on the spot; returns its dist directory."""
+        source = self.root / f"{name}-{version}"
+        package = source / "src" / name.replace("-", "_")
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f'print("{says}")\n', encoding="utf-8")
+        (source / "README.md").write_text(f"# {name}\n", encoding="utf-8")
+        (source / "pyproject.toml").write_text(
+            '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+            f'[project]\nname = "{name}"\nversion = "{version}"\nrequires-python = ">=3.11"\n'
+            'description = "built on the spot"\nreadme = "README.md"\n',
+            encoding="utf-8",
+        )
+        self.run(sys.executable, "-m", "build", "--no-isolation", source)
+        return source / "dist"
+
+    def machine(self, name: str) -> Path:
+        """A virtual environment of somebody who installs; returns its Python."""
+        where = self.root / name
+        self.run("uv", "venv", "--quiet", "--seed" if name.startswith("pip") else "--no-project", where)
+        return where / "bin" / "python"
+
+
+@contextlib.contextmanager
+def fresh(root: Path, **arguments: object) -> Iterator[World]:
+    """A world in an empty directory; its registry is stopped at the end, whatever happened."""
+    shutil.rmtree(root, ignore_errors=True)
+    with World(root, **arguments) as world:  # type: ignore[arg-type]
+        yield world
+
+
+def as_json(done: Done) -> dict[str, object]:
+    """What a `--json` command printed."""
+    value: dict[str, object] = json.loads(done.out)
+    return value
+
+
+def command_line(command: Sequence[str]) -> str:
+    """A command as a person would type it."""
+    return " ".join(Path(part).name if part.startswith("/") else part for part in command)
