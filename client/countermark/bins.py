@@ -1,0 +1,242 @@
+"""The bins root: one hash in the timestamp that commits to every target of the registry.
+
+TUF's snapshot names a version for each of 4,096 bins. `x-countermark-bins` in the timestamp adds one Merkle
+root (RFC 6962) over all bins in order, so that one target and two short paths prove a listing offline, at a
+size that does not depend on the registry's. Stock TUF clients ignore it; ours requires it.
+
+The leaf of a bin is a line of text,
+
+    bins-0a7 12 5ba1...c3 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n
+
+role, version, hex SHA-256 of the metadata file, base64 RFC 6962 root over the bin's targets in path order.
+The leaf of a target is canonical JSON:
+
+    {"path":"files/demo/demo-1.0.tar.gz","target":{"custom":{"i":4,...},"hashes":{...},"length":9000}}
+
+Tiles hold up to 256 hashes, 32 bytes each, one after the other. A tile is served under the name of the
+RFC 6962 root of its hashes (`bins/<hex>`), so a tile proves itself and never changes. The signed root names
+the top tile; each hash of a tile names the tile below it; the lowest hold the leaf hashes of bins. 4,096
+bins are 17 tiles, of which a publish of one file rewrites two.
+
+Everything here is arithmetic on values; who signed the root is the caller's business.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from countermark.canonical import encode_canonical
+from countermark.errors import MalformedError, ProofError, UsageError
+from countermark.limits import BIN_BITS_MAX, BIN_MAX_BYTES
+from countermark.tlog import merkle
+
+TILE_WIDTH = 256
+TILE_MAX_BYTES = TILE_WIDTH * merkle.HASH_SIZE
+_LINE = re.compile(r"([a-z0-9]+-[0-9a-f]+) ([1-9][0-9]{0,15}) ([0-9a-f]{64}) ([A-Za-z0-9+/]{43}=)\n")
+
+Target = Mapping[str, object]  # a TUF target as it stands in metadata: {"custom", "hashes", "length"}
+
+
+def target_leaf_hash(path: str, target: Target) -> bytes:
+    """The leaf hash of one target in its bin's own small tree."""
+    return merkle.leaf_hash(encode_canonical({"path": path, "target": target}))
+
+
+def targets_root(targets: Mapping[str, Target]) -> bytes:
+    """The root over one bin's targets, in path order."""
+    return merkle.root_hash([target_leaf_hash(path, targets[path]) for path in sorted(targets)])
+
+
+@dataclass(frozen=True)
+class BinLeaf:
+    """One bin as the bins root commits to it."""
+
+    role: str
+    version: int
+    sha256: str  # of the metadata file, hex
+    targets_root: bytes
+
+    def format(self) -> bytes:
+        """The line."""
+        root = base64.b64encode(self.targets_root).decode()
+        return f"{self.role} {self.version} {self.sha256} {root}\n".encode("ascii")
+
+    @classmethod
+    def parse(cls, raw: bytes) -> BinLeaf:
+        """The bin in this line, in its one spelling."""
+        if len(raw) > 1024 or not (match := _LINE.fullmatch(raw.decode("latin-1"))):
+            raise MalformedError("bin leaf is not `role version sha256 root`")
+        try:
+            root = base64.b64decode(match[4], validate=True)
+        except binascii.Error as error:
+            raise MalformedError("bin leaf has a root that is not base64") from error
+        found = cls(match[1], int(match[2]), match[3], root)
+        if found.format() != raw:
+            raise MalformedError("bin leaf is not in canonical form")
+        return found
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """Its leaf hash in the tree over all bins."""
+        return merkle.leaf_hash(self.format())
+
+
+def role_name(index: int, bit_length: int, prefix: str = "bins") -> str:
+    """The role of the bin at `index`, as TUF's succinct delegation names it."""
+    if not 1 <= bit_length <= BIN_BITS_MAX:
+        raise UsageError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
+    return f"{prefix}-{index:0{(bit_length - 1) // 4 + 1}x}"
+
+
+@dataclass(frozen=True)
+class BinsTree:
+    """All tiles, level by level: level 0 holds the bins' leaf hashes, the last level is the one top tile."""
+
+    levels: tuple[tuple[bytes, ...], ...]
+
+    @classmethod
+    def build(cls, leaf_hashes: Sequence[bytes]) -> BinsTree:
+        """The tree over these bins; their number is a power of two."""
+        count = len(leaf_hashes)
+        if count < 2 or count & count - 1 or count > 1 << BIN_BITS_MAX:
+            raise UsageError(f"{count} bins: a bins tree has 2 to 2^{BIN_BITS_MAX}, a power of two")
+        levels = [tuple(leaf_hashes)]
+        while len(levels[-1]) > TILE_WIDTH:
+            levels.append(tuple(merkle.root_hash(tile) for tile in _tiles(levels[-1])))
+        return cls(tuple(levels))
+
+    @property
+    def count(self) -> int:
+        """How many bins."""
+        return len(self.levels[0])
+
+    @property
+    def root(self) -> bytes:
+        """The bins root."""
+        return merkle.root_hash(self.levels[-1])
+
+    def replace(self, changed: Mapping[int, bytes]) -> tuple[BinsTree, dict[str, bytes]]:
+        """The tree with some bins changed, and the tiles that are new; untouched tiles are not rehashed."""
+        levels: list[tuple[bytes, ...]] = []
+        new: dict[str, bytes] = {}
+        below = dict(changed)
+        for level in self.levels:
+            hashes = list(level)
+            for index, changed_hash in below.items():
+                if not 0 <= index < len(hashes):
+                    raise UsageError(f"bin {index} of {len(self.levels[0])}")
+                hashes[index] = changed_hash
+            levels.append(tuple(hashes))
+            touched = sorted({index // TILE_WIDTH for index in below})
+            below = {}
+            for tile_index in touched:
+                tile = hashes[tile_index * TILE_WIDTH : (tile_index + 1) * TILE_WIDTH]
+                below[tile_index] = name = merkle.root_hash(tile)
+                new[name.hex()] = b"".join(tile)
+        return BinsTree(tuple(levels)), new
+
+    def tiles(self) -> dict[str, bytes]:
+        """Every tile by name."""
+        return {
+            merkle.root_hash(tile).hex(): b"".join(tile) for level in self.levels for tile in _tiles(level)
+        }
+
+    def prove(self, index: int) -> tuple[bytes, ...]:
+        """The inclusion proof of the bin at `index`."""
+        return merkle.prove_inclusion(index, self.count, merkle.reader(self.levels[0]))
+
+
+def check_bin(leaf: BinLeaf, *, index: int, bit_length: int, proof: Sequence[bytes], root: bytes) -> None:
+    """Refuse unless the bins root commits to this bin at this place."""
+    expected = role_name(index, bit_length, leaf.role.rpartition("-")[0])
+    if leaf.role != expected:
+        raise ProofError(f"the bin at {index} is {expected!r}, this one says {leaf.role!r}")
+    merkle.check_inclusion(
+        tuple(proof), index=index, size=1 << bit_length, leaf_hash=leaf.leaf_hash, root_hash=root
+    )
+
+
+def read_leaf_hash(fetch: Callable[[str], bytes], *, index: int, bit_length: int, root: bytes) -> bytes:
+    """The leaf hash of one bin, read from tiles that are each checked against the name they were asked by.
+
+    `fetch` brings the tile of a hex name; nothing of a tile is used before it proved itself.
+    """
+    if not 1 <= bit_length <= BIN_BITS_MAX or not 0 <= index < 1 << bit_length:
+        raise ProofError(f"no bin {index} with bit length {bit_length}")
+    level = (bit_length - 1) // 8
+    name = root
+    while True:
+        hashes = open_tile(fetch(name.hex()), name)
+        width = min(TILE_WIDTH, 1 << (bit_length - 8 * level))
+        if len(hashes) != width:
+            raise ProofError(f"bins tile {name.hex()} holds {len(hashes)} hashes, {width} belong there")
+        name = hashes[(index >> 8 * level) % TILE_WIDTH]
+        if level == 0:
+            return name
+        level -= 1
+
+
+def open_tile(raw: bytes, name: bytes) -> tuple[bytes, ...]:
+    """The hashes of a tile, once their root is its name."""
+    if not raw or len(raw) % merkle.HASH_SIZE or len(raw) > TILE_MAX_BYTES:
+        raise MalformedError(f"bins tile {name.hex()} has {len(raw)} bytes")
+    hashes = tuple(raw[at : at + merkle.HASH_SIZE] for at in range(0, len(raw), merkle.HASH_SIZE))
+    found = merkle.root_hash(hashes)
+    if found != name:
+        raise ProofError(f"bins tile {name.hex()} has the root {found.hex()}")
+    return hashes
+
+
+@dataclass(frozen=True)
+class TargetProof:
+    """Where a target stands among its bin's targets, and the path to their root."""
+
+    index: int
+    size: int
+    hashes: tuple[bytes, ...]
+
+
+def prove_target(targets: Mapping[str, Target], path: str) -> TargetProof:
+    """The proof that `path` is among these targets."""
+    paths = sorted(targets)
+    if path not in targets:
+        raise UsageError(f"{path!r} is not among the bin's targets")
+    leaf_hashes = [target_leaf_hash(each, targets[each]) for each in paths]
+    index = paths.index(path)
+    proof = merkle.prove_inclusion(index, len(paths), merkle.reader(leaf_hashes))
+    return TargetProof(index, len(paths), proof)
+
+
+def check_target(path: str, target: Target, proof: TargetProof, leaf: BinLeaf) -> None:
+    """Refuse unless the bin holds exactly this target."""
+    merkle.check_inclusion(
+        proof.hashes,
+        index=proof.index,
+        size=proof.size,
+        leaf_hash=target_leaf_hash(path, target),
+        root_hash=leaf.targets_root,
+    )
+
+
+def format_changes(changed: Iterable[BinLeaf]) -> bytes:
+    """The list of changed bins, in order: one leaf line each."""
+    return b"".join(leaf.format() for leaf in sorted(changed, key=lambda leaf: leaf.role))
+
+
+def parse_changes(raw: bytes) -> tuple[BinLeaf, ...]:
+    """The changed bins in such a list, each once, in order."""
+    if len(raw) > BIN_MAX_BYTES * 4:
+        raise MalformedError(f"list of changed bins of {len(raw)} bytes")
+    leaves = tuple(BinLeaf.parse(line) for line in raw.splitlines(keepends=True))
+    if any(before.role >= after.role for before, after in pairwise(leaves)):
+        raise MalformedError("list of changed bins is not in order")
+    return leaves
+
+
+def _tiles(hashes: Sequence[bytes]) -> list[Sequence[bytes]]:
+    return [hashes[at : at + TILE_WIDTH] for at in range(0, len(hashes), TILE_WIDTH)]
