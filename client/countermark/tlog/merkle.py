@@ -1,0 +1,272 @@
+"""The Merkle tree of RFC 6962 over SHA-256: roots, proofs, and the right edge that lets a tree grow.
+
+    leaf_hash(b"")              6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d
+    leaf_hash(b"\\x00")          96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7
+    node_hash(the two above)    fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125
+
+The last line is the root hash of the tree of these two entries. A leaf is hashed behind a zero byte and a
+node behind a one, so no entry can pass for a node. A tree of n leaves splits at the largest power of two
+below n: the left side is complete and never changes again, which is why a log can publish its inner hashes
+as immutable tiles, and why the few hashes of its *right edge* are all that an append needs.
+
+A *subtree* [start, end) is one that a complete tree could hold: `start` is 0, or a multiple of the smallest
+power of two that is not below end - start. A proof shows how a subtree and a tree hang together, and
+which hashes it needs follows from (start, end, size) alone (`_steps`): proving reads them, checking folds
+them. An inclusion proof is the case of the one leaf [index, index + 1), a consistency proof the case of the
+old tree [0, old size).
+
+What a proof does not say: the size of the tree. The same hashes may lead to the same root under a size one
+off. Take size and root hash from one verified checkpoint, never from whoever offers the proof.
+
+Formats: RFC 6962, section 2.1; subtrees: draft-ietf-plants-merkle-tree-certs-02, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+
+from countermark.errors import ProofError
+from countermark.limits import TREE_SIZE_MAX
+
+HASH_SIZE = 32
+EMPTY_ROOT = sha256(b"").digest()
+
+# Reads the hashes of complete subtrees: (level, index) is [index * 2**level, (index + 1) * 2**level).
+HashReader = Callable[[Sequence[tuple[int, int]]], list[bytes]]
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    return sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return sha256(b"\x01" + left + right).digest()
+
+
+def root_hash(leaf_hashes: Sequence[bytes]) -> bytes:
+    """The root hash of the tree with these leaves."""
+    return RightEdge.empty().extend(leaf_hashes).root()
+
+
+@dataclass(frozen=True)
+class RightEdge:
+    """All that a tree must remember to grow: its complete subtrees, the largest (leftmost) first."""
+
+    size: int
+    hashes: tuple[bytes, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.hashes) != self.size.bit_count():
+            raise ProofError(
+                f"{len(self.hashes)} hashes cannot be the right edge of a tree of size {self.size}"
+            )
+
+    @classmethod
+    def empty(cls) -> RightEdge:
+        return cls(0, ())
+
+    @classmethod
+    def read(cls, size: int, read: HashReader) -> RightEdge:
+        """The right edge of a stored tree."""
+        return cls(size, tuple(read(_complete(0, size))))
+
+    def append(self, leaf_hash: bytes) -> RightEdge:
+        return self.extend((leaf_hash,))
+
+    def extend(self, leaf_hashes: Iterable[bytes]) -> RightEdge:
+        size, edge = self.size, list(self.hashes)
+        for leaf in leaf_hashes:
+            edge.append(leaf)
+            merges, size = size, size + 1
+            while merges & 1:  # every trailing one is a complete subtree that was waiting for its sibling
+                right = edge.pop()
+                edge[-1] = sha256(b"\x01" + edge[-1] + right).digest()
+                merges >>= 1
+        return RightEdge(size, tuple(edge))
+
+    def root(self) -> bytes:
+        return _fold(self.hashes) if self.hashes else EMPTY_ROOT
+
+
+def reader(leaf_hashes: Sequence[bytes]) -> HashReader:
+    """Reads the complete subtrees of a tree whose leaf hashes are at hand."""
+    levels = [list(leaf_hashes)]
+    while len(below := levels[-1]) > 1:
+        levels.append([node_hash(*pair) for pair in zip(below[::2], below[1::2], strict=False)])
+    return lambda places: [levels[level][index] for level, index in places]
+
+
+def subtree_hash(start: int, end: int, read: HashReader) -> bytes:
+    """The hash of the subtree [start, end)."""
+    _check_subtree(start, end, TREE_SIZE_MAX)
+    return _fold(read(_complete(start, end))) if start < end else EMPTY_ROOT
+
+
+def prove_inclusion(index: int, size: int, read: HashReader) -> tuple[bytes, ...]:
+    """Prove that the leaf at `index` is in the tree of `size` leaves; the leaf's sibling comes first."""
+    return prove_subtree_inclusion(index, 0, size, read)
+
+
+def check_inclusion(
+    proof: Sequence[bytes], *, index: int, size: int, leaf_hash: bytes, root_hash: bytes
+) -> None:
+    """Check that `leaf_hash` is the leaf at `index` of the tree of `size` leaves with `root_hash`."""
+    check_subtree_inclusion(
+        proof, index=index, start=0, end=size, leaf_hash=leaf_hash, subtree_hash=root_hash
+    )
+
+
+def prove_consistency(old_size: int, new_size: int, read: HashReader) -> tuple[bytes, ...]:
+    """Prove that the tree of `old_size` leaves is a prefix of the tree of `new_size` leaves."""
+    return prove_subtree_consistency(0, old_size, new_size, read)
+
+
+def check_consistency(
+    proof: Sequence[bytes], *, old_size: int, old_root: bytes, new_size: int, new_root: bytes
+) -> None:
+    """Check that the old tree is a prefix of the new one. Every tree is consistent with the empty tree."""
+    check_subtree_consistency(
+        proof, start=0, end=old_size, subtree_hash=old_root, size=new_size, root_hash=new_root
+    )
+
+
+def prove_subtree_inclusion(index: int, start: int, end: int, read: HashReader) -> tuple[bytes, ...]:
+    """Prove that the leaf at `index` of the whole tree is in its subtree [start, end)."""
+    _check_subtree(start, end, TREE_SIZE_MAX)
+    _check_index(index, start, end)
+    return _read(_steps(index - start, index - start + 1, end - start), read, offset=start)
+
+
+def check_subtree_inclusion(
+    proof: Sequence[bytes], *, index: int, start: int, end: int, leaf_hash: bytes, subtree_hash: bytes
+) -> None:
+    """Check that `leaf_hash` is the leaf at `index`, inside the subtree [start, end) with `subtree_hash`."""
+    _check_subtree(start, end, TREE_SIZE_MAX)
+    _check_index(index, start, end)
+    steps = _steps(index - start, index - start + 1, end - start)
+    _, root = _climb(steps, proof, leaf_hash)
+    if root != subtree_hash:
+        raise ProofError(
+            f"the inclusion proof of leaf {index} in [{start}, {end}) leads to {root.hex()}, "
+            f"not to {subtree_hash.hex()}"
+        )
+
+
+def prove_subtree_consistency(start: int, end: int, size: int, read: HashReader) -> tuple[bytes, ...]:
+    """Prove that the subtree [start, end) is part of the tree of `size` leaves."""
+    _check_subtree(start, end, size)
+    return _read(_steps(start, end, size), read) if start < end else ()
+
+
+def check_subtree_consistency(
+    proof: Sequence[bytes], *, start: int, end: int, subtree_hash: bytes, size: int, root_hash: bytes
+) -> None:
+    """Check that the subtree [start, end) with `subtree_hash` is part of the tree of `size` leaves."""
+    _check_subtree(start, end, size)
+    if start == end:
+        # Nothing is part of everything; only its name must be right, and nobody may pad the proof.
+        if proof or subtree_hash != EMPTY_ROOT:
+            raise ProofError(f"an empty tree has an empty proof and no root hash like {subtree_hash.hex()}")
+        if size == 0 and root_hash != EMPTY_ROOT:
+            raise ProofError(f"{root_hash.hex()} is not the root hash of the empty tree")
+        return
+    part, root = _climb(_steps(start, end, size), proof, subtree_hash)
+    if (part, root) != (subtree_hash, root_hash):
+        raise ProofError(
+            f"the consistency proof of [{start}, {end}) in a tree of size {size} leads to {part.hex()} and "
+            f"{root.hex()}, not to {subtree_hash.hex()} and {root_hash.hex()}"
+        )
+
+
+class _Side(Enum):
+    """Where a hash of a proof goes."""
+
+    START = 0  # it is where the climb begins
+    RIGHT = 1  # right of the tree reached so far
+    LEFT = 2  # left of it
+    BOTH = 3  # left of it, and of the part of the subtree reached so far
+
+
+_Step = tuple[_Side, int, int]  # the hash of [lo, hi), and its side
+
+
+def _steps(start: int, end: int, size: int) -> list[_Step]:
+    """The hashes that the proof of a non-empty subtree consists of, from the subtree up to the root."""
+    steps: list[_Step] = []
+    lo, hi, whole = 0, size, True
+    while (lo, hi) != (start, end):
+        middle = lo + (1 << ((hi - lo - 1).bit_length() - 1))
+        if end <= middle:
+            steps.append((_Side.RIGHT, middle, hi))
+            hi = middle
+        elif start >= middle:
+            steps.append((_Side.LEFT, lo, middle))
+            lo = middle
+        else:  # here start == lo: the left half belongs to both, go on with the rest of the subtree
+            steps.append((_Side.BOTH, lo, middle))
+            lo = start = middle
+            whole = False
+    if not whole:
+        steps.append((_Side.START, lo, hi))  # else the verifier has this hash: the subtree's own
+    steps.reverse()
+    return steps
+
+
+def _read(steps: Sequence[_Step], read: HashReader, offset: int = 0) -> tuple[bytes, ...]:
+    """The hashes of these steps, all of them fetched at once."""
+    places = [_complete(offset + lo, offset + hi) for _, lo, hi in steps]
+    hashes = iter(read([place for group in places for place in group]))
+    return tuple(_fold([next(hashes) for _ in group]) for group in places)
+
+
+def _climb(steps: Sequence[_Step], proof: Sequence[bytes], hash: bytes) -> tuple[bytes, bytes]:
+    """Fold a proof; returns what it makes of the subtree and of the tree."""
+    if len(proof) != len(steps):
+        raise ProofError(f"the proof has {len(proof)} hashes, but this place in this tree needs {len(steps)}")
+    part = tree = hash
+    for (side, _, _), sibling in zip(steps, proof, strict=True):
+        if len(sibling) != HASH_SIZE:
+            raise ProofError(f"a hash of {len(sibling)} bytes in a proof")
+        if side is _Side.RIGHT:
+            tree = node_hash(tree, sibling)
+        elif side is _Side.LEFT:
+            tree = node_hash(sibling, tree)
+        elif side is _Side.BOTH:
+            part, tree = node_hash(sibling, part), node_hash(sibling, tree)
+        else:
+            part = tree = sibling
+    return part, tree
+
+
+def _complete(start: int, end: int) -> list[tuple[int, int]]:
+    """The complete subtrees that a subtree consists of, as (level, index), from left to right."""
+    places = []
+    while start < end:
+        level = (end - start).bit_length() - 1
+        places.append((level, start >> level))
+        start += 1 << level
+    return places
+
+
+def _fold(hashes: Sequence[bytes]) -> bytes:
+    """The hash over complete subtrees that shrink from left to right."""
+    *others, hash = hashes
+    for left in reversed(others):
+        hash = node_hash(left, hash)
+    return hash
+
+
+def _check_index(index: int, start: int, end: int) -> None:
+    if not start <= index < end:
+        raise ProofError(f"there is no leaf {index} in [{start}, {end})")
+
+
+def _check_subtree(start: int, end: int, size: int) -> None:
+    if not 0 <= start <= end <= size <= TREE_SIZE_MAX:
+        raise ProofError(f"[{start}, {end}) is not inside a tree of size {size}")
+    width = 1 << (end - start - 1).bit_length() if start < end else 1
+    if start % width:
+        raise ProofError(f"[{start}, {end}) is not a subtree: {start} is not a multiple of {width}")
