@@ -9,6 +9,7 @@ NOTE_MAX_BYTES = 128 * 1024  # 16 ML-DSA-44 lines of about 3.3 kB each must fit
 NOTE_MAX_SIGNATURES = 64  # lines
 TREE_SIZE_MAX = 2**63 - 1  # a signed 64-bit count, as in every C2SP implementation
 KEY_NAME_MAX_BYTES = 255  # a cosigned message prefixes names and origins with an 8-bit length
+TIME_MAX = 2**63 - 1  # POSIX seconds in a cosignature; C2SP stops at a signed 64-bit number
 WITNESS_BODY_MAX_BYTES = NOTE_MAX_BYTES + 8 * 1024  # a note and at most 63 proof lines of 45 bytes
 PROOF_MAX_HASHES = 63  # the longest proof a tree of 2**63 leaves can need
 TLOG_PROOF_MAX_BYTES = NOTE_MAX_BYTES + 16 * 1024
@@ -22,6 +23,14 @@ STATEMENT_MAX_BYTES = 16 * 1024  # a signed payload under its closed schema
 JSON_MAX_DEPTH = 8
 JSON_MAX_INTEGER = 2**53 - 1  # what every JSON reader keeps exact
 NAME_MAX_CHARS = 255  # project, version and file names: what file systems and databases take
+SIGNATURES_MAX = 16  # signatures on one statement: k of n people, and some
+SIGNATURE_MAX_BYTES = 128  # Ed25519 is 64, ECDSA P-256 in DER at most 72
+PUBLIC_KEY_MAX_BYTES = 128  # SPKI in DER: Ed25519 is 44, P-256 is 91
+KEYS_MAX = 256  # publisher keys of one project, compromised ones included: its state stays some 30 kB
+OWNERS_MAX = 256  # accounts of one project, for the same reason
+ANALYZERS_MAX = 64  # named in one verdict
+TIMESTAMPS_MAX = 64  # digests in one `tuf` entry; a heartbeat logs one or two
+RECOVERY_WAIT = timedelta(days=7)  # in which an old key can veto a recovery
 
 # --- TUF ------------------------------------------------------------------------------------------------
 TIMESTAMP_MAX_BYTES = 12 * 1024  # stock clients stop at 16,384; the carried checkpoint must fit below

@@ -1,0 +1,151 @@
+"""Checkpoints: a log's signed statement of its size and root hash.
+
+    example.com/registry
+    3
+    NmQuc8JUCrEh46a/lUWwokmCzYMOsT080Z3jzmwCHsE=
+
+(the log holding the three entries a, b, c). This text is signed as a note (note.py): by every key of the
+log's key set, Ed25519 and ML-DSA-44, and by witnesses (cosignature.py).
+
+`Checkpoint.parse` proves nothing about who wrote it. `open_log_checkpoint` proves that the log did, which is
+what a witness and the log itself ask. `open_checkpoint` proves besides that enough witnesses of a policy
+have seen it; its VerifiedCheckpoint is the only thing that proof.check takes.
+
+What no checkpoint says: that it is the newest. The cosignatures say when it was.
+
+Format: https://c2sp.org/tlog-checkpoint@v1.0.0, without extension lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from countermark.errors import MalformedError, PolicyError, SignatureError, StaleError
+from countermark.limits import COSIGNATURE_MAX_SKEW
+from countermark.tlog.cosignature import check_signature, covered
+from countermark.tlog.merkle import EMPTY_ROOT
+from countermark.tlog.note import Note, OpenedNote, Signature, VerifierKey, format_base64, open_note
+from countermark.tlog.policy import Policy
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Origin, tree size and root hash, as somebody claims them."""
+
+    origin: str
+    size: int
+    root_hash: bytes
+
+    def text(self) -> str:
+        return f"{self.origin}\n{self.size}\n{format_base64(self.root_hash)}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Checkpoint:
+        return Checkpoint(*covered(text))
+
+
+@dataclass(frozen=True)
+class LogCheckpoint(Checkpoint):
+    """A checkpoint that every key of its log has signed. Made by `open_log_checkpoint` alone."""
+
+    raw: bytes
+    log_signatures: tuple[Signature, ...]
+
+    def log_note(self) -> bytes:
+        """The note with nothing but the log's verified lines: what a witness is sent, and what it stores."""
+        return Note(self.text(), self.log_signatures).format()
+
+
+@dataclass(frozen=True)
+class VerifiedCheckpoint(LogCheckpoint):
+    """A checkpoint that the log signed and a policy's quorum cosigned. Made by `open_checkpoint` alone.
+
+    `cosignatures` maps the witness's name in the policy to its time; `quorum_time` is the newest time by
+    which the quorum had seen it.
+    """
+
+    cosignatures: Mapping[str, int] = field(hash=False)
+    quorum_time: int
+
+
+def open_log_checkpoint(raw: bytes, log_keys: Sequence[VerifierKey]) -> LogCheckpoint:
+    """Verify that all of `log_keys` signed this checkpoint."""
+    note = Note.parse(raw)
+    checkpoint = Checkpoint.parse(note.text)
+    opened = open_note(note, log_keys, check=check_signature)
+    return LogCheckpoint(
+        checkpoint.origin,
+        checkpoint.size,
+        checkpoint.root_hash,
+        raw,
+        _log_lines(checkpoint, opened, log_keys),
+    )
+
+
+def open_checkpoint(raw: bytes, policy: Policy, *, now: int | None) -> VerifiedCheckpoint:
+    """Verify that the log and a quorum of `policy` signed this checkpoint.
+
+    `now`, in POSIX seconds, bounds the times that are stated; None leaves them unbounded, for who has no
+    clock to trust.
+    """
+    note = Note.parse(raw)
+    checkpoint = Checkpoint.parse(note.text)
+    log_keys = policy.log_keys(checkpoint.origin)
+    if not log_keys:
+        raise PolicyError(f"no log {checkpoint.origin} is known to this policy")
+    if checkpoint.size == 0 and checkpoint.root_hash != EMPTY_ROOT:
+        raise MalformedError(f"an empty tree cannot have the root hash {checkpoint.root_hash.hex()}")
+    # A log may not witness itself, not even with its key under another name.
+    own = {key.public_key for key in log_keys}
+    witnesses = {w.key: w.name for w in policy.witnesses if w.key.public_key not in own}
+    # (1) Every line that names a key of the log or of a witness is true.
+    opened = open_note(note, [*log_keys, *witnesses], check=check_signature)
+    # (2) The log signed, with all its keys.
+    log_lines = _log_lines(checkpoint, opened, log_keys)
+    # (3) No time lies in the future.
+    _check_times(opened, now)
+    # (4) Enough witnesses signed. Time 0 (not stated) is not yet a claim to have seen nothing newer.
+    times = {witnesses[s.key]: s.time for s in opened.signatures if s.key in witnesses and s.time}
+    quorum_time = policy.quorum_time(times)
+    if quorum_time is None:
+        raise SignatureError(
+            f"checkpoint {checkpoint.size} of {checkpoint.origin} lacks the quorum {policy.quorum}: "
+            f"cosigned by {', '.join(sorted(times)) or 'nobody'}"
+        )
+    return VerifiedCheckpoint(
+        checkpoint.origin,
+        checkpoint.size,
+        checkpoint.root_hash,
+        raw,
+        log_lines,
+        MappingProxyType(times),
+        quorum_time,
+    )
+
+
+def _log_lines(
+    checkpoint: Checkpoint, opened: OpenedNote, log_keys: Sequence[VerifierKey]
+) -> tuple[Signature, ...]:
+    """The log's lines in the order of its key set; refused when one is missing."""
+    lines = {signature.key: signature.line for signature in opened.signatures}
+    for key in log_keys:
+        if key.name != checkpoint.origin:
+            raise PolicyError(f"{key.name} cannot sign for the log {checkpoint.origin}")
+        if key not in lines:
+            raise SignatureError(
+                f"checkpoint {checkpoint.size} of {checkpoint.origin} is not signed by its key "
+                f"{key.key_id.hex()} of type 0x{key.type:02x}"
+            )
+    return tuple(lines[key] for key in log_keys)
+
+
+def _check_times(opened: OpenedNote, now: int | None) -> None:
+    skew = COSIGNATURE_MAX_SKEW.total_seconds()
+    for signature in opened.signatures:
+        if now is not None and signature.time is not None and signature.time > now + skew:
+            raise StaleError(
+                f"{signature.key.name} signed at {signature.time}, which is ahead of our clock, {now}",
+                hint="compare this machine's clock with another one",
+            )

@@ -1,0 +1,312 @@
+"""Signed notes: a text, and lines below it that say who signed it.
+
+  If you think cryptography is the answer to your problem,
+  then you don't know what your problem is.
+
+  — PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=
+
+The last empty line parts text and signatures. A signature line is an em dash, the key's name, and base64 of
+the 4-byte *key ID* and the signature. The key ID is a hash of name, type and public key, and the *vkey*
+holds all three:
+
+  PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW
+
+A line by a key that we do not know, name *and* ID, says nothing to us and is passed over. A line by a key
+that we do know must verify, or the whole note is refused; and at least one such line must be there. The
+same key twice counts once.
+
+Parsing proves nothing about who wrote a note: `open_note` does. What the signature covers depends on the
+type of the key. Here that is the text (0x01, Ed25519); types 0x04 and 0x06 sign checkpoints only and live in
+cosignature.py, which hands its own `check` to `open_note`.
+
+Every format in this package is parsed strictly: it is split on the bytes it names, decoded, encoded again
+and compared, so that two readers cannot see two things in the same bytes.
+
+Format: https://c2sp.org/signed-note@v1.0.0
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import ClassVar, Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
+
+from countermark.errors import MalformedError, PolicyError, SignatureError
+from countermark.limits import KEY_NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_MAX_SIGNATURES, TREE_SIZE_MAX
+
+ED25519 = 0x01  # signs a note's text
+ED25519_COSIGNATURE = 0x04
+ML_DSA_44 = 0x06
+_PUBLIC_KEY_BYTES = {ED25519: 32, ED25519_COSIGNATURE: 32, ML_DSA_44: 1312}
+
+_DASH = "\N{EM DASH} "
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+_KEY_ID = re.compile(r"[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature line. `sig` is what follows the key ID; what it means depends on the key's type."""
+
+    name: str
+    key_id: bytes
+    sig: bytes
+
+    def format(self) -> str:
+        return f"{_DASH}{self.name} {format_base64(self.key_id + self.sig)}\n"
+
+    @classmethod
+    def parse(cls, line: str) -> Signature:
+        """Parse one line, given without its newline."""
+        if not line.startswith(_DASH):
+            raise MalformedError("a signature line must start with an em dash and a space")
+        name, _, encoded = line.removeprefix(_DASH).partition(" ")
+        check_key_name(name)
+        raw = parse_base64(encoded)
+        if len(raw) < 5:
+            raise MalformedError(
+                f"the signature line of {name} holds {len(raw)} bytes, too few for a signature"
+            )
+        return cls(name, raw[:4], raw[4:])
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text and its signature lines, not verified."""
+
+    text: str
+    signatures: tuple[Signature, ...]
+
+    def format(self) -> bytes:
+        return (self.text + "\n" + "".join(line.format() for line in self.signatures)).encode()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Note:
+        if len(raw) > NOTE_MAX_BYTES:
+            raise MalformedError(f"a note of {len(raw)} bytes; at most {NOTE_MAX_BYTES} are read")
+        text, _, block = _decode(raw).rpartition("\n\n")
+        *lines, rest = block.split("\n")
+        if not lines or rest:
+            raise MalformedError("a note must end in an empty line and signature lines")
+        if len(lines) > NOTE_MAX_SIGNATURES:
+            raise MalformedError(
+                f"a note with {len(lines)} signatures; at most {NOTE_MAX_SIGNATURES} are read"
+            )
+        note = cls(text + "\n", tuple(Signature.parse(line) for line in lines))
+        if note.format() != raw:
+            raise MalformedError("the note is not in canonical form")
+        return note
+
+
+@dataclass(frozen=True)
+class VerifierKey:
+    """A public key with the name and the type of the signatures it verifies."""
+
+    name: str
+    type: int
+    public_key: bytes
+
+    def __post_init__(self) -> None:
+        check_key_name(self.name)
+        if len(self.public_key) != _PUBLIC_KEY_BYTES.get(self.type):
+            raise MalformedError(
+                f"key {self.name}: no known signature type 0x{self.type:02x} has a public key of "
+                f"{len(self.public_key)} bytes"
+            )
+
+    @cached_property
+    def key_id(self) -> bytes:
+        return sha256(b"%s\n%c%s" % (self.name.encode(), self.type, self.public_key)).digest()[:4]
+
+    def format(self) -> str:
+        """The vkey."""
+        return f"{self.name}+{self.key_id.hex()}+{format_base64(bytes([self.type]) + self.public_key)}"
+
+    @classmethod
+    def parse(cls, vkey: str) -> VerifierKey:
+        parts = vkey.split("+", maxsplit=2)  # base64 may hold a plus, a name may not
+        if len(parts) != 3 or not _KEY_ID.fullmatch(parts[1]):
+            raise MalformedError("a vkey must be <name>+<8 hex digits>+<base64>")
+        raw = parse_base64(parts[2])
+        if not raw:
+            raise MalformedError(f"the vkey of {parts[0]} holds no key")
+        key = cls(parts[0], raw[0], raw[1:])
+        if key.format() != vkey:
+            raise MalformedError(f"vkey {parts[0]} claims key ID {parts[1]}, its key has {key.key_id.hex()}")
+        return key
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Verify the bare signature of `message`. Which message a type signs is not known here."""
+        try:
+            if self.type == ML_DSA_44:
+                MLDSA44PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+            else:
+                Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            raise SignatureError(f"the signature by {self.name} ({self.key_id.hex()}) is false") from None
+
+
+class NoteSigner(Protocol):
+    """What can put a line under a note: a key in this process, or one behind a socket."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key_id(self) -> bytes: ...
+    @property
+    def vkey(self) -> VerifierKey: ...
+    def sign(self, text: str, *, time: int) -> Signature:
+        """Sign; `time`, in POSIX seconds, is for the types that state one."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeySigner:
+    """A key in this process. Each type of signature is a subclass that says what it signs."""
+
+    type: ClassVar[int]
+    name: str
+    private_key: Ed25519PrivateKey | MLDSA44PrivateKey
+
+    @cached_property
+    def vkey(self) -> VerifierKey:
+        return VerifierKey(self.name, self.type, self.private_key.public_key().public_bytes_raw())
+
+    @property
+    def key_id(self) -> bytes:
+        return self.vkey.key_id
+
+
+class Ed25519NoteSigner(KeySigner):
+    """Signs a note's text (type 0x01)."""
+
+    type = ED25519
+
+    def sign(self, text: str, *, time: int | None = None) -> Signature:
+        check_text(text)
+        return Signature(self.name, self.key_id, self.private_key.sign(text.encode()))
+
+
+def sign_note(text: str, signers: Iterable[NoteSigner], *, time: int) -> Note:
+    """A note with one line by each signer, in their order."""
+    return Note(text, tuple(signer.sign(text, time=time) for signer in signers))
+
+
+@dataclass(frozen=True)
+class VerifiedSignature:
+    """A line that verified, and the time it states (None for a type that states none)."""
+
+    key: VerifierKey
+    line: Signature
+    time: int | None
+
+
+@dataclass(frozen=True)
+class OpenedNote:
+    """A note with at least one line by a known key, and all such lines verified."""
+
+    text: str
+    signatures: tuple[VerifiedSignature, ...]
+
+
+# Verifies one line by the key: check(key, text, sig) is the time it states, or None, or a SignatureError.
+Check = Callable[[VerifierKey, str, bytes], "int | None"]
+
+
+def check_text_signature(key: VerifierKey, text: str, sig: bytes) -> int | None:
+    """The check of type 0x01: the signature covers the text."""
+    if key.type != ED25519:
+        raise PolicyError(f"key {key.name} is of type 0x{key.type:02x}, which signs checkpoints only")
+    key.verify(text.encode(), sig)
+    return None
+
+
+def open_note(
+    raw: bytes | Note, keys: Iterable[VerifierKey], *, check: Check = check_text_signature
+) -> OpenedNote:
+    """Verify every line of a note that one of `keys` is named in; unknown lines are passed over."""
+    note = raw if isinstance(raw, Note) else Note.parse(raw)
+    known: dict[tuple[str, bytes], VerifierKey] = {}
+    for key in keys:
+        if known.setdefault((key.name, key.key_id), key) != key:
+            raise PolicyError(f"two keys share the name {key.name} and the key ID {key.key_id.hex()}")
+    verified: dict[VerifierKey, VerifiedSignature] = {}
+    for line in note.signatures:
+        signer = known.get((line.name, line.key_id))
+        if signer is None:
+            continue
+        opened = VerifiedSignature(signer, line, check(signer, note.text, line.sig))
+        seen = verified.get(signer)
+        if seen is None or (opened.time or 0) > (seen.time or 0):  # one key counts once, at its newest time
+            verified[signer] = opened
+    if not verified:
+        names = ", ".join(sorted({line.name for line in note.signatures}))
+        raise SignatureError(f"no known key signed this note; it names {names}")
+    return OpenedNote(note.text, tuple(verified.values()))
+
+
+def check_key_name(name: str) -> None:
+    """Refuse what cannot be a key's name, which is what an origin and a witness are called."""
+    if not name or any(c == "+" or c.isspace() or c < " " for c in name) or not _is_utf8(name):
+        raise MalformedError(f"{name!r} cannot be a key name: it is empty, or holds a space or a plus")
+    if len(name.encode()) > KEY_NAME_MAX_BYTES:
+        raise MalformedError(f"a key name of {len(name.encode())} bytes; at most {KEY_NAME_MAX_BYTES} fit")
+
+
+def check_text(text: str) -> None:
+    """Refuse what cannot be a note's text."""
+    if not text.endswith("\n") or not _is_utf8(text):
+        raise MalformedError("a note's text must be UTF-8 and end in a newline")
+    if any(c < " " and c != "\n" for c in text):
+        raise MalformedError("a note must not hold control characters")
+
+
+def parse_decimal(text: str) -> int:
+    """A count from 0 to 2**63 - 1, in the one way to write it."""
+    if not _DECIMAL.fullmatch(text) or int(text) > TREE_SIZE_MAX:
+        raise MalformedError(f"{text[:40]!r} is not a decimal number from 0 to 2**63 - 1")
+    return int(text)
+
+
+def format_base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def parse_base64(text: str) -> bytes:
+    """Standard base64, padded, with no bit left over."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise MalformedError(f"{text[:40]!r} is not base64") from None
+    if format_base64(raw) != text:
+        raise MalformedError(f"{text[:40]!r} is not in canonical base64")
+    return raw
+
+
+def parse_hash(text: str) -> bytes:
+    """A hash of 32 bytes in base64."""
+    raw = parse_base64(text)
+    if len(raw) != 32:
+        raise MalformedError(f"a hash of {len(raw)} bytes instead of 32")
+    return raw
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedError("a note must be UTF-8") from None
+    check_text(text)
+    return text
