@@ -1,0 +1,86 @@
+"""Proofs of logging that fit in a file: an index, an inclusion proof, and the checkpoint it leads to.
+
+    c2sp.org/tlog-proof@v1
+    index 1
+    ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs=
+    PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcJ0I=
+
+    example.com/registry
+    2
+    ...and the rest of the checkpoint, verbatim
+
+A line `extra <base64>` may stand before the index; nobody vouches for it. The hashes start with the leaf's
+sibling. A proof never expires and says nothing about now: the checkpoint's cosignatures carry the times.
+
+Files end in `.tlog-proof`. Format: https://c2sp.org/tlog-proof (text of 2026-07)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from countermark.errors import MalformedError
+from countermark.limits import PROOF_MAX_HASHES, TLOG_PROOF_MAX_BYTES
+from countermark.tlog import merkle
+from countermark.tlog.checkpoint import VerifiedCheckpoint
+from countermark.tlog.note import format_base64, parse_base64, parse_decimal, parse_hash
+
+_HEADER = "c2sp.org/tlog-proof@v1"
+
+
+@dataclass(frozen=True)
+class TlogProof:
+    """A proof as somebody offers it. `checkpoint` is a note's bytes: open it with open_checkpoint."""
+
+    index: int
+    hashes: tuple[bytes, ...]
+    checkpoint: bytes
+    extra: bytes | None = None
+
+    def format(self) -> bytes:
+        lines = [_HEADER]
+        if self.extra is not None:
+            lines.append(f"extra {format_base64(self.extra)}")
+        lines.append(f"index {self.index}")
+        lines += [format_base64(hash) for hash in self.hashes]
+        return "\n".join([*lines, "", ""]).encode() + self.checkpoint
+
+    @classmethod
+    def parse(cls, raw: bytes) -> TlogProof:
+        if len(raw) > TLOG_PROOF_MAX_BYTES:
+            raise MalformedError(f"a proof of {len(raw)} bytes; at most {TLOG_PROOF_MAX_BYTES} are read")
+        head, blank, checkpoint = raw.partition(b"\n\n")
+        if not blank or not checkpoint:
+            raise MalformedError("a proof must end in an empty line and a checkpoint")
+        try:
+            header, *lines = head.decode("ascii").split("\n")
+        except UnicodeDecodeError:
+            raise MalformedError("the proof above its checkpoint must be ASCII") from None
+        if header != _HEADER:
+            raise MalformedError(f"a proof must start with {_HEADER}, not {header[:40]!r}")
+        extra = parse_base64(lines.pop(0)[6:]) if lines and lines[0].startswith("extra ") else None
+        if not lines or not lines[0].startswith("index "):
+            raise MalformedError("a proof must name the index")
+        if len(lines) - 1 > PROOF_MAX_HASHES:
+            raise MalformedError(f"a proof of {len(lines) - 1} hashes; no tree needs over {PROOF_MAX_HASHES}")
+        proof = cls(parse_decimal(lines[0][6:]), tuple(map(parse_hash, lines[1:])), checkpoint, extra)
+        if proof.format() != raw:
+            raise MalformedError("the proof is not in canonical form")
+        return proof
+
+
+def check(entry: bytes, proof: TlogProof, checkpoint: VerifiedCheckpoint) -> None:
+    """Check that `entry` is in the tree of `checkpoint`, at the proof's index.
+
+    `checkpoint` is the proof's own, opened, or any other that the proof was made for: size and root hash come
+    from what was verified, never from the proof.
+    """
+    check_leaf(merkle.leaf_hash(entry), proof.index, proof.hashes, checkpoint)
+
+
+def check_leaf(leaf_hash: bytes, index: int, hashes: Sequence[bytes], checkpoint: VerifiedCheckpoint) -> None:
+    """The same for who holds the leaf hash."""
+    merkle.check_inclusion(
+        hashes, index=index, size=checkpoint.size, leaf_hash=leaf_hash, root_hash=checkpoint.root_hash
+    )
