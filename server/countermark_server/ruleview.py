@@ -1,0 +1,99 @@
+"""The rules' state in a table: a view that `countermark.rules` reads and writes like a dict.
+
+    with SqlView(connection, db.rules_state) as view:
+        changes = rules.apply(view, entry)          # reads rows as it asks for them
+        for key, value in changes.writes.items():
+            view.put(key, value)                    # kept here; written together when the block ends
+
+A key is a JSON array of strings, a value a JSON object. What was read or put is remembered for the length of
+the transaction, so an entry sees what the entries before it in the same round changed. An error leaves the
+block without writing, and the transaction that surrounds it rolls back.
+
+The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its own at what it applied, in
+`tufrepo_state`. Both are caches of the log: fsck replays it and compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+Key = tuple[str, ...]
+Value = dict[str, Any]
+
+
+class SqlView:
+    """A view over one table with columns `key` and `value`, for the length of one transaction."""
+
+    def __init__(self, connection: Connection, table: Table) -> None:
+        self._connection = connection
+        self._table = table
+        self._select = select(table.c.value).where(table.c.key == bindparam("k"))
+        self._known: dict[Key, str | None] = {}
+        self._changed: set[Key] = set()
+
+    def __enter__(self) -> SqlView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.flush()
+
+    def get(self, key: Key) -> Value | None:
+        """The value of a key, or None. The object is the caller's: changing it changes nothing here."""
+        if key not in self._known:
+            row = self._connection.execute(self._select, {"k": encode_key(key)}).first()
+            self._known[key] = None if row is None else row[0]
+        text = self._known[key]
+        if text is None:
+            return None
+        value: Value = json.loads(text)
+        return value
+
+    def put(self, key: Key, value: Mapping[str, Any] | None) -> None:
+        """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
+        self._known[key] = None if value is None else encode_value(value)
+        self._changed.add(key)
+
+    def flush(self) -> None:
+        """Write what was put."""
+        rows, gone = [], []
+        for key in sorted(self._changed):
+            text = self._known[key]
+            if text is None:
+                gone.append({"k": encode_key(key)})
+            else:
+                rows.append({"key": encode_key(key), "value": text})
+        if rows:
+            self._connection.execute(self._upsert(), rows)
+        if gone:
+            self._connection.execute(delete(self._table).where(self._table.c.key == bindparam("k")), gone)
+        self._changed.clear()
+
+    def _upsert(self) -> Any:
+        if self._connection.dialect.name == "postgresql":
+            on_postgres = postgresql.insert(self._table)
+            return on_postgres.on_conflict_do_update(
+                index_elements=["key"], set_={"value": on_postgres.excluded.value}
+            )
+        on_sqlite = sqlite.insert(self._table)
+        return on_sqlite.on_conflict_do_update(
+            index_elements=["key"], set_={"value": on_sqlite.excluded.value}
+        )
+
+
+def encode_key(key: Key) -> str:
+    """A key as the table spells it."""
+    return json.dumps(list(key), separators=(",", ":"), ensure_ascii=True)
+
+
+def encode_value(value: Mapping[str, Any]) -> str:
+    """A value as the table spells it: one spelling, so that equal states are equal rows."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True)

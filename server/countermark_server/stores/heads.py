@@ -1,0 +1,81 @@
+"""Heads: the one row that decides which tree was signed last.
+
+    UPDATE head SET body = :new ... WHERE origin = :origin AND body = :old
+    -- must change exactly one row
+
+The row holds the newest checkpoint that the log's keys signed. There is one history because there is one row:
+a sequencer swaps the checkpoint it started from for the one it just signed, and whoever finds another body
+there has lost. The loser's signature is destroyed with its transaction and never leaves the process.
+
+`create` is not `load`: a log begins once, by hand (`adopt`), so a lost database cannot silently begin a
+second history under the same name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import IntegrityError
+
+from countermark_server import db
+
+
+class HeadLostError(Exception):
+    """The head is not the one we started from: another sequencer moved it. Nothing was changed."""
+
+
+class HeadExistsError(Exception):
+    """This log was created already."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest signed checkpoint of a log, and what is needed to go on from it."""
+
+    origin: str
+    body: str  # the signed note: the log's own lines only
+    tree_size: int
+    edge: bytes  # right edge of the tree, 32 bytes a peak, the largest first
+    staging: str | None  # bundle not known to be applied to the public tree
+
+
+def load(connection: Connection, origin: str) -> Head | None:
+    """The head of this log, or None when the log was never created."""
+    table = db.head
+    row = connection.execute(select(table).where(table.c.origin == origin)).mappings().first()
+    if row is None:
+        return None
+    return Head(row["origin"], row["body"], row["tree_size"], bytes(row["edge"]), row["staging"])
+
+
+def create(connection: Connection, head: Head) -> None:
+    """Begin a log. HeadExistsError: it has begun already."""
+    try:
+        connection.execute(db.head.insert().values(**vars(head)))
+    except IntegrityError:
+        raise HeadExistsError(f"the log {head.origin} exists already") from None
+
+
+def swap(connection: Connection, old: Head, new: Head) -> None:
+    """Put `new` in the place of `old`, in the caller's transaction. HeadLostError: it is no longer there."""
+    table = db.head
+    assert old.origin == new.origin
+    changed = connection.execute(
+        update(table)
+        .where(table.c.origin == old.origin, table.c.body == old.body, table.c.tree_size == old.tree_size)
+        .values(body=new.body, tree_size=new.tree_size, edge=new.edge, staging=new.staging)
+    )
+    if changed.rowcount != 1:
+        raise HeadLostError(
+            f"the head of {old.origin} is no longer the one at size {old.tree_size}: "
+            "is another sequencer running?"
+        )
+
+
+def applied(connection: Connection, origin: str, staging: str) -> None:
+    """Note that a staging bundle is in the public tree and published; a newer bundle's name stays."""
+    table = db.head
+    connection.execute(
+        update(table).where(table.c.origin == origin, table.c.staging == staging).values(staging=None)
+    )

@@ -1,0 +1,142 @@
+"""Immutable files: a name is written once, whole, durably, and stays.
+
+    write_files(Path("public/log"), {"tile/0/000.p/3": hashes, "tile/entries/000.p/3": entries})
+
+A file appears under its name only when all its bytes are on the disk: they are written beside it under a
+temporary name, synced, and linked. A link never replaces, so of two writers of one name one is first and the
+other finds the file there; it compares, and bytes that differ are a ConflictError. Nothing is overwritten.
+
+Several files of one round are synced together: every file, then every folder once. If the power fails in
+between, any subset of the names exists, each of them whole; writing the same files again completes them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+MODE = 0o444
+
+
+class StoreError(Exception):
+    """A store does not hold what it must, or was asked for what it must not do."""
+
+
+class ConflictError(StoreError):
+    """A name that never changes was to be given other bytes. Nothing was written under it."""
+
+
+def write_files(root: Path, files: Mapping[str, bytes]) -> None:
+    """Make every file exist under `root` with exactly these bytes, durably. ConflictError: one differs."""
+    waiting: list[tuple[str, Path]] = []
+    folders: set[Path] = set()
+    try:
+        for name, data in files.items():
+            path = root / checked_name(name)
+            if _is_there(path, data):
+                continue
+            folders |= make_folders(path.parent, root)
+            waiting.append((write_temporary(path.parent, data), path))
+        for temporary, path in waiting:
+            # If we stop here some of the names exist, each of them whole; the next call writes the rest.
+            link_once(Path(temporary), path)
+            folders.add(path.parent)
+        for folder in folders:
+            sync_folder(folder)
+        # Durable. If we stop here nothing of these files can be lost by a power failure.
+    finally:
+        for temporary, _ in waiting:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give `path` new content as a whole, durably; readers see the old bytes or the new."""
+    make_folders(path.parent, path.parent)
+    temporary = Path(write_temporary(path.parent, data))
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def link_once(temporary: Path, path: Path) -> None:
+    """Give a finished temporary file its name, unless the name is taken: then its bytes must be the same."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if not same_bytes(temporary, path):
+            raise ConflictError(f"{path.name} exists already with other bytes") from None
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    with one.open("rb") as left, other.open("rb") as right:
+        while True:
+            a, b = left.read(1 << 20), right.read(1 << 20)
+            if a != b:
+                return False
+            if not a:
+                return True
+
+
+def write_temporary(folder: Path, data: bytes) -> str:
+    """A synced temporary file in `folder`; its name starts with a dot, so no reader mistakes it for ours."""
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(descriptor, MODE)
+            os.fsync(descriptor)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return name
+
+
+def make_folders(folder: Path, root: Path) -> set[Path]:
+    """Make `folder` and what is missing above it, down from `root`; returns the folders to sync for that."""
+    changed: set[Path] = set()
+    missing = folder
+    while not missing.is_dir():
+        changed.add(missing.parent)
+        if missing == root:
+            break
+        missing = missing.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return changed
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checked_name(name: str) -> str:
+    """`name` if it is a plain relative path: nothing a store writes or reads lies outside of it."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or "\0" in name or any(part in ("..", ".") for part in parts):
+        raise StoreError(f"{name!r} is not a path inside a store")
+    if "/".join(parts) != name or any(part.startswith(".new-") for part in parts):
+        raise StoreError(f"{name!r} is not a path inside a store")
+    return name
+
+
+def _is_there(path: Path, data: bytes) -> bool:
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    if found != data:
+        raise ConflictError(
+            f"{path.name} exists already with other bytes ({len(found)} bytes, these are {len(data)})"
+        )
+    return True

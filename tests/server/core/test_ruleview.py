@@ -1,0 +1,75 @@
+"""SqlView: the rules' state in a table, the same as in a dict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from countermark_server import db
+from countermark_server.ruleview import SqlView
+
+
+@pytest.fixture
+def engine(tmp_path: Path):
+    engine = db.open_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+    db.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def test_what_was_put_is_seen_at_once_and_kept(engine) -> None:
+    """Within the transaction and after it; None removes."""
+    key = ("file", "", "proj", "proj-1.0.tar.gz")
+    with db.write(engine) as connection, SqlView(connection, db.rules_state) as view:
+        assert view.get(key) is None
+        view.put(key, {"n": 1})
+        view.put(("gone",), {"n": 2})
+        view.put(("gone",), None)
+        found = view.get(key)
+        assert found == {"n": 1}
+        found["n"] = 9  # the caller's own copy
+        assert view.get(key) == {"n": 1}
+    with db.write(engine) as connection, SqlView(connection, db.rules_state) as view:
+        assert view.get(key) == {"n": 1}
+        assert view.get(("gone",)) is None
+        view.put(key, None)
+    with db.read(engine) as connection:
+        assert SqlView(connection, db.rules_state).get(key) is None
+
+
+def test_an_error_writes_nothing(engine) -> None:
+    """Leaving the block by an exception drops what was put."""
+    with db.write(engine) as connection:
+        with pytest.raises(RuntimeError), SqlView(connection, db.rules_state) as view:
+            view.put(("a",), {"n": 1})
+            raise RuntimeError
+        assert connection.execute(db.rules_state.select()).all() == []
+
+
+KEYS = st.tuples(st.sampled_from(["file", "project", "key"]), st.text(max_size=4))
+VALUES = st.none() | st.dictionaries(
+    st.text(max_size=3), st.integers() | st.none() | st.booleans(), max_size=3
+)
+
+
+@given(st.lists(st.lists(st.tuples(KEYS, VALUES), max_size=5), max_size=4))
+def test_the_table_is_a_dict(rounds) -> None:
+    """Whatever is put in whichever order, over several transactions, reads like a dict."""
+    engine = db.open_engine("sqlite://")
+    db.metadata.create_all(engine, tables=[db.tufrepo_state])
+    model: dict[tuple[str, ...], object] = {}
+    for puts in rounds:
+        with db.write(engine) as connection, SqlView(connection, db.tufrepo_state) as view:
+            for key, value in puts:
+                view.put(key, value)
+                model[key] = value
+            for key, value in model.items():
+                assert view.get(key) == value
+    with db.read(engine) as connection:
+        view = SqlView(connection, db.tufrepo_state)
+        for key, value in model.items():
+            assert view.get(key) == value
+    engine.dispose()
