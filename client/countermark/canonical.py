@@ -1,0 +1,106 @@
+"""Canonical JSON: one value, one spelling.
+
+Leaves, statements and trust files are signed or hashed, so two spellings of one value must not exist:
+
+    {"b":[1,true,null],"a":"é"}      not canonical: keys out of order
+    {"a":"é","b":[1,true,null]}      canonical: 28 bytes of UTF-8, no spaces, keys sorted
+
+The subset is small on purpose: objects and arrays to a depth of 8, ASCII keys in ascending order and never
+twice, strings, booleans, null, and integers from 0 to 2**53-1. No floats, no negative numbers, no spaces, no
+needless escapes. On this subset RFC 8785 and orjson with sorted keys give the same bytes (a test holds them
+to it).
+
+Parsing is parse, re-encode, compare: whatever Python's reader is lenient about (duplicate keys, spaces,
+escapes, order) shows as a difference, so that there is no list of tricks to keep up to date. What the
+comparison can't see (floats, big numbers, depth, keys beyond ASCII) is refused on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from countermark.errors import MalformedError
+from countermark.limits import JSON_MAX_DEPTH, JSON_MAX_INTEGER
+
+
+def encode_canonical(value: Any) -> bytes:
+    """The one spelling of `value`; MalformedError when it has none (a float, a deep nest, a lone surrogate)."""
+    _check(value, 0)
+    return _encode(value)
+
+
+def parse_canonical(raw: bytes, *, max_bytes: int) -> Any:
+    """The value spelled by `raw`, which must be its canonical spelling of at most `max_bytes`."""
+    if len(raw) > max_bytes:
+        raise MalformedError(f"JSON document has {len(raw)} bytes, more than the limit of {max_bytes}")
+    value = parse_json(raw, max_bytes=max_bytes)
+    # Arrays and objects can't be nested deeper than there are opening brackets, and an ASCII document whose
+    # re-encoding is identical has ASCII keys: most leaves are spared the walk.
+    if not raw.isascii() or raw.count(b"{") + raw.count(b"[") > JSON_MAX_DEPTH:
+        _check(value, 0)
+    if _encode(value) != raw:
+        raise MalformedError("JSON document is not in canonical form (keys in ascending order, no spaces)")
+    return value
+
+
+def parse_json(raw: bytes, *, max_bytes: int) -> Any:
+    """The value of any JSON spelling within the bounds above: for envelopes that tools have re-serialised.
+
+    Duplicate keys are taken as the last one says here; never sign or hash what this returns.
+    """
+    if len(raw) > max_bytes:
+        raise MalformedError(f"JSON document has {len(raw)} bytes, more than the limit of {max_bytes}")
+    try:
+        return _DECODER.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"JSON document is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise MalformedError(f"JSON document is nested deeper than {JSON_MAX_DEPTH}") from None
+    except ValueError as error:
+        raise MalformedError(f"not a JSON document: {error}") from None
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return _ENCODER.encode(value).encode("utf-8")
+    except UnicodeEncodeError:
+        raise MalformedError("JSON document holds half of a surrogate pair") from None
+    except RecursionError:
+        raise MalformedError(f"JSON document is nested deeper than {JSON_MAX_DEPTH}") from None
+
+
+def _check(value: Any, depth: int) -> None:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return
+    if kind is int:
+        if not 0 <= value <= JSON_MAX_INTEGER:
+            raise MalformedError(f"integer {value} is outside 0 to {JSON_MAX_INTEGER}")
+        return
+    if depth == JSON_MAX_DEPTH:
+        raise MalformedError(f"JSON document is nested deeper than {JSON_MAX_DEPTH}")
+    if kind is dict:
+        for key, member in value.items():
+            if type(key) is not str or not key.isascii():
+                raise MalformedError(f"member name {key!r} is not an ASCII string")
+            _check(member, depth + 1)
+    elif kind is list:
+        for item in value:
+            _check(item, depth + 1)
+    else:
+        raise MalformedError(f"a {kind.__name__} has no place in canonical JSON")
+
+
+def _refuse(text: str) -> NoReturn:
+    raise MalformedError(f"number {text[:32]} is not an integer from 0 to {JSON_MAX_INTEGER}")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 16 or text[0] == "-" or (number := int(text)) > JSON_MAX_INTEGER:
+        _refuse(text)
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constant=_refuse)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,143 @@
+"""Entries: what a leaf of the log says.
+
+A leaf is canonical JSON (canonical.py) of at most 65,535 bytes; shown on several lines:
+
+    {"envelope":{"payload":"eyJfdHlwZSI6...","payloadType":"application/vnd.in-toto+json",
+     "signatures":[{"keyid":"40c3...","sig":"ObDy..."}]},
+     "registry":{"identity":null,"key_index":4,"uploader":"8f14e45fceea167a5a36dedd4bea2543"},
+     "time":1763800000,"type":"publish","v":1}
+
+Inside the envelope is a signed statement (statement.py); `registry` and `time` are what the registry adds.
+So the party at fault is always visible: the signer for the statement, the log for the rest.
+
+`Entry.parse` checks *form*: every type has a closed schema for its predicate and for what the registry adds,
+every code comes from a closed list, every name and digest has one spelling, and the statement's
+subject fits its predicate. Whether the entry is *allowed* depends on the log's history: rules.py.
+
+Types are complete (SCHEMAS, schema.py), or RESERVED: named in the design, no meaning in this rule version. A reserved
+or unknown type parses, so that an auditor can walk past it, and the rules answer "not understood".
+
+A log made for load tests (`testing.raw_add`) holds `opaque` entries instead: any bytes. Nothing in the bytes
+says so; the log's state does, and `Entry.opaque` is called where `Entry.parse` would be.
+
+Leaves are public for ever: no e-mail address, no free text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+from countermark.canonical import encode_canonical, parse_canonical
+from countermark.errors import MalformedError
+from countermark.limits import ENTRY_MAX_BYTES, JSON_MAX_INTEGER
+from countermark.names import (
+    FileName,
+    normalise_filename,
+    normalise_project,
+    normalise_version,
+    parse_filename,
+)
+from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
+from countermark.statement import Envelope, Statement
+
+__all__ = [
+    "RESERVED",
+    "SCHEMAS",
+    "Entry",
+    "check_statement",
+    "encode_canonical",
+    "make_entry",
+    "normalise_filename",
+    "normalise_project",
+    "normalise_version",
+    "parse_canonical",
+]
+
+_TYPE: Final = re.compile(r"[a-z]{1,24}(?:-[a-z]{1,24}){0,3}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One leaf, well-formed. `statement` is parsed but unverified: rules.apply checks who signed it."""
+
+    v: int
+    type: str
+    time: int
+    envelope: Envelope | None
+    registry: Mapping[str, Any]
+    raw: bytes
+    statement: Statement | None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Entry:
+        """Read a leaf; MalformedError unless it is in the one form its type allows."""
+        value = parse_canonical(raw, max_bytes=ENTRY_MAX_BYTES)
+        if type(value) is not dict or value.keys() != {"envelope", "registry", "time", "type", "v"}:
+            raise MalformedError("leaf must have exactly envelope, registry, time, type and v")
+        if type(value["v"]) is not int or value["v"] != 1:
+            raise MalformedError(f"leaf has format version {value['v']!r}; this program knows version 1")
+        kind, time, registry = value["type"], value["time"], value["registry"]
+        if type(kind) is not str or not _TYPE.fullmatch(kind):
+            raise MalformedError(f"leaf's type {str(kind)[:80]!r} is not a lower-case word")
+        if type(time) is not int or type(registry) is not dict:
+            raise MalformedError("leaf's time must be an integer and its registry part an object")
+        envelope = None if value["envelope"] is None else Envelope.parse(value["envelope"])
+        schema = SCHEMAS.get(kind)
+        if schema is None:  # reserved or unknown: nothing is claimed about its inside
+            return cls(1, kind, time, envelope, registry, raw, None)
+        if envelope is None:
+            raise MalformedError(f"{kind} entry has no envelope")
+        statement = Statement.parse(envelope.payload)
+        if statement.type != kind:
+            raise MalformedError(f"leaf of type {kind!r} carries a statement of type {statement.type!r}")
+        check_statement(statement)
+        check_members(registry, schema.registry, f"{kind} entry's registry part")
+        return cls(1, kind, time, envelope, registry, raw, statement)
+
+    @classmethod
+    def opaque(cls, raw: bytes) -> Entry:
+        """Any bytes, in a log whose state says that it holds nothing else."""
+        if len(raw) > ENTRY_MAX_BYTES:
+            raise MalformedError(f"leaf has {len(raw)} bytes, more than the limit of {ENTRY_MAX_BYTES}")
+        return cls(0, "opaque", 0, None, {}, raw, None)
+
+    def at(self, time: int) -> Entry:
+        """The same entry stamped with another time: what the sequencer does, without checking form again."""
+        if not 0 <= time <= JSON_MAX_INTEGER:
+            raise MalformedError(f"time {time} is outside 0 to {JSON_MAX_INTEGER}")
+        return replace(self, time=time, raw=_leaf(self.type, self.envelope, self.registry, time))
+
+    @cached_property
+    def leaf_hash(self) -> str:
+        """Hex SHA-256 of 0x00 and the leaf: the name by which later entries call this one."""
+        return hashlib.sha256(b"\x00" + self.raw).hexdigest()
+
+    @cached_property
+    def file_name(self) -> FileName:
+        """The subject's file name, taken apart (types about a file only; `check_statement` has parsed it)."""
+        assert self.statement is not None
+        return parse_filename(self.statement.subject_name)
+
+
+def make_entry(*, type: str, envelope: Envelope, registry: Mapping[str, Any], time: int) -> Entry:
+    """Put a signed statement and what the registry adds into a leaf, and check its form like anybody's."""
+    return Entry.parse(_leaf(type, envelope, registry, time))
+
+
+def _leaf(type: str, envelope: Envelope | None, registry: Mapping[str, Any], time: int) -> bytes:
+    members = {
+        "envelope": None if envelope is None else envelope.to_dict(),
+        "registry": dict(registry),
+        "time": time,
+        "type": type,
+        "v": 1,
+    }
+    raw = encode_canonical(members)
+    if len(raw) > ENTRY_MAX_BYTES:
+        raise MalformedError(f"leaf has {len(raw)} bytes, more than the limit of {ENTRY_MAX_BYTES}")
+    return raw

@@ -1,0 +1,122 @@
+"""Names of projects, versions and files: which are legal, and which are the same.
+
+    Friendly.Bard            -> friendly-bard                       (normalise_project, PEP 503)
+    1.0.0-RC1                -> 1.0.0rc1                            (normalise_version, PEP 440)
+    Foo_Bar-1.0-py3-none-any.whl   -> foo_bar-1-py3-none-any.whl    (normalise_filename)
+    foo.bar-1.0.0.tar.gz           -> foo_bar-1.tar.gz
+
+A log keeps a file name for ever, so two spellings that an installer takes for one file must be one name here:
+installers compare normalised project names, and versions without trailing zeros. The normalised file name is
+only the key of a file's state; what is served, signed and shown keeps the publisher's spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from countermark.errors import MalformedError
+from countermark.limits import NAME_MAX_CHARS
+
+_PROJECT = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
+_SEPARATORS = re.compile(r"[-_.]+")
+_WHEEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
+_BUILD = re.compile(r"[0-9][a-z0-9_.]*", re.IGNORECASE | re.ASCII)
+_TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.IGNORECASE | re.ASCII)
+_VERSION = re.compile(  # PEP 440, appendix B
+    r"v?(?:(?P<epoch>[0-9]+)!)?(?P<release>[0-9]+(?:\.[0-9]+)*)"
+    r"(?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_number>[0-9]+)?)?"
+    r"(?P<post>-(?P<post_bare>[0-9]+)|[-_.]?(?:post|rev|r)[-_.]?(?P<post_number>[0-9]+)?)?"
+    r"(?P<dev>[-_.]?dev[-_.]?(?P<dev_number>[0-9]+)?)?"
+    r"(?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?",
+    re.IGNORECASE | re.ASCII,
+)
+_PRE = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
+
+
+class FileName(NamedTuple):
+    """What a file name says: the project and version it belongs to, and the name that counts as the same."""
+
+    project: str
+    version: str
+    normalised: str
+    is_wheel: bool
+
+
+def normalise_project(name: str) -> str:
+    """PEP 503: runs of `-`, `_` and `.` are one dash, letters are small."""
+    if len(name) > NAME_MAX_CHARS or not _PROJECT.fullmatch(name):
+        raise MalformedError(f"project name {_shown(name)} is not a legal name (PEP 508)")
+    return _SEPARATORS.sub("-", name).lower()
+
+
+def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
+    """PEP 440's normal form; `strip_zeros` drops trailing zeros of the release, so that 1.0 is 1."""
+    match = _VERSION.fullmatch(version) if len(version) <= NAME_MAX_CHARS else None
+    if match is None:
+        raise MalformedError(f"version {_shown(version)} is not a legal version (PEP 440)")
+    epoch, release, pre, pre_number, post, bare, post_number, dev, dev_number, local = match.groups()
+    numbers = [_number(part) for part in release.split(".")]
+    while strip_zeros and len(numbers) > 1 and numbers[-1] == "0":
+        numbers.pop()
+    text = ".".join(numbers)
+    if epoch is not None and (number := _number(epoch)) != "0":
+        text = f"{number}!{text}"
+    if pre is not None:
+        text += _PRE.get(pre.lower(), pre.lower()) + _number(pre_number)
+    if post is not None:
+        text += ".post" + _number(bare or post_number)
+    if dev is not None:
+        text += ".dev" + _number(dev_number)
+    if local is not None:
+        parts = _SEPARATORS.split(local.lower())
+        text += "+" + ".".join(_number(part) if part.isdigit() else part for part in parts)
+    return text
+
+
+def parse_filename(filename: str) -> FileName:
+    """Take a wheel's or source distribution's file name apart."""
+    if len(filename) > NAME_MAX_CHARS:
+        raise MalformedError(f"file name {_shown(filename)} has more than {NAME_MAX_CHARS} characters")
+    if filename.endswith(".whl"):
+        return _parse_wheel(filename)
+    for ending in (".tar.gz", ".zip"):
+        if filename.endswith(ending):
+            name, dash, version = filename.removesuffix(ending).rpartition("-")
+            if dash:
+                project = normalise_project(name)
+                stem = f"{project.replace('-', '_')}-{normalise_version(version, strip_zeros=True)}"
+                return FileName(project, normalise_version(version), stem + ending, False)
+    raise MalformedError(
+        f"file name {_shown(filename)} is neither a wheel (.whl) nor a source distribution (.tar.gz, .zip)"
+    )
+
+
+def normalise_filename(filename: str) -> str:
+    """The name by which a file is known: equal for all spellings that mean the same file."""
+    return parse_filename(filename).normalised
+
+
+def _parse_wheel(filename: str) -> FileName:
+    parts = filename.removesuffix(".whl").split("-")
+    if len(parts) not in (5, 6) or not _WHEEL_NAME.fullmatch(parts[0]):
+        raise MalformedError(
+            f"file name {_shown(filename)} is not a wheel's (name-version-python-abi-platform)"
+        )
+    build, tags = parts[2:-3], parts[-3:]
+    if not all(_TAG.fullmatch(tag) for tag in tags) or not all(_BUILD.fullmatch(part) for part in build):
+        raise MalformedError(f"file name {_shown(filename)} has tags that are not a wheel's")
+    version = parts[1].replace("_", "-")  # a wheel's file name writes the dashes of a version as `_`
+    project = normalise_project(parts[0])
+    normal_tags = [".".join(sorted(set(tag.lower().split(".")))) for tag in tags]
+    stem = [project.replace("-", "_"), normalise_version(version, strip_zeros=True)]
+    stem += [part.lower() for part in build] + normal_tags
+    return FileName(project, normalise_version(version), "-".join(stem) + ".whl", True)
+
+
+def _number(digits: str | None) -> str:
+    return (digits or "0").lstrip("0") or "0"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
