@@ -19,7 +19,9 @@ FLOORS: list[set[str]] = [
     {"run"},
     {"publish", "audit", "monitor", "mirror", "proxy", "witness"},
     {"verify"},
-    {"replay", "trust", "lockfile", "signer", "evidence", "clientpolicy"},
+    {"trust"},
+    {"timeline", "logreader"},
+    {"replay", "lockfile", "signer", "evidence", "clientpolicy", "witness_store"},
     {"fetch", "serving", "agent", "disk"},
     {"bundle", "bins", "trustfile", "words", "keyfile"},
     {"tufjson"},
@@ -29,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"tlog"},
     {"errors", "limits"},
 ]
-SIDEWAYS = {("trust", "evidence"), ("trust", "clientpolicy"), ("entry", "statement"), ("errors", "limits")}
+SIDEWAYS = {("entry", "statement"), ("errors", "limits")}
 STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "index", "accounts", "web"}
 COMPOSITION = {"app", "worker", "cli", "wsgi", "up"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
