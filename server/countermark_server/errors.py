@@ -1,0 +1,165 @@
+"""Errors of the registry, and the one place that knows HTTP status codes.
+
+A room raises `ServerError("file-exists", "File already exists: ...")`: a code from the table below and one
+sentence with the values that disagree. Here it becomes an answer that says the same thing three ways at once,
+because each client shows another one (twine and pip the reason phrase, uv the problem document):
+
+    HTTP/1.1 400 demo-1.0.tar.gz was not signed: see https://registry.example/h/signature-missing
+    Content-Type: application/problem+json
+
+    {"code":"signature-missing","detail":"demo-1.0.tar.gz was not signed","status":400,
+     "title":"Signature missing","type":"https://registry.example/h/signature-missing"}
+
+Upload refusals are 400, never 409 or 5xx: flit shows our words only for 400, poetry takes any 409 for "exists",
+and twine sends the whole file again after a 5xx. The words `already exist` belong to `file-exists` alone:
+`poetry publish --skip-existing` looks for them.
+
+Each code has a help page (`web/help.py`), which a test asserts. No answer built here is ever cacheable, and
+none carries a traceback: what we did not foresee is `internal`, and its story is in the telemetry.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+REASON_MAX_CHARS = 180  # some clients and proxies cut a status line at 200
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a code means to a client: the HTTP status and a title of a few words."""
+
+    status: int
+    title: str
+
+
+CODES: dict[str, Code] = {
+    # --- who is asking ------------------------------------------------------------------------------------
+    "not-authenticated": Code(401, "Token missing or not valid"),
+    "login-refused": Code(401, "One-time code not valid"),
+    "session-required": Code(403, "An interactive session is required"),
+    "not-owner": Code(403, "Not an owner of this project"),
+    "too-many-attempts": Code(429, "Too many attempts"),
+    # --- the request as a whole ---------------------------------------------------------------------------
+    "bad-request": Code(400, "Request not understood"),
+    "not-found": Code(404, "Not found"),
+    "not-allowed": Code(405, "Method not allowed"),
+    "not-acceptable": Code(406, "This form is not served"),
+    "too-large": Code(413, "Too large"),
+    "internal": Code(500, "Error in the registry"),
+    "unavailable": Code(503, "The registry cannot answer now"),
+    # --- an upload ----------------------------------------------------------------------------------------
+    "form-invalid": Code(400, "Form not valid"),
+    "name-invalid": Code(400, "Name not allowed"),
+    "filename-invalid": Code(400, "File name not allowed"),
+    "digest-mismatch": Code(400, "Digest mismatch"),
+    "file-exists": Code(400, "File already exists"),
+    "filename-spent": Code(400, "File name spent"),
+    "metadata-invalid": Code(400, "Metadata not valid"),
+    "metadata-mismatch": Code(400, "Metadata contradicts the form"),
+    "archive-malformed": Code(400, "Archive not valid"),
+    "archive-ambiguous": Code(400, "Archive reads differently to different readers"),
+    "archive-path": Code(400, "Archive member name not allowed"),
+    "archive-link": Code(400, "Archive link not allowed"),
+    "archive-budget": Code(400, "Archive unpacks to too much"),
+    "archive-layout": Code(400, "Archive layout not allowed"),
+    "record-mismatch": Code(400, "RECORD contradicts the archive"),
+    # --- statements and what the rules say ----------------------------------------------------------------
+    "statement-invalid": Code(400, "Statement not valid"),
+    "statement-mismatch": Code(400, "Statement contradicts the file"),
+    "signature-missing": Code(400, "Signature missing"),
+    "signature-invalid": Code(400, "Signature not valid"),
+    "key-unknown": Code(400, "Key not enrolled"),
+    "entry-refused": Code(400, "The log's rules refuse this entry"),
+    # --- a file that is asked for -------------------------------------------------------------------------
+    "not-listed": Code(404, "Not listed yet"),
+    "file-held": Code(403, "File held for review"),
+    "file-removed": Code(410, "File removed"),
+    "proof-invalid": Code(409, "Proof does not verify"),
+}
+_OF_STATUS = {
+    400: "bad-request",
+    401: "not-authenticated",
+    404: "not-found",
+    405: "not-allowed",
+    406: "not-acceptable",
+    413: "too-large",
+    429: "too-many-attempts",
+}
+
+
+class ServerError(Exception):
+    """A refusal: a code of `CODES`, and one sentence for the person at the other end."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code if code in CODES else "entry-refused"
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One refusal as HTTP wants it: status line, headers and body."""
+
+    status: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def problem(error: ServerError, base_url: str) -> Problem:
+    """The answer for `error`; the one function that builds refusals."""
+    code = CODES[error.code]
+    help_url = f"{base_url}/h/{error.code}"
+    document = {
+        "type": help_url,
+        "title": code.title,
+        "status": code.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
+    if code.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="countermark"'
+    body = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return Problem(f"{code.status} {reason(error.detail, help_url)}", headers, body)
+
+
+def reason(detail: str, help_url: str) -> str:
+    """The reason phrase: printable ASCII on one line, the help page last, shortened in the middle."""
+    plain = "".join(c if " " <= c <= "~" else "?" for c in " ".join(detail.split()))
+    tail = f": see {help_url}"
+    room = REASON_MAX_CHARS - len(tail)
+    if room < 40:  # a very long base URL: the sentence matters more, the body has the address
+        tail, room = "", REASON_MAX_CHARS
+    return (plain if len(plain) <= room else plain[: room - 3] + "...") + tail
+
+
+def from_status(status: int, detail: str) -> ServerError:
+    """What the web framework refused by itself (an unknown path, a method), as one of our codes."""
+    return ServerError(_OF_STATUS.get(status, "bad-request" if status < 500 else "internal"), detail)
+
+
+def install(app: Any, base_url: str, log: Any) -> None:
+    """Teach a Flask application to answer every error through `problem`."""
+    from flask import Response  # noqa: PLC0415  (rooms that only raise need no web framework)
+    from werkzeug.exceptions import HTTPException  # noqa: PLC0415
+
+    def answer(error: ServerError) -> Response:
+        made = problem(error, base_url)
+        return Response(made.body, status=made.status, headers=made.headers)
+
+    def framework(error: HTTPException) -> Response:
+        response = answer(from_status(error.code or 500, error.description or error.name))
+        if error.code == 405 and (methods := getattr(error, "valid_methods", None)):
+            response.headers["Allow"] = ", ".join(sorted(methods))
+        return response
+
+    def unforeseen(error: Exception) -> Response:
+        log.error("unforeseen", error=repr(error), exc_info=error)
+        return answer(ServerError("internal", "an error in the registry, not in your request"))
+
+    app.register_error_handler(ServerError, answer)
+    app.register_error_handler(HTTPException, framework)
+    app.register_error_handler(Exception, unforeseen)

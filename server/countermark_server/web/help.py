@@ -1,0 +1,164 @@
+"""The help texts: what each code means and what to do, in a few sentences for a person.
+
+One place for two kinds of numbers people meet: error codes of the registry (`/h/signature-missing`) and exit
+codes of the programs (`/h/exit-6`, and as a table on every page). A test asserts that no code is left out.
+"""
+
+from __future__ import annotations
+
+HELP: dict[str, str] = {
+    "not-authenticated": (
+        "The request carried no token, or one this registry does not know (any more). Upload with the "
+        "user name __token__ and an upload token as password. `countermark login` gives you one."
+    ),
+    "login-refused": (
+        "The one-time code is wrong, was used before, or is older than ten minutes. Ask the operator for "
+        "a new one (`countermark-server login-code`)."
+    ),
+    "session-required": (
+        "An upload token can upload, and nothing else: it can never enrol, rotate or revoke a key. Sign "
+        "in with `countermark login` and repeat the command."
+    ),
+    "not-owner": (
+        "This account is not among the owners of the project. An owner can add it by a logged entry."
+    ),
+    "too-many-attempts": "Too many attempts in a short time. Wait a minute, then try again.",
+    "bad-request": "The registry did not understand the request. The answer says which part.",
+    "not-found": "Nothing is known under this address. Check the spelling of the project and the file name.",
+    "not-allowed": "This address exists but does not take this method.",
+    "not-acceptable": (
+        "The simple index is served as JSON (PEP 691). pip 22.2 and later, uv and poetry read it."
+    ),
+    "too-large": "The file or form is larger than this registry takes. The answer names the limit.",
+    "internal": (
+        "The registry made an error; your request may be fine. The operator finds it in the telemetry. "
+        "An upload may be repeated safely: the same bytes never make a second entry."
+    ),
+    "unavailable": (
+        "The registry cannot answer at this moment, for example because its log does not. Try again; an "
+        "upload may be repeated safely."
+    ),
+    "form-invalid": (
+        "The upload form lacks a field or holds one twice or with a value that is not allowed. The "
+        "answer names the field. twine, uv, poetry, hatch and flit send the right form."
+    ),
+    "name-invalid": (
+        "Project names are letters, digits, dots, dashes and underscores, and begin and end with a "
+        "letter or digit."
+    ),
+    "filename-invalid": (
+        "The file name must be that of a wheel (.whl) or a source distribution (.tar.gz, .zip) of this "
+        "project and version. Names in the log are public for ever."
+    ),
+    "digest-mismatch": (
+        "A digest in the form is not the digest of the bytes that arrived: the file was damaged or "
+        "changed on its way. Nothing was stored. Upload it again."
+    ),
+    "file-exists": (
+        "Other bytes have this file name. A file name belongs to its first bytes for ever, also after "
+        "they were removed; make a new version. The same bytes may be uploaded again at any time."
+    ),
+    "filename-spent": (
+        "A file of this name was rejected or removed. Its name stays spent; make a new version."
+    ),
+    "metadata-invalid": (
+        "The METADATA or PKG-INFO inside the file is missing, twice there, or does not parse. The "
+        "registry believes the file, not the form."
+    ),
+    "metadata-mismatch": (
+        "Name or version differ between the form, the file name and the metadata inside the file. Build "
+        "the file again and upload what the build made."
+    ),
+    "archive-malformed": "The archive is truncated, damaged or not of the kind its name says.",
+    "archive-ambiguous": (
+        "Two programs would see different contents in this archive (hidden bytes, doubled names, headers "
+        "that disagree). Build it again with a current build tool."
+    ),
+    "archive-path": (
+        "A member's name would be written outside the directory it is unpacked to, or collides with "
+        "another one on some systems."
+    ),
+    "archive-link": (
+        "A link in the archive leads outside it or through another link; wheels hold no links at all."
+    ),
+    "archive-budget": "The archive has too many members, or unpacks to far more than its size.",
+    "archive-layout": (
+        "A wheel holds METADATA, WHEEL and RECORD in one .dist-info directory; a source distribution "
+        "holds one top directory with PKG-INFO in it."
+    ),
+    "record-mismatch": "RECORD must name every file of the wheel with its SHA-256, and nothing else.",
+    "statement-invalid": (
+        "The statement that came with the file does not parse or holds members that are not known. Make "
+        "it with `countermark sign`."
+    ),
+    "statement-mismatch": (
+        "The signed statement speaks of another file, project, version or registry than the upload. Sign "
+        "the file you upload: `countermark sign dist/*`."
+    ),
+    "signature-missing": (
+        "This project has signed before, so every further file needs a signature by one of its keys: a "
+        "stolen upload token alone must not suffice. Run `countermark sign dist/*` and upload with the "
+        "attestations beside the files, or use `countermark publish dist/*`."
+    ),
+    "signature-invalid": (
+        "The signature does not verify with the key it names: the file, the statement or the signature "
+        "was changed. Sign again with `countermark sign`."
+    ),
+    "key-unknown": (
+        "The key that signed is not enrolled for this project. Enrol it with `countermark key enroll`, "
+        "signed in, or sign with an enrolled one."
+    ),
+    "entry-refused": (
+        "What you asked for breaks a rule of the log. The answer names the rule. Nothing was stored."
+    ),
+    "not-listed": (
+        "The file is in the log but not listed yet: it waits for the scan or for the next TUF timestamp. "
+        "`countermark status` says which."
+    ),
+    "file-held": "The file is held until a person has looked at it. The hold is an entry in the public log.",
+    "file-removed": (
+        "The file was removed by its owner or by a moderator. The decision is an entry in the public "
+        "log; the file name stays spent."
+    ),
+    "proof-invalid": (
+        "The registry cannot prove this file from its own public log. That must not happen: tell the "
+        "operator, and do not install the file."
+    ),
+}
+
+EXIT_CODES: dict[int, tuple[str, str]] = {
+    0: (
+        "allowed by policy",
+        "The field `verified` says whether it was proved or only warned about.",
+    ),
+    1: (
+        "a bug of ours",
+        "Please report what you did.",
+    ),
+    2: (
+        "wrong usage",
+        "A wrong argument or a missing file. Nothing was judged.",
+    ),
+    3: (
+        "cannot reach",
+        "The registry could not be reached or could not answer. Try again.",
+    ),
+    4: (
+        "too old to judge",
+        "Metadata expired or witnesses stopped. The message says who is late.",
+    ),
+    5: (
+        "refused by policy",
+        "Nothing is forged, but it is unsigned, by another identity, not in the log, or no trust is set "
+        "up for this registry.",
+    ),
+    6: (
+        "withdrawn or held",
+        "The file is in the log, and so is the decision to withdraw or hold it.",
+    ),
+    7: (
+        "evidence false",
+        "Bytes, listing or metadata contradict the log. Do not install. The evidence was written to a "
+        "file; keep it.",
+    ),
+}
