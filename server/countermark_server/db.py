@@ -84,6 +84,7 @@ submission = Table(
     Column("project", String(255), nullable=False),  # normalised (PEP 503)
     Column("version", String(255), nullable=False),
     Column("filename", String(255), nullable=False),  # normalised; unique for ever within its project
+    Column("served_name", String(255), nullable=False),  # as its publisher spells it: served, signed, shown
     Column("display_name", String(255), nullable=False),  # the project's name as its author writes it
     Column("sha256", String(64), nullable=False),
     Column("length", BigInteger, nullable=False),

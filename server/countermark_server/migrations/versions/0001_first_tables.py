@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=255), nullable=False),
         sa.Column("version", sa.String(length=255), nullable=False),
         sa.Column("filename", sa.String(length=255), nullable=False),
+        sa.Column("served_name", sa.String(length=255), nullable=False),
         sa.Column("display_name", sa.String(length=255), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("length", sa.BigInteger(), nullable=False),
