@@ -80,11 +80,6 @@ def ml_dsa_message(cosigner: str, time: int, *, origin: str, start: int, end: in
     return b"".join([_LABEL, cosigner_name, _u64(time), log_origin, _u64(start), _u64(end), hash])
 
 
-def encode_timestamped(time: int, signature: bytes) -> bytes:
-    _check_time(time)
-    return _u64(time) + signature
-
-
 def decode_timestamped(sig: bytes) -> tuple[int, bytes]:
     if len(sig) <= 8:
         raise MalformedError(f"a cosignature of {len(sig)} bytes has no room for a time and a signature")
@@ -105,19 +100,10 @@ def check_signature(key: VerifierKey, text: str, sig: bytes) -> int | None:
     return time
 
 
-def check_subtree(key: VerifierKey, sig: bytes, *, origin: str, start: int, end: int, hash: bytes) -> int:
-    """Verify an ML-DSA-44 cosignature of any subtree; returns its time."""
-    if key.type != ML_DSA_44:
-        raise SignatureError(f"{key.name} is no ML-DSA-44 key: it cannot have signed a subtree")
-    time, signature = decode_timestamped(sig)
-    key.verify(ml_dsa_message(key.name, time, origin=origin, start=start, end=end, hash=hash), signature)
-    return time
-
-
 class _CheckpointSigner(KeySigner):
     def sign(self, text: str, *, time: int) -> Signature:
         signature = self.private_key.sign(_message(self.vkey, text, time))
-        return Signature(self.name, self.key_id, encode_timestamped(time, signature))
+        return Signature(self.name, self.key_id, _u64(time) + signature)
 
 
 class Ed25519CosignatureSigner(_CheckpointSigner):

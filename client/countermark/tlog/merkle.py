@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from hashlib import sha256
+from typing import Literal
 
 from countermark.errors import ProofError
 from countermark.limits import TREE_SIZE_MAX
@@ -135,19 +135,14 @@ def check_consistency(
 
 def prove_subtree_inclusion(index: int, start: int, end: int, read: HashReader) -> tuple[bytes, ...]:
     """Prove that the leaf at `index` of the whole tree is in its subtree [start, end)."""
-    _check_subtree(start, end, TREE_SIZE_MAX)
-    _check_index(index, start, end)
-    return _read(_steps(index - start, index - start + 1, end - start), read, offset=start)
+    return _read(_leaf_steps(index, start, end), read)
 
 
 def check_subtree_inclusion(
     proof: Sequence[bytes], *, index: int, start: int, end: int, leaf_hash: bytes, subtree_hash: bytes
 ) -> None:
     """Check that `leaf_hash` is the leaf at `index`, inside the subtree [start, end) with `subtree_hash`."""
-    _check_subtree(start, end, TREE_SIZE_MAX)
-    _check_index(index, start, end)
-    steps = _steps(index - start, index - start + 1, end - start)
-    _, root = _climb(steps, proof, leaf_hash)
+    _, root = _climb(_leaf_steps(index, start, end), proof, leaf_hash)
     if root != subtree_hash:
         raise ProofError(
             f"the inclusion proof of leaf {index} in [{start}, {end}) leads to {root.hex()}, "
@@ -158,7 +153,7 @@ def check_subtree_inclusion(
 def prove_subtree_consistency(start: int, end: int, size: int, read: HashReader) -> tuple[bytes, ...]:
     """Prove that the subtree [start, end) is part of the tree of `size` leaves."""
     _check_subtree(start, end, size)
-    return _read(_steps(start, end, size), read) if start < end else ()
+    return _read(_steps(start, end, 0, size), read) if start < end else ()
 
 
 def check_subtree_consistency(
@@ -166,14 +161,12 @@ def check_subtree_consistency(
 ) -> None:
     """Check that the subtree [start, end) with `subtree_hash` is part of the tree of `size` leaves."""
     _check_subtree(start, end, size)
-    if start == end:
-        # Nothing is part of everything; only its name must be right, and nobody may pad the proof.
-        if proof or subtree_hash != EMPTY_ROOT:
-            raise ProofError(f"an empty tree has an empty proof and no root hash like {subtree_hash.hex()}")
-        if size == 0 and root_hash != EMPTY_ROOT:
-            raise ProofError(f"{root_hash.hex()} is not the root hash of the empty tree")
-        return
-    part, root = _climb(_steps(start, end, size), proof, subtree_hash)
+    if start < end:
+        part, root = _climb(_steps(start, end, 0, size), proof, subtree_hash)
+    elif proof:
+        raise ProofError(f"the empty tree is part of every tree, it needs no proof of {len(proof)} hashes")
+    else:  # nothing leads to the root hash; only that of the empty tree is known without a proof
+        part, root = EMPTY_ROOT, EMPTY_ROOT if size == 0 else root_hash
     if (part, root) != (subtree_hash, root_hash):
         raise ProofError(
             f"the consistency proof of [{start}, {end}) in a tree of size {size} leads to {part.hex()} and "
@@ -181,43 +174,43 @@ def check_subtree_consistency(
         )
 
 
-class _Side(Enum):
-    """Where a hash of a proof goes."""
-
-    START = 0  # it is where the climb begins
-    RIGHT = 1  # right of the tree reached so far
-    LEFT = 2  # left of it
-    BOTH = 3  # left of it, and of the part of the subtree reached so far
+# A hash of a proof: that of [lo, hi), and where it goes. "right" and "left" of the tree reached so far; "both":
+# left of the tree and of the part of the subtree reached so far; "start": it is where the climb begins.
+_Step = tuple[Literal["right", "left", "both", "start"], int, int]
 
 
-_Step = tuple[_Side, int, int]  # the hash of [lo, hi), and its side
+def _leaf_steps(index: int, start: int, end: int) -> list[_Step]:
+    _check_subtree(start, end, TREE_SIZE_MAX)
+    if not start <= index < end:
+        raise ProofError(f"there is no leaf {index} in [{start}, {end})")
+    return _steps(index, index + 1, start, end)
 
 
-def _steps(start: int, end: int, size: int) -> list[_Step]:
-    """The hashes that the proof of a non-empty subtree consists of, from the subtree up to the root."""
+def _steps(start: int, end: int, lo: int, hi: int) -> list[_Step]:
+    """The hashes that prove the non-empty subtree [start, end) part of [lo, hi), from the subtree upwards."""
     steps: list[_Step] = []
-    lo, hi, whole = 0, size, True
+    whole = True
     while (lo, hi) != (start, end):
         middle = lo + (1 << ((hi - lo - 1).bit_length() - 1))
         if end <= middle:
-            steps.append((_Side.RIGHT, middle, hi))
+            steps.append(("right", middle, hi))
             hi = middle
         elif start >= middle:
-            steps.append((_Side.LEFT, lo, middle))
+            steps.append(("left", lo, middle))
             lo = middle
         else:  # here start == lo: the left half belongs to both, go on with the rest of the subtree
-            steps.append((_Side.BOTH, lo, middle))
+            steps.append(("both", lo, middle))
             lo = start = middle
             whole = False
     if not whole:
-        steps.append((_Side.START, lo, hi))  # else the verifier has this hash: the subtree's own
+        steps.append(("start", lo, hi))  # else the verifier has this hash: the subtree's own
     steps.reverse()
     return steps
 
 
-def _read(steps: Sequence[_Step], read: HashReader, offset: int = 0) -> tuple[bytes, ...]:
+def _read(steps: Sequence[_Step], read: HashReader) -> tuple[bytes, ...]:
     """The hashes of these steps, all of them fetched at once."""
-    places = [_complete(offset + lo, offset + hi) for _, lo, hi in steps]
+    places = [_complete(lo, hi) for _, lo, hi in steps]
     hashes = iter(read([place for group in places for place in group]))
     return tuple(_fold([next(hashes) for _ in group]) for group in places)
 
@@ -230,11 +223,11 @@ def _climb(steps: Sequence[_Step], proof: Sequence[bytes], hash: bytes) -> tuple
     for (side, _, _), sibling in zip(steps, proof, strict=True):
         if len(sibling) != HASH_SIZE:
             raise ProofError(f"a hash of {len(sibling)} bytes in a proof")
-        if side is _Side.RIGHT:
+        if side == "right":
             tree = node_hash(tree, sibling)
-        elif side is _Side.LEFT:
+        elif side == "left":
             tree = node_hash(sibling, tree)
-        elif side is _Side.BOTH:
+        elif side == "both":
             part, tree = node_hash(sibling, part), node_hash(sibling, tree)
         else:
             part = tree = sibling
@@ -257,11 +250,6 @@ def _fold(hashes: Sequence[bytes]) -> bytes:
     for left in reversed(others):
         hash = node_hash(left, hash)
     return hash
-
-
-def _check_index(index: int, start: int, end: int) -> None:
-    if not start <= index < end:
-        raise ProofError(f"there is no leaf {index} in [{start}, {end})")
 
 
 def _check_subtree(start: int, end: int, size: int) -> None:

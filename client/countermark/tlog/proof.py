@@ -17,7 +17,6 @@ Files end in `.tlog-proof`. Format: https://c2sp.org/tlog-proof (text of 2026-07
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from countermark.errors import MalformedError
@@ -76,11 +75,10 @@ def check(entry: bytes, proof: TlogProof, checkpoint: VerifiedCheckpoint) -> Non
     `checkpoint` is the proof's own, opened, or any other that the proof was made for: size and root hash come
     from what was verified, never from the proof.
     """
-    check_leaf(merkle.leaf_hash(entry), proof.index, proof.hashes, checkpoint)
-
-
-def check_leaf(leaf_hash: bytes, index: int, hashes: Sequence[bytes], checkpoint: VerifiedCheckpoint) -> None:
-    """The same for who holds the leaf hash."""
     merkle.check_inclusion(
-        hashes, index=index, size=checkpoint.size, leaf_hash=leaf_hash, root_hash=checkpoint.root_hash
+        proof.hashes,
+        index=proof.index,
+        size=checkpoint.size,
+        leaf_hash=merkle.leaf_hash(entry),
+        root_hash=checkpoint.root_hash,
     )
