@@ -1,0 +1,218 @@
+"""The generated parts of the documentation: one function each, named like the marker that holds it.
+
+Everything here is read from the code that runs: the journey's table, the settings' descriptions, the programs'
+own `--help`, the error codes, the metrics, and examples of each format made from fixed keys.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+PARTS: dict[str, Callable[[], str]] = {}
+BIN = Path(sys.executable).parent
+
+
+def part(name: str) -> str:
+    """The text of one generated part. Raises KeyError for a marker that nobody writes."""
+    import docs_formats
+
+    if not PARTS.keys() & docs_formats.PARTS.keys():
+        PARTS.update(docs_formats.PARTS)
+    return PARTS[name]()
+
+
+def _part(function: Callable[[], str]) -> Callable[[], str]:
+    PARTS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def _fence(text: str, kind: str = "text") -> str:
+    return f"```{kind}\n{text.rstrip()}\n```\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+# --- the journey -------------------------------------------------------------------------------------------
+
+
+@_part
+def journey_picture() -> str:
+    """The picture of journey.py's docstring."""
+    from countermark_server import journey
+
+    assert journey.__doc__ is not None
+    blocks = journey.__doc__.split("\n\n")
+    start = next(i for i, block in enumerate(blocks) if block.lstrip().startswith("received"))
+    return _fence(blocks[start])
+
+
+@_part
+def journey() -> str:
+    """The picture, and who moves each state and what a person is told meanwhile."""
+    from countermark_server.journey import ENDS, MOVES, SAID, STATIONS, State
+
+    def row(state: State) -> tuple[str, ...]:
+        station = STATIONS.get(state)
+        onward = ", ".join(f"`{new}`" for old, new in sorted(MOVES) if old is state) or "the journey ends"
+        room = f"`{station.room}/` {station.does}" if station else ""
+        assert station or state in ENDS
+        return f"`{state}`", room, onward, SAID[state]
+
+    rows = [row(state) for state in State]
+    return (
+        journey_picture()
+        + "\n"
+        + _table(("state", "who moves it on, and how", "to", "what a person is told"), rows)
+    )
+
+
+@_part
+def entry_types() -> str:
+    """Every complete type with the members of its two parts."""
+    from countermark.schema import SCHEMAS
+
+    everywhere = {"origin", "namespace", "project", "prev"}
+
+    def names(members: Iterable[str]) -> str:
+        return ", ".join(f"`{name}`" for name in sorted(set(members) - everywhere)) or "nothing"
+
+    rows = [
+        (f"`{kind}`", names(schema.predicate), names(schema.registry)) for kind, schema in SCHEMAS.items()
+    ]
+    rows.append(("`opaque`", "none: raw bytes, only in a log for tests", "nothing"))
+    return _table(("type", "predicate, besides origin, namespace, project, prev", "registry adds"), rows)
+
+
+# --- settings, commands, codes, metrics --------------------------------------------------------------------
+
+
+@_part
+def settings() -> str:
+    """Every setting with its type, default, environment variable and description."""
+    from countermark_server.settings import PREFIX, SECTIONS
+
+    text = ""
+    for section, cls in SECTIONS.items():
+        assert cls.__doc__ is not None
+        text += f"\n### [{section}]\n\n{cls.__doc__.splitlines()[0]}\n\n"
+        rows = [
+            (
+                f"`{spec.name}`",
+                type(spec.default).__name__,
+                f"`{spec.default!r}`",
+                f"`{PREFIX}{section}_{spec.name}`".upper(),
+                spec.metadata["doc"],
+            )
+            for spec in fields(cls)
+        ]
+        text += _table(("setting", "type", "default", "variable", "what it is"), rows)
+    return text.lstrip("\n")
+
+
+@_part
+def exit_codes() -> str:
+    """The exit codes as errors.py tells them."""
+    from countermark import errors
+
+    assert errors.__doc__ is not None
+    return _fence("\n".join(line for line in errors.__doc__.splitlines() if line.startswith("    ")))
+
+
+@_part
+def error_codes() -> str:
+    """Every error code of the registry with its status and help text."""
+    from countermark_server.errors import CODES
+    from countermark_server.web.help import HELP
+
+    rows = [(f"`{code}`", str(spec.status), spec.title, HELP[code]) for code, spec in CODES.items()]
+    return _table(("code", "status", "title", "what to do"), rows)
+
+
+def _help(program: str, *path: str) -> str:
+    environ = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [str(BIN / program), *path, "--help"], capture_output=True, text=True, check=True, env=environ
+    )
+    return done.stdout
+
+
+def _argparse_commands() -> list[tuple[str, ...]]:
+    import argparse
+
+    from countermark.cli import _parser
+
+    found: list[tuple[str, ...]] = []
+
+    def walk(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> None:
+        found.append(path)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, child in action.choices.items():
+                    walk(child, (*path, name))
+
+    walk(_parser(), ())
+    return found
+
+
+def _click_commands(module: str) -> list[tuple[str, ...]]:
+    import importlib
+
+    import click
+
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: click.Command, path: tuple[str, ...]) -> None:
+        found.append(path)
+        if isinstance(command, click.Group):
+            for name, child in command.commands.items():
+                walk(child, (*path, name))
+
+    walk(importlib.import_module(module).main, ())
+    return found
+
+
+def _commands(program: str, paths: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"## {' '.join((program, *path))}\n\n{_fence(_help(program, *path))}" for path in paths)
+
+
+@_part
+def commands_client() -> str:
+    """Every command of the client as `--help` shows it."""
+    return _commands("countermark", _argparse_commands())
+
+
+@_part
+def commands_server() -> str:
+    """Every command of the server as `--help` shows it."""
+    return _commands("countermark-server", _click_commands("countermark_server.cli"))
+
+
+@_part
+def commands_ceremony() -> str:
+    """Every command of the ceremony as `--help` shows it."""
+    return _commands("countermark-ceremony", _click_commands("countermark_ceremony.cli"))
+
+
+@_part
+def metrics() -> str:
+    """Every metric that a process exports, as the processes' own registries describe them."""
+    from prometheus_client import REGISTRY
+
+    import countermark_server.telemetry
+    import countermark_server.timestamper  # noqa: F401 - importing it registers what it exports
+
+    rows = [
+        (f"`{metric.name}`", metric.type, metric.documentation)
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("countermark_")
+    ]
+    return _table(("metric", "type", "what it counts"), sorted(rows))
