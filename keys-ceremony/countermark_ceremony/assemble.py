@@ -1,0 +1,291 @@
+"""Assembling: every response checked on arrival, the result written once and verified again from disk.
+
+The output folder of a finished ceremony:
+
+    1.root.json 1.targets.json 1.trust.json 1.index.json     offline TUF metadata, ready to serve
+    targets/trust/<sha256>.trust.json                        the trust file
+    role-keys.json         the log's first entries: key-enroll of registry, scanner and moderation, signed
+                           by each new key and by the authority key
+    root-words.txt         what people compare
+    transcript.jsonl transcript-signatures.jsonl             what happened (transcript.py)
+
+`verify` needs nothing but that folder: it is what an operator, or a stranger, runs on what was published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from securesystemslib.signer import Signature
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.serialization.json import JSONSerializer
+
+from countermark.canonical import encode_canonical
+from countermark.errors import EvidenceError, MalformedError, SignatureError, UsageError
+from countermark.statement import (
+    Envelope,
+    EnvelopeSignature,
+    Statement,
+    open_envelope,
+)
+from countermark.trustfile import TARGET_PATH, TrustFile
+from countermark.words import root_words
+from countermark_ceremony.exchange import Request, Response, Signed, check_signature
+from countermark_ceremony.handover import ROLE_KEYS, enrolled_key, fingerprint, tuf_key
+from countermark_ceremony.payloads import Document, Payloads, build, build_inner, read_signed
+from countermark_ceremony.plan import OFFLINE_ROLES, Plan
+from countermark_ceremony.transcript import Transcript
+
+PLAN, TRANSCRIPT, SIGNATURES = "plan.toml", "transcript.jsonl", "transcript-signatures.jsonl"
+ROLE_KEYS_FILE, WORDS_FILE = "role-keys.json", "root-words.txt"
+_SERIALIZER = JSONSerializer(compact=True)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A ceremony between `prepare` and `assemble`: frozen payloads and the transcript that lists them."""
+
+    plan: Plan
+    payloads: Payloads
+    transcript: Transcript
+
+    @classmethod
+    def create(cls, plan: Plan, *, now: datetime) -> Prepared:
+        """Freeze a plan: what is listed in the transcript can't change any more."""
+        transcript = Transcript().add(
+            "plan accepted",
+            now=now,
+            input_sha256=plan.handover.sha256,
+            operator=plan.operator,
+            origin=plan.origin,
+            plan_sha256=plan.sha256,
+            title=plan.title,
+            trial=plan.trial,
+        )
+        inner = build_inner(plan)
+        frozen = {document.name: document.sha256 for document in inner.documents}
+        transcript = transcript.add(
+            "payloads frozen", now=now, payloads=frozen, trust_file_sha256=inner.trust_file.digest
+        )
+        return cls(plan, build(plan, transcript.digest), transcript)
+
+    @classmethod
+    def load(cls, plan: Plan, transcript_raw: bytes) -> Prepared:
+        """The same again from a folder: payloads are made anew, so they can't differ from plan and transcript."""
+        transcript = Transcript.parse(transcript_raw)
+        found = cls(plan, build(plan, transcript.digest), transcript)
+        lines = [json.loads(line) for line in transcript.lines]
+        frozen = {document.name: document.sha256 for document in found.payloads.documents[1:]}
+        if (
+            len(lines) != 2
+            or lines[0].get("plan_sha256") != plan.sha256
+            or lines[1].get("payloads") != frozen
+        ):
+            raise EvidenceError("the transcript is of another plan or of other payloads")
+        return found
+
+    def request(self, holder: str) -> Request:
+        """What one holder is asked."""
+        return Request.for_holder(self.plan, self.payloads, self.transcript.digest, holder)
+
+
+def assemble(prepared: Prepared, responses: Sequence[Response], *, now: datetime) -> dict[str, bytes]:
+    """The files of the finished ceremony, verified as a reader would; refuses below any threshold."""
+    signatures: dict[str, list[Signed]] = {document.name: [] for document in prepared.payloads.documents}
+    transcript = prepared.transcript.continued()
+    answered = set()
+    for response in responses:
+        if response.holder in answered:
+            raise UsageError(f"two responses by {response.holder!r}")
+        answered.add(response.holder)
+        _check_response(prepared, response)
+        for signed in response.signatures:
+            signatures[signed.document].append(signed)
+        transcript = transcript.add(
+            "response accepted",
+            now=now,
+            holder=response.holder,
+            request_sha256=response.request_sha256,
+            signatures={signed.document: signed.fingerprint for signed in response.signatures},
+        )
+    _check_thresholds(prepared.payloads, signatures)
+    files = {
+        f"1.{role}.json": _metadata(prepared.payloads.named(f"1.{role}.json"), signatures)
+        for role in OFFLINE_ROLES
+    }
+    transcript = transcript.add("thresholds reached", now=now, files=dict(_digests(files)))
+    trust_file = prepared.payloads.trust_file
+    files |= {
+        f"targets/trust/{trust_file.digest}.trust.json": trust_file.format(),
+        ROLE_KEYS_FILE: _role_keys(prepared, signatures),
+        TRANSCRIPT: prepared.transcript.format(),
+        SIGNATURES: transcript.format(),
+        WORDS_FILE: _words_line(prepared.payloads.named("1.root.json").payload),
+    }
+    verify(files, now=now)
+    return files
+
+
+def _check_response(prepared: Prepared, response: Response) -> None:
+    """Refuse a response that answers another request, or whose signatures do not all verify."""
+    if response.holder not in prepared.plan.holders:
+        raise UsageError(f"a response by {response.holder!r}, who holds no key in this plan")
+    request = prepared.request(response.holder)
+    if response.request_sha256 != request.sha256:
+        raise EvidenceError(
+            f"the response by {response.holder!r} answers request {response.request_sha256}, "
+            f"this ceremony's is {request.sha256}"
+        )
+    expected = [(document.name, print_) for document in request.documents for _, print_ in document.keys]
+    if [(signed.document, signed.fingerprint) for signed in response.signatures] != expected:
+        raise SignatureError(
+            f"the response by {response.holder!r} does not sign what was asked, in that order"
+        )
+    for signed in response.signatures:
+        document = prepared.payloads.named(signed.document)
+        spki = next(key.public_key for key in document.keys if key.fingerprint == signed.fingerprint)
+        check_signature(signed, spki, document.payload)
+
+
+def threshold_table(payloads: Payloads, signatures: Mapping[str, Sequence[Signed]]) -> list[str]:
+    """`1.root.json 1/2: missing ben-root, cleo-root`, a line a document."""
+    lines = []
+    for document in payloads.documents:
+        signed = {each.fingerprint for each in signatures[document.name]}
+        missing = [key.name for key in document.keys if key.fingerprint not in signed]
+        tail = f": missing {', '.join(missing)}" if missing else ""
+        lines.append(f"{document.name} {len(signed)}/{document.threshold}{tail}")
+    return lines
+
+
+def _check_thresholds(payloads: Payloads, signatures: Mapping[str, Sequence[Signed]]) -> None:
+    short = [
+        line
+        for line, document in zip(threshold_table(payloads, signatures), payloads.documents, strict=True)
+        if len({each.fingerprint for each in signatures[document.name]}) < document.threshold
+    ]
+    if short:
+        raise SignatureError("too few signatures: " + "; ".join(short))
+
+
+def _metadata(document: Document, signatures: Mapping[str, Sequence[Signed]]) -> bytes:
+    metadata: Metadata[Any] = Metadata(read_signed(document.payload))
+    spkis = {key.fingerprint: key.public_key for key in document.keys}
+    for each in sorted(signatures[document.name], key=lambda each: each.fingerprint):
+        keyid = tuf_key(spkis[each.fingerprint]).keyid
+        metadata.signatures[keyid] = Signature(keyid, each.sig.hex())
+    raw = metadata.to_bytes(_SERIALIZER)
+    assert Metadata[Any].from_bytes(raw).signed_bytes == document.payload
+    return raw
+
+
+def _role_keys(prepared: Prepared, signatures: Mapping[str, Sequence[Signed]]) -> bytes:
+    envelopes = {}
+    for role in ROLE_KEYS:
+        given = prepared.plan.handover.role_keys[role].envelope
+        (signed,) = signatures[f"role-keys/{role}"]
+        both = (*given.signatures, EnvelopeSignature(signed.fingerprint, signed.sig))
+        whole = Envelope(given.payload, tuple(sorted(both, key=lambda each: each.keyid)))
+        envelopes[role] = whole.to_dict()
+    return encode_canonical(envelopes) + b"\n"
+
+
+def _words_line(root_payload: bytes) -> bytes:
+    return root_words(root_payload).encode() + b"\n"
+
+
+def _digests(files: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    return [(name, fingerprint(content)) for name, content in sorted(files.items())]
+
+
+@dataclass(frozen=True)
+class Ceremony:
+    """A finished ceremony as a reader verified it."""
+
+    origin: str
+    trial: bool
+    root_words: str
+    expires: Mapping[str, datetime]
+    trust_file: TrustFile
+    transcript_sha256: str
+
+
+def verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
+    """Verify the files of a finished ceremony with tuf's own logic, from nothing but themselves."""
+    try:
+        return _verify(files, now=now)
+    except KeyError as error:
+        raise MalformedError(f"the ceremony's output has no {error}") from error
+    except UnsignedMetadataError as error:
+        raise SignatureError(f"the ceremony's output is not signed as it must be: {error}") from error
+    except (RepositoryError, ValueError, TypeError, AttributeError) as error:
+        raise MalformedError(f"the ceremony's output is malformed: {error}") from error
+
+
+def _verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
+    # (1) The root signs itself; targets by the root; trust and index by targets.
+    root = Metadata[Root].from_bytes(files["1.root.json"])
+    root.verify_delegate("root", root)
+    targets = Metadata[Targets].from_bytes(files["1.targets.json"])
+    root.verify_delegate("targets", targets)
+    trust = Metadata[Targets].from_bytes(files["1.trust.json"])
+    targets.verify_delegate("trust", trust)
+    index = Metadata[Targets].from_bytes(files["1.index.json"])
+    targets.verify_delegate("index", index)
+    metadata: dict[str, Metadata[Any]] = {"root": root, "targets": targets, "trust": trust, "index": index}
+    for name, each in metadata.items():
+        if each.signed.version != 1 or each.signed.is_expired(now):
+            raise EvidenceError(
+                f"1.{name}.json is version {each.signed.version}, expires {each.signed.expires}"
+            )
+    # (2) The trust file is the one target of trust, and the root accepts it without delay.
+    target = trust.signed.targets[TARGET_PATH]
+    trust_raw = files[f"targets/trust/{target.hashes['sha256']}.trust.json"]
+    target.verify_length_and_hashes(trust_raw)
+    trust_file = TrustFile.parse(trust_raw)
+    extra = root.signed.unrecognized_fields
+    if extra["x-countermark-trust"] != [trust_file.digest]:
+        raise EvidenceError(f"the root accepts {extra['x-countermark-trust']}, not {trust_file.digest}")
+    # (3) The transcript is whole, and the root names its first part.
+    transcript = Transcript.parse(files[TRANSCRIPT])
+    Transcript.parse(files[SIGNATURES], after=transcript)
+    stated = extra["x-countermark-ceremony"]["transcript_sha256"]
+    if stated != transcript.digest:
+        raise EvidenceError(f"the root names transcript {stated}, this one is {transcript.digest}")
+    # (4) Each role key signed its own enrolment, and so did the authority key.
+    _verify_role_keys(files[ROLE_KEYS_FILE], trust_file)
+    # (5) The words are those of this root.
+    if files[WORDS_FILE] != _words_line(root.signed_bytes):
+        raise EvidenceError(
+            f"{WORDS_FILE} is not of this root, whose words are {root_words(root.signed_bytes)}"
+        )
+    return Ceremony(
+        origin=trust_file.origin,
+        trial=extra.get("x-countermark-trial") is True,
+        root_words=root_words(root.signed_bytes),
+        expires={name: each.signed.expires for name, each in metadata.items()},
+        trust_file=trust_file,
+        transcript_sha256=transcript.digest,
+    )
+
+
+def _verify_role_keys(raw: bytes, trust_file: TrustFile) -> None:
+    envelopes = json.loads(raw)
+    if set(envelopes) != set(ROLE_KEYS):
+        raise MalformedError(f"{ROLE_KEYS_FILE} holds {sorted(envelopes)}")
+    authority = trust_file.authority_key
+    for role in ROLE_KEYS:
+        envelope = Envelope.parse(envelopes[role])
+        spki = enrolled_key(Statement.parse(envelope.payload))
+        keys = {fingerprint(spki): spki, fingerprint(authority): authority}
+        opened = open_envelope(envelope, keys)
+        if set(opened.keyids) != set(keys):
+            raise SignatureError(f"role key {role} is signed by {len(opened.keyids)} of its 2 keys")
+        predicate = opened.statement.predicate
+        if (predicate["scope"], predicate["origin"]) != (role, trust_file.origin):
+            raise EvidenceError(f"role key {role} is for {predicate['scope']!r} of {predicate['origin']!r}")

@@ -1,0 +1,197 @@
+"""countermark-ceremony: arguments and printing only.
+
+    countermark-ceremony key --name "ada root" --out ada-root.key.json
+    countermark-ceremony prepare plan.toml --out ceremony/
+    countermark-ceremony show ceremony/requests/ada.request.json
+    countermark-ceremony sign ada.request.json --key ada-root.key.json --key ada-targets.key.json \
+        --out ada.response.json
+    countermark-ceremony assemble ceremony/ ada.response.json ben.response.json --out root-1/
+    countermark-ceremony verify root-1/
+    countermark-ceremony trial ceremony-input.json --out root-1/
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from pathlib import Path
+
+import click
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from countermark import keyfile
+from countermark.errors import CountermarkError, UsageError
+from countermark.statement import KeySigner
+from countermark_ceremony import __version__, assemble, console, exchange, files, trial
+from countermark_ceremony.plan import Plan, input_name, parse_plan, utc_now
+
+_PATH = click.Path(path_type=Path)
+_PASSPHRASE = click.option(
+    "--passphrase-file", type=_PATH, help="File whose first line is the passphrase; asked for when absent."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="countermark-ceremony")
+def commands() -> None:
+    """Make a registry's offline root. Never opens a socket, never overwrites a file."""
+
+
+@commands.command()
+@click.option("--name", required=True, help="What people call this key, such as 'ada root'.")
+@click.option("--out", type=_PATH, required=True, help="The encrypted key file to write.")
+@_PASSPHRASE
+def key(name: str, out: Path, passphrase_file: Path | None) -> None:
+    """Make a key (ECDSA P-256) in an encrypted file; print what the plan needs of it."""
+    files.check_absent(out)
+    passphrase = _passphrase(passphrase_file, f"passphrase for {name!r}", confirm=True)
+    private = ec.generate_private_key(ec.SECP256R1())
+    raw = keyfile.encrypt(private, passphrase, name=name, salt=os.urandom(keyfile.SALT_BYTES))
+    keyfile.decrypt(raw, passphrase)  # a key nobody can open is found out now, not in the ceremony
+    files.write_new(out, raw, mode=0o600)
+    public = keyfile.KeyFile.parse(raw)
+    console.say(f"wrote {out}; fingerprint {public.keyid}")
+    print(f'public_key = "{base64.b64encode(public.public_key).decode()}"')
+
+
+@commands.command()
+@click.argument("plan_file", metavar="PLAN", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="The folder to make, with a request for each holder.")
+def prepare(plan_file: Path, out: Path) -> None:
+    """Check a plan whole, freeze what will be signed, and write one request per holder."""
+    files.check_absent(out)
+    plan_raw = files.read(plan_file)
+    input_raw = files.read(plan_file.parent / input_name(plan_raw))
+    now = utc_now()
+    prepared = assemble.Prepared.create(parse_plan(plan_raw, input_raw, now=now), now=now)
+    content = {
+        assemble.PLAN: plan_raw,
+        input_name(plan_raw): input_raw,
+        assemble.TRANSCRIPT: prepared.transcript.format(),
+    }
+    for holder in prepared.plan.holders:
+        content[f"requests/{holder}.request.json"] = prepared.request(holder).format()
+    files.write_folder(out, content)
+    for holder in prepared.plan.holders:
+        console.say(f"request for {holder}: {out / 'requests' / f'{holder}.request.json'}")
+
+
+@commands.command()
+@click.argument("request_file", metavar="REQUEST", type=_PATH)
+def show(request_file: Path) -> None:
+    """Show what a request asks to be signed, read from the payloads themselves."""
+    console.show_lines(console.show_request(exchange.Request.parse(files.read(request_file))))
+
+
+@commands.command()
+@click.argument("request_file", metavar="REQUEST", type=_PATH)
+@click.option("--key", "key_files", type=_PATH, multiple=True, required=True, help="A key file; repeatable.")
+@click.option("--out", type=_PATH, required=True, help="The response file to write.")
+@click.option("--yes", is_flag=True, help="Do not ask: the words were compared already.")
+@_PASSPHRASE
+def sign(
+    request_file: Path, key_files: tuple[Path, ...], out: Path, yes: bool, passphrase_file: Path | None
+) -> None:
+    """Show a request, ask, sign it with the holder's keys, check the signatures."""
+    files.check_absent(out)
+    request = exchange.Request.parse(files.read(request_file))
+    held = [(path, files.read(path)) for path in key_files]
+    for _, raw in held:
+        keyfile.KeyFile.parse(raw)
+    for line in console.show_request(request):
+        click.echo(line, err=True)
+    if not yes and not click.confirm("Are these the words the others see? Sign", default=False, err=True):
+        raise UsageError("nothing was signed")
+    signers = []
+    for _, raw in held:
+        name = keyfile.KeyFile.parse(raw).name
+        private = keyfile.decrypt(raw, _passphrase(passphrase_file, f"passphrase for {name!r}"))
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise UsageError(f"key {name!r} is not ECDSA P-256; ceremony keys are")
+        signers.append(KeySigner(private))
+    files.write_new(out, exchange.sign(request, signers).format())
+    console.say(f"wrote {out}: {len(request.documents)} documents signed by {request.holder}")
+
+
+@commands.command(name="assemble")
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("response_files", metavar="RESPONSE...", type=_PATH, nargs=-1, required=True)
+@click.option("--out", type=_PATH, required=True, help="The folder to make, ready to be served.")
+def assemble_command(folder: Path, response_files: tuple[Path, ...], out: Path) -> None:
+    """Check every response, put the metadata together, verify it as a reader would."""
+    files.check_absent(out)
+    now = utc_now()
+    prepared = assemble.Prepared.load(_plan(folder), files.read(folder / assemble.TRANSCRIPT))
+    responses = [exchange.Response.parse(files.read(path)) for path in response_files]
+    files.write_folder(out, assemble.assemble(prepared, responses, now=now))
+    _report(out)
+
+
+@commands.command()
+@click.argument("folder", metavar="OUT", type=_PATH)
+def verify(folder: Path) -> None:
+    """Verify a finished ceremony from its files alone, and print its root words."""
+    _report(folder)
+
+
+@commands.command(name="trial")
+@click.argument("input_file", metavar="CEREMONY_INPUT", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="The folder to make; its keys are in OUT/trial/keys.")
+def trial_command(input_file: Path, out: Path) -> None:
+    """Play a whole trial ceremony with fresh keys. Its root is marked, and CI refuses it."""
+    files.check_absent(out)
+    files.write_folder(out, trial.play(files.read(input_file), now=utc_now(), random=os.urandom))
+    _report(out)
+
+
+def _plan(folder: Path) -> Plan:
+    plan_raw = files.read(folder / assemble.PLAN)
+    return parse_plan(plan_raw, files.read(folder / input_name(plan_raw)), now=utc_now())
+
+
+def _report(folder: Path) -> None:
+    """Verify what is on disk, and say what it is."""
+    content = {
+        path.relative_to(folder).as_posix(): files.read(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    found = assemble.verify(content, now=utc_now())
+    console.say(f"verified: root 1 of {found.origin}{' (trial)' if found.trial else ''}")
+    for name, expires in found.expires.items():
+        console.say(f"  {name} expires {expires:%Y-%m-%dT%H:%M:%SZ}")
+    print(found.root_words)
+
+
+def _passphrase(path: Path | None, prompt: str, *, confirm: bool = False) -> bytes:
+    if path is not None:
+        first = files.read(path).split(b"\n", 1)[0].rstrip(b"\r")
+        if not first:
+            raise UsageError(f'"{path}" holds no passphrase in its first line')
+        return first
+    text: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return text.encode()
+
+
+def main() -> None:
+    """Run a command; every error becomes a sentence and an exit code, never a traceback."""
+    try:
+        status = commands.main(prog_name="countermark-ceremony", standalone_mode=False)
+    except click.exceptions.Abort:
+        console.fail("stopped", None)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except CountermarkError as error:
+        console.fail(str(error), error.hint)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        console.fail(str(error), None)
+        sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

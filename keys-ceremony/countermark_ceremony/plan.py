@@ -1,0 +1,319 @@
+"""The plan: the one reviewed file a ceremony is made from. Validated whole before a key is touched.
+
+    format = "countermark-ceremony-plan/v1"
+    title = "first root of registry.example"
+    operator = "dora"                  # who runs the machine; it stands in the transcript
+    origin = "registry.example"
+    trial = false
+    date = 2026-11-22T12:00:00Z        # UTC; every expiry counts from it
+
+    [input]
+    file = "ceremony-input.json"       # beside the plan; what the registry's `init` wrote
+    sha256 = "7d86..."
+
+    [keys.ada-root]
+    holder = "ada"
+    public_key = "MFkwEwYHKoZI..."     # from `countermark-ceremony key`
+
+    [roles.root]                       # and targets, index, trust
+    keys = ["ada-root", "ben-root", "cleo-root"]
+    threshold = 2
+    days = 365
+
+    [authority]
+    key = "dora-authority"
+
+    [client_policy]
+    mode = "enforce"
+    min_tree_size = 0
+    patterns = [{ project = "legacy-*", mode = "warn" }]
+
+Unknown members are refused, at every level. So are: a threshold below two; fewer keys than threshold + 1; two
+keys of one holder in a role (a threshold counts people); a key in two roles, except that `index` may have
+the keys of `targets`; a key that is online as well; an expiry too near or too far; a date that is not UTC.
+All refusals of a plan are said at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from countermark.errors import UsageError
+from countermark.tlog.policy import Policy
+from countermark.trustfile import MODES, CentralPolicy, Pattern
+from countermark_ceremony.handover import Handover, fingerprint
+
+FORMAT = "countermark-ceremony-plan/v1"
+OFFLINE_ROLES = ("root", "targets", "index", "trust")
+PLAN_MAX_BYTES = 256 * 1024
+EXPIRY_WINDOW = timedelta(days=30)  # an expiry nearer than this leaves no time for the next ceremony
+EXPIRY_MAX_DAYS = {"root": 400, "targets": 400, "index": 400, "trust": 200}  # a year or half one, and slack
+UNWITNESSED_ENDINGS = (".test", ".example", ".invalid")
+
+
+class PlanError(UsageError):
+    """A plan that is refused; `problems` lists every reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("plan refused: " + "; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """A holder's key: its name in the plan, whose it is, and its public half."""
+
+    name: str
+    holder: str
+    public_key: bytes  # SPKI DER
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the SPKI."""
+        return fingerprint(self.public_key)
+
+
+@dataclass(frozen=True)
+class Role:
+    """One offline TUF role."""
+
+    name: str
+    keys: tuple[PlanKey, ...]
+    threshold: int
+    days: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that passed every check, together with the input it names."""
+
+    title: str
+    operator: str
+    origin: str
+    trial: bool
+    date: datetime
+    roles: Mapping[str, Role]
+    authority: PlanKey
+    client_policy: CentralPolicy
+    handover: Handover
+    sha256: str
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Everybody who signs, in alphabetical order."""
+        keys = [key for role in self.roles.values() for key in role.keys]
+        return tuple(sorted({key.holder for key in [*keys, self.authority]}))
+
+    def expires(self, role: str) -> datetime:
+        """When a role's metadata expires."""
+        return self.date + timedelta(days=self.roles[role].days)
+
+
+def input_name(raw: bytes) -> str:
+    """The file name of the input a plan names, so that the caller can read it."""
+    document = _toml(raw)
+    section = document.get("input")
+    name = section.get("file") if isinstance(section, dict) else None
+    if not isinstance(name, str) or not name or "/" in name or "\\" in name or name.startswith("."):
+        raise PlanError(["input.file is the name of a file beside the plan"])
+    return name
+
+
+def parse_plan(raw: bytes, input_raw: bytes, *, now: datetime) -> Plan:
+    """The plan in these bytes, with the bytes of the input file it names."""
+    document = _toml(raw)
+    input_name(raw)
+    sections = {"format", "title", "operator", "origin", "trial", "date"} | {
+        "input",
+        "keys",
+        "roles",
+        "authority",
+        "client_policy",
+    }
+    _members(document, sections, "the plan")
+    if document["format"] != FORMAT:
+        raise PlanError([f"format is {document['format']!r}, this program reads {FORMAT!r}"])
+    _members(document["input"], {"file", "sha256"}, "[input]")
+    given = hashlib.sha256(input_raw).hexdigest()
+    if document["input"]["sha256"] != given:
+        raise PlanError([f"the input file has SHA-256 {given}, the plan says {document['input']['sha256']}"])
+    keys = _keys(_of_type(document, "keys", dict))
+    roles = _roles(_of_type(document, "roles", dict), keys)
+    _members(document["authority"], {"key"}, "[authority]")
+    plan = Plan(
+        title=_text(document, "title"),
+        operator=_text(document, "operator"),
+        origin=_text(document, "origin"),
+        trial=_of_type(document, "trial", bool),
+        date=_of_type(document, "date", datetime),
+        roles=roles,
+        authority=_named(keys, document["authority"]["key"], "[authority]"),
+        client_policy=_client_policy(document["client_policy"]),
+        handover=Handover.parse(input_raw),
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
+    if problems := _problems(plan, keys, now):
+        raise PlanError(problems)
+    return plan
+
+
+def _problems(plan: Plan, keys: Mapping[str, PlanKey], now: datetime) -> list[str]:
+    """Every reason to refuse a plan that is well-formed."""
+    problems = []
+    if plan.date.utcoffset() != timedelta(0) or plan.date.microsecond:
+        return [f"date {plan.date.isoformat()} is not UTC in whole seconds (write it with a Z)"]
+    if plan.date > now + timedelta(days=1):
+        problems.append(f"date {plan.date:%Y-%m-%dT%H:%M:%SZ} lies in the future")
+    for role in plan.roles.values():
+        problems += _role_problems(role, plan.expires(role.name), now)
+    problems += _key_problems(plan, keys)
+    if plan.origin != plan.handover.origin:
+        problems.append(f"the plan is for {plan.origin!r}, the input for {plan.handover.origin!r}")
+    policy = Policy.parse(plan.handover.witness_policy)
+    if policy.quorum_time({}) is not None and not plan.origin.endswith(UNWITNESSED_ENDINGS):
+        problems.append(
+            f"`quorum none` is only for origins ending in {', '.join(UNWITNESSED_ENDINGS)}, not {plan.origin!r}"
+        )
+    return problems
+
+
+def _role_problems(role: Role, expires: datetime, now: datetime) -> list[str]:
+    problems = []
+    if role.threshold < 2:
+        problems.append(f"{role.name}: a threshold of {role.threshold} lets one person act alone")
+    if len(role.keys) < role.threshold + 1:
+        problems.append(
+            f"{role.name}: {len(role.keys)} keys for a threshold of {role.threshold}; "
+            f"{role.threshold + 1} are needed to survive the loss of one"
+        )
+    if len({key.holder for key in role.keys}) != len(role.keys):
+        problems.append(f"{role.name}: one holder has two of its keys; a threshold counts people")
+    if expires < now + EXPIRY_WINDOW:
+        problems.append(f"{role.name}: expires {expires:%Y-%m-%d}, less than {EXPIRY_WINDOW.days} days away")
+    if role.days > EXPIRY_MAX_DAYS[role.name]:
+        problems.append(f"{role.name}: {role.days} days, at most {EXPIRY_MAX_DAYS[role.name]}")
+    return problems
+
+
+def _key_problems(plan: Plan, keys: Mapping[str, PlanKey]) -> list[str]:
+    """Keys with two names, two places or no use."""
+    problems = []
+    online = plan.handover.online_fingerprints()
+    uses: dict[str, list[str]] = {name: [] for name in keys}
+    for role in plan.roles.values():
+        for key in role.keys:
+            uses[key.name].append(role.name)
+    uses[plan.authority.name].append("authority")
+    seen: dict[str, str] = {}
+    for key in keys.values():
+        if (other := seen.setdefault(key.fingerprint, key.name)) != key.name:
+            problems.append(f"keys {other!r} and {key.name!r} are the same key")
+        if key.fingerprint in online:
+            problems.append(f"key {key.name!r} is online too, as {online[key.fingerprint]}")
+        if not uses[key.name]:
+            problems.append(f"key {key.name!r} is used nowhere")
+        elif len(uses[key.name]) > 1 and set(uses[key.name]) != {"targets", "index"}:
+            problems.append(f"key {key.name!r} is used twice: {' and '.join(uses[key.name])}")
+    return problems
+
+
+def _toml(raw: bytes) -> dict[str, Any]:
+    if len(raw) > PLAN_MAX_BYTES:
+        raise PlanError([f"{len(raw)} bytes, at most {PLAN_MAX_BYTES} are read"])
+    try:
+        return tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError([f"not TOML: {error}"]) from error
+
+
+def _members(table: object, expected: set[str], where: str) -> None:
+    if not isinstance(table, dict):
+        raise PlanError([f"{where} is not a table"])
+    problems = [f"{where} has no {name!r}" for name in sorted(expected - set(table))]
+    problems += [f"{where} has an unknown member {name!r}" for name in sorted(set(table) - expected)]
+    if problems:
+        raise PlanError(problems)
+
+
+def _of_type(table: Mapping[str, Any], name: str, kind: type) -> Any:
+    if type(table[name]) is not kind:
+        raise PlanError([f"{name} is {table[name]!r}, not a {kind.__name__}"])
+    return table[name]
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    text: str = _of_type(table, name, str)
+    if not text.isprintable() or not 0 < len(text) <= 200:
+        raise PlanError([f"{name} is not a line of 1 to 200 printable characters"])
+    return text
+
+
+def _keys(tables: Mapping[str, Any]) -> dict[str, PlanKey]:
+    keys = {}
+    for name, table in tables.items():
+        _members(table, {"holder", "public_key"}, f"[keys.{name}]")
+        try:
+            spki = base64.b64decode(_text(table, "public_key"), validate=True)
+            key = load_der_public_key(spki)
+        except Exception as error:  # whatever the decoder dislikes about it
+            raise PlanError([f"key {name!r}: public_key is not a base64 SPKI"]) from error
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise PlanError([f"key {name!r} is not ECDSA P-256, which every signer and client knows"])
+        holder = _text(table, "holder")
+        if not holder.replace("-", "").isalnum() or not holder.isascii():
+            raise PlanError([f"key {name!r}: holder {holder!r} is not letters, digits and dashes"])
+        keys[name] = PlanKey(name, holder, spki)
+    return keys
+
+
+def _roles(tables: Mapping[str, Any], keys: Mapping[str, PlanKey]) -> dict[str, Role]:
+    _members(tables, set(OFFLINE_ROLES), "[roles]")
+    roles = {}
+    for name in OFFLINE_ROLES:
+        table = tables[name]
+        _members(table, {"keys", "threshold", "days"}, f"[roles.{name}]")
+        named = [_named(keys, key, f"[roles.{name}]") for key in _of_type(table, "keys", list)]
+        threshold, days = _of_type(table, "threshold", int), _of_type(table, "days", int)
+        if not 0 <= threshold <= 100 or not 0 <= days <= 10_000:
+            raise PlanError([f"[roles.{name}] threshold {threshold} or days {days} out of bounds"])
+        roles[name] = Role(name, tuple(named), threshold, days)
+    return roles
+
+
+def _named(keys: Mapping[str, PlanKey], name: object, where: str) -> PlanKey:
+    if not isinstance(name, str) or name not in keys:
+        raise PlanError([f"{where} names the key {name!r}, which the plan does not describe"])
+    return keys[name]
+
+
+def _client_policy(table: Any) -> CentralPolicy:
+    _members(table, {"mode", "min_tree_size", "patterns"}, "[client_policy]")
+    patterns = []
+    for pattern in _of_type(table, "patterns", list):
+        _members(pattern, {"mode", "project"}, "a client_policy pattern")
+        patterns.append(Pattern(_mode(pattern), _text(pattern, "project")))
+    size = _of_type(table, "min_tree_size", int)
+    if size < 0:
+        raise PlanError([f"client_policy.min_tree_size is {size}"])
+    return CentralPolicy(size, _mode(table), tuple(patterns))
+
+
+def _mode(table: Mapping[str, Any]) -> str:
+    mode = _text(table, "mode")
+    if mode not in MODES:
+        raise PlanError([f"mode {mode!r} is none of {', '.join(MODES)}"])
+    return mode
+
+
+def utc_now() -> datetime:
+    """The one clock of this program; everything else gets the time as an argument."""
+    return datetime.now(UTC)
