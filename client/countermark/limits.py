@@ -19,6 +19,7 @@ COSIGNATURE_MAX_SKEW = timedelta(minutes=5)  # how far a cosignature's time may 
 
 # --- entries --------------------------------------------------------------------------------------------
 ENTRY_MAX_BYTES = 65_535  # an entry bundle prefixes each entry with a 16-bit length
+ENTRY_TIME_MAX = 253_402_300_799  # UTC seconds at the end of the year 9999: what every calendar holds
 STATEMENT_MAX_BYTES = 16 * 1024  # a signed payload under its closed schema
 JSON_MAX_DEPTH = 8
 JSON_MAX_INTEGER = 2**53 - 1  # what every JSON reader keeps exact
@@ -34,10 +35,14 @@ RECOVERY_WAIT = timedelta(days=7)  # in which an old key can veto a recovery
 
 # --- TUF ------------------------------------------------------------------------------------------------
 TIMESTAMP_MAX_BYTES = 12 * 1024  # stock clients stop at 16,384; the carried checkpoint must fit below
+ROOT_MAX_BYTES = 512_000  # ngclient's own limit
+ROOT_MAX_VERSIONS = 256  # ngclient's own limit on rotations in one refresh
 TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit many times
 BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
 BIN_BITS_MAX = 16  # 65,536 bins: beyond, the snapshot alone costs a client a third of a second
 KEY_FILE_MAX_BYTES = 16 * 1024  # the largest kind (ML-DSA-44) takes 2.5 kB
+
+BUNDLE_MAX_BYTES = 256 * (2 + ENTRY_MAX_BYTES)  # an entry bundle full of the largest entries
 
 # --- the client's own files -----------------------------------------------------------------------------
 LOCK_MAX_BYTES = 64 * 1024 * 1024  # a uv.lock of ten thousand packages has about 20 MB
@@ -46,6 +51,7 @@ UNAPPLIED_MAX = 100_000  # entries between `applied` and the tree size that a ve
 
 # --- time -----------------------------------------------------------------------------------------------
 LEAF_TIME_MAX_LEAD = timedelta(minutes=5)  # ahead of the quorum time of the checkpoint that covers it
+TIMESTAMP_LIFETIME = timedelta(hours=24)  # from signing to expiry, always
 FRESH_FETCHED_WITHIN = timedelta(minutes=5)
 FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays
 GRACE = timedelta(

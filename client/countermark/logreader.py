@@ -1,0 +1,115 @@
+"""Reading a log: entries, inclusion and consistency out of static tiles, against a checkpoint already
+verified.
+
+    log = LogReader("https://registry.example/log", checkpoint, fetcher)
+    raw = log.entry(104)                # the bytes of entry 104, proved to be in the checkpoint's tree
+    for index, raw in log.entries(98, 105): ...
+    log.check_prefix(older)             # the older head is a prefix of this one, or ProofError
+
+Every hash and every entry is believed only after it led to the checkpoint's root hash (tlog/tile.py): a
+server or a mirror can withhold tiles (NetworkError), it cannot alter them (ProofError). One tile serves 256
+neighbours, so reading it tells the server little about which entry was meant.
+
+Tiles and bundles are kept in memory as long as the reader lives; nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from countermark.errors import ProofError
+from countermark.fetch import Fetcher
+from countermark.limits import BUNDLE_MAX_BYTES
+from countermark.tlog import merkle
+from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint
+from countermark.tlog.proof import TlogProof, check
+from countermark.tlog.tile import (
+    WIDTH,
+    Tile,
+    TileHashes,
+    decode_bundle,
+    encode_bundle,
+    open_bundle,
+    tile_at,
+)
+
+TILE_MAX_BYTES = WIDTH * merkle.HASH_SIZE
+
+
+class TreeReader:
+    """The tree under one checkpoint: prefixes and earlier roots. The caller vouches for the checkpoint."""
+
+    def __init__(self, base_url: str, head: Checkpoint, fetcher: Fetcher) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._head = head
+        self._fetcher = fetcher
+        self._hashes = TileHashes(head.size, head.root_hash, self._tile)
+
+    def check_prefix(self, older: Checkpoint) -> tuple[bytes, ...]:
+        """Check that `older` is a prefix of this tree; returns the consistency proof that says so."""
+        proof = merkle.prove_consistency(older.size, self._head.size, self._hashes)
+        merkle.check_consistency(
+            proof,
+            old_size=older.size,
+            old_root=older.root_hash,
+            new_size=self._head.size,
+            new_root=self._head.root_hash,
+        )
+        return proof
+
+    def root_at(self, size: int) -> bytes:
+        """The root hash this tree had at an earlier size."""
+        return merkle.subtree_hash(0, size, self._hashes)
+
+    def against(self, head: Checkpoint) -> TreeReader:
+        """The same log under another head, one that was verified when it was stored."""
+        return TreeReader(self._base_url, head, self._fetcher)
+
+    def _tile(self, tile: Tile) -> bytes:
+        raw = self._get(tile, TILE_MAX_BYTES)
+        assert raw is not None
+        return raw
+
+    def _get(self, tile: Tile, max_bytes: int, *, missing_ok: bool = False) -> bytes | None:
+        return self._fetcher.get(
+            f"{self._base_url}/{tile.path()}", max_bytes=max_bytes, missing_ok=missing_ok
+        )
+
+
+class LogReader(TreeReader):
+    """A log as one verified checkpoint commits to it: its entries, too."""
+
+    def __init__(self, base_url: str, checkpoint: VerifiedCheckpoint, fetcher: Fetcher) -> None:
+        super().__init__(base_url, checkpoint, fetcher)
+        self.checkpoint = checkpoint
+        self._bundles: dict[int, list[bytes]] = {}
+
+    def entry(self, index: int) -> bytes:
+        """The entry at `index`, proved to be there."""
+        if not 0 <= index < self.checkpoint.size:
+            raise ProofError(f"entry {index} is not in the tree of size {self.checkpoint.size}")
+        raw = self._bundle(index // WIDTH)[index % WIDTH]
+        check(raw, TlogProof(index, self.inclusion(index), self.checkpoint.raw), self.checkpoint)
+        return raw
+
+    def entries(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The entries from `start` up to but not including `end`, in order; each hashes to its slot."""
+        for index in range(start, min(end, self.checkpoint.size)):
+            yield index, self._bundle(index // WIDTH)[index % WIDTH]
+
+    def inclusion(self, index: int) -> tuple[bytes, ...]:
+        """The inclusion proof of the entry at `index`."""
+        return merkle.prove_inclusion(index, self.checkpoint.size, self._hashes)
+
+    def _bundle(self, index: int) -> list[bytes]:
+        if index not in self._bundles:
+            tile = tile_at(0, index, self.checkpoint.size)
+            raw = self._get(tile.bundle(), BUNDLE_MAX_BYTES, missing_ok=not tile.full)
+            if raw is None:
+                # The log has grown and dropped the partial bundle: the full one starts with the same entries.
+                full = self._get(replace(tile.bundle(), width=WIDTH), BUNDLE_MAX_BYTES)
+                assert full is not None
+                raw = encode_bundle(decode_bundle(full, WIDTH)[: tile.width])
+            self._bundles[index] = open_bundle(raw, tile.bundle(), self._hashes)
+        return self._bundles[index]

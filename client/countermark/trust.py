@@ -1,0 +1,485 @@
+"""Trust: from a pinned root to one verified view of a registry.
+
+    with opened(registry, fetcher, now=now) as view:
+        view.checkpoint                 # signed by every key of the log, cosigned by the quorum
+        view.freshness                  # fresh | ok | grace, and who is late
+        view.target("files/acme/acme-1.0-py3-none-any.whl")    # what the index lists, bound to the bins root
+
+One view is one moment: root chain, timestamp, snapshot and bins as TUF's own client (ngclient) verifies
+them from the pinned root, the trust file that says who the log and its witnesses are, and the checkpoint
+that the timestamp carries. The head is held against everything this machine has seen (timeline.py).
+
+Nothing is kept before everything held: ngclient works on a private copy of the cache, and the copy replaces
+the cache, and the timeline is written, only when the block ends without an error. A contradiction leaves an
+evidence file and nothing else. One process at a time works on a registry.
+
+The cache is untrusted input: ngclient checks signatures and versions of what it reads back, and each bin's
+bytes are checked against the signed bins root here, whether they came from the network or from the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from countermark.bins import BinLeaf, read_leaf_hash, targets_root
+from countermark.disk import locked, read_file, working_copy
+from countermark.errors import (
+    EvidenceError,
+    MalformedError,
+    NetworkError,
+    PolicyError,
+    ProofError,
+    SignatureError,
+    StaleError,
+)
+from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.fetch import Fetcher, tuf_fetcher
+from countermark.limits import (
+    BIN_MAX_BYTES,
+    COSIGNATURE_MAX_SKEW,
+    FRESH_FETCHED_WITHIN,
+    FRESH_SIGNED_WITHIN,
+    GRACE,
+    ROOT_MAX_BYTES,
+    TIMESTAMP_LIFETIME,
+    TIMESTAMP_MAX_BYTES,
+    TRUST_FILE_MAX_BYTES,
+)
+from countermark.logreader import LogReader
+from countermark.pins import Registry
+from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
+from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.merkle import HASH_SIZE
+from countermark.tlog.policy import NONE
+from countermark.trustfile import TARGET_PATH, TrustFile
+
+if TYPE_CHECKING:
+    from tuf.ngclient import Updater
+
+UNWITNESSED_SUFFIXES = (".test", ".example", ".invalid")  # names nobody can own: `quorum none` only there
+
+
+class Level(Enum):
+    """How fresh the view is. Anything staler than grace is a StaleError."""
+
+    FRESH = "fresh"
+    OK = "ok"
+    GRACE = "grace"
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """When the timestamp was signed and fetched, and in words who is late, if anybody is."""
+
+    level: Level
+    signed_at: int
+    fetched_at: int
+    late: str | None = None
+
+
+@dataclass(frozen=True)
+class Timestamp:
+    """The members of a TUF timestamp that are ours, parsed; ngclient verified the signature."""
+
+    raw: bytes
+    version: int
+    expires: int
+    checkpoint: bytes
+    origin: str
+    size: int
+    root_hash: str
+    bins_root: bytes
+    bit_length: int
+    applied: int
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Timestamp:
+        """Read the signed part; EvidenceError when a member we require is missing or has another type."""
+        try:
+            signed: Any = json.loads(raw)["signed"]
+            log, bins = signed["x-countermark-log"], signed["x-countermark-bins"]
+            expires = datetime.strptime(signed["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            found = cls(
+                raw=raw,
+                version=signed["version"],
+                expires=int(expires.timestamp()),
+                checkpoint=log["checkpoint"].encode(),
+                origin=log["origin"],
+                size=log["size"],
+                root_hash=log["root_hash"],
+                bins_root=bytes.fromhex(bins["root"]),
+                bit_length=bins["bit_length"],
+                applied=signed["x-countermark-applied"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MalformedError(f"the timestamp lacks what ties it to the log: {error!r}") from None
+        numbers = (found.version, found.size, found.bit_length, found.applied)
+        if (
+            any(type(number) is not int or number < 0 for number in numbers)
+            or len(found.bins_root) != HASH_SIZE
+        ):
+            raise MalformedError("the timestamp's log, bins or applied member is malformed")
+        return found
+
+    @property
+    def seen(self) -> SeenTimestamp:
+        return SeenTimestamp(self.version, hashlib.sha256(self.raw).hexdigest(), self.size)
+
+
+@dataclass(frozen=True)
+class ListedTarget:
+    """A target in a current bin, bound to the bins root the timestamp signs."""
+
+    path: str
+    length: int
+    sha256: str
+    index: int
+    leaf_hash: str
+    verdict: int | None
+    yank: int | None
+    role: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A registry at one moment. Everything here was verified, by whom the fields say."""
+
+    registry: Registry
+    fetcher: Fetcher
+    now: int
+    freshness: Freshness
+    timestamp: Timestamp
+    trust_file: TrustFile
+    checkpoint: VerifiedCheckpoint
+    log: LogReader
+    head: str  # how the head relates to those seen before, in words
+    online: bool
+    updater: Updater
+    cache: Path
+
+    def target(self, path: str) -> ListedTarget | None:
+        """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
+        with _tuf_errors(self.registry.url):
+            info = self.updater.get_targetinfo(path)
+        role, number, bit_length = _bin_of(self.cache, path)
+        targets = self._check_bin(role, number, bit_length)
+        if info is None:
+            return None
+        return _listed(path, role, targets[path])
+
+    def _check_bin(self, role: str, number: int, bit_length: int) -> dict[str, Any]:
+        """The bin's targets, once the bins root in the timestamp committed to exactly these bytes."""
+        if bit_length != self.timestamp.bit_length:
+            raise ProofError(
+                f"the index has 2^{bit_length} bins, the timestamp's bins root has 2^{self.timestamp.bit_length}"
+            )
+        raw = read_file(self.cache / f"{role}.json", max_bytes=BIN_MAX_BYTES) or b""
+        signed = json.loads(raw)["signed"]
+        targets: dict[str, Any] = signed["targets"]
+        leaf = BinLeaf(role, signed["version"], hashlib.sha256(raw).hexdigest(), targets_root(targets))
+        root = self.timestamp.bins_root
+        if self.online:
+            expected = read_leaf_hash(self._bins_tile, index=number, bit_length=bit_length, root=root)
+            if leaf.leaf_hash != expected:
+                raise ProofError(
+                    f"bin {role} version {leaf.version} hashes to {leaf.leaf_hash.hex()}, "
+                    f"the bins root {root.hex()} has {expected.hex()}"
+                )
+        return targets
+
+    def _bins_tile(self, name: str) -> bytes:
+        raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
+        assert raw is not None
+        return raw
+
+
+@contextlib.contextmanager
+def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
+    """One verified view of the registry; what was learned is kept when the block ends without an error."""
+    recorder = _Recorder(fetcher)
+    timeline_file = registry.folder / "timeline.json"
+    try:
+        with locked(registry.folder / "lock"):
+            timeline = Timeline.load(timeline_file)
+            # A clock that runs behind what witnesses signed is wrong; time never goes below that.
+            now = max(now, timeline.newest_time)
+            with working_copy(registry.folder / "tuf") as cache:
+                view = _view(registry, recorder, timeline, cache, now)
+                yield view
+            # If we stop here the cache is ahead of the timeline: the next run checks against the older
+            # head, which the newer one extends.
+            if view.online:
+                timeline.advanced(view.log, view.timestamp.seen, now=now).save(timeline_file)
+    except EvidenceError as error:
+        evidence = getattr(error, "evidence", None) or Evidence(
+            EvidenceClass.OBSERVATION, [str(error)], {"timestamp": recorder.timestamp}
+        )
+        path = save(evidence, registry.folder / "evidence", time=now)
+        error.hint = error.hint or f'evidence ({evidence.kind.value}) is in "{path}"'
+        raise
+
+
+def _view(registry: Registry, recorder: _Recorder, timeline: Timeline, cache: Path, now: int) -> View:
+    cached = read_file(cache / "timestamp.json", max_bytes=TIMESTAMP_MAX_BYTES)
+    try:
+        updater = _refresh(registry, recorder, cache, now)
+        raw = recorder.timestamp
+        online = True
+    except (NetworkError, StaleError) as error:
+        if cached is None:
+            raise
+        late = error
+        online = False
+        _restore(cache, registry.folder / "tuf")
+        raw = cached
+        updater = _refresh(registry, _Cached(recorder, cached), cache, _grace_time(cached, now, error))
+    except EvidenceError as error:
+        raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
+    timestamp = Timestamp.parse(raw)
+    if online:
+        freshness = _freshness(timestamp, now, now, None)
+    else:
+        freshness = _freshness(timestamp, now, timeline.fetched_at, str(late))
+    trust_file = _trust_file(registry, updater, cache)
+    checkpoint = _checkpoint(timestamp, trust_file, now)
+    timeline.check_timestamp(timestamp.seen, raw, cached or b"", floor=trust_file.client_policy.min_tree_size)
+    log = LogReader(registry.log_url, checkpoint, recorder.fetcher)
+    head = timeline.check_head(log) if online else "not compared: offline"
+    return View(
+        registry=registry,
+        fetcher=recorder.fetcher,
+        now=now,
+        freshness=freshness,
+        timestamp=timestamp,
+        trust_file=trust_file,
+        checkpoint=checkpoint,
+        log=log,
+        head=head,
+        online=online,
+        updater=updater,
+        cache=cache,
+    )
+
+
+def _refresh(registry: Registry, fetcher: _Recorder, cache: Path, now: int) -> Updater:
+    """Root chain, timestamp, snapshot and targets by ngclient, from the pinned root, as of `now`."""
+    from tuf.ngclient import Updater  # noqa: PLC0415
+
+    with _tuf_errors(registry.url):
+        updater = Updater(
+            metadata_dir=str(cache),
+            metadata_base_url=registry.metadata_url,
+            target_dir=str(cache),
+            target_base_url=f"{registry.metadata_url}/targets",
+            fetcher=tuf_fetcher(fetcher),
+            bootstrap=registry.root,
+        )
+        set_reference_time(updater, now)
+        updater.refresh()
+    return updater
+
+
+def set_reference_time(updater: Updater, now: int) -> None:
+    """Judge expiry at a time of ours: ngclient has no public way, and a test fails when this one moves."""
+    if not isinstance(getattr(updater._trusted_set, "reference_time", None), datetime):
+        raise RuntimeError("this version of tuf keeps its reference time elsewhere")
+    updater._trusted_set.reference_time = datetime.fromtimestamp(now, UTC)
+
+
+def _grace_time(cached: bytes, now: int, why: Exception) -> int:
+    """The time to judge the cache by when nothing newer can be had; StaleError beyond the grace period."""
+    expires = Timestamp.parse(cached).expires
+    if now < expires:
+        return now
+    if now < expires + int(GRACE.total_seconds()):
+        return expires - 1
+    raise StaleError(
+        f"the newest metadata here expired {_ago(now - expires)} ago, beyond the grace period: {why}"
+    ) from why
+
+
+def _freshness(timestamp: Timestamp, now: int, fetched_at: int, network: str | None) -> Freshness:
+    """Which level, and who is late: the network or a mirror, the operator, or this machine's own clock."""
+    # The timestamp states when it expires, always the same time after it was signed.
+    signed_at = timestamp.expires - int(TIMESTAMP_LIFETIME.total_seconds())
+    age = timedelta(seconds=now - signed_at)
+    if now >= timestamp.expires:
+        return Freshness(Level.GRACE, signed_at, fetched_at, network or "operator")
+    if age < -COSIGNATURE_MAX_SKEW:
+        late: str | None = (
+            f"own clock: the timestamp was signed {_ago(-int(age.total_seconds()))} ahead of it"
+        )
+    elif network:
+        late = f"network or mirror: {network}"
+    elif age > FRESH_SIGNED_WITHIN:
+        late = f"operator: signed its last timestamp {_ago(int(age.total_seconds()))} ago"
+    else:
+        late = None
+    recent = age <= FRESH_SIGNED_WITHIN and timedelta(seconds=now - fetched_at) <= FRESH_FETCHED_WITHIN
+    return Freshness(Level.FRESH if recent else Level.OK, signed_at, fetched_at, late)
+
+
+def _trust_file(registry: Registry, updater: Updater, cache: Path) -> TrustFile:
+    """The trust file, signed by TUF's `trust` role and named by the root."""
+    with _tuf_errors(registry.url):
+        info = updater.get_targetinfo(TARGET_PATH)
+        if info is None:
+            raise EvidenceError(f"{registry.url}: its TUF metadata lists no {TARGET_PATH}")
+        path = cache / "trust.file"
+        if updater.find_cached_target(info, str(path)) is None:
+            updater.download_target(info, str(path))
+    raw = read_file(path, max_bytes=TRUST_FILE_MAX_BYTES) or b""
+    info.verify_length_and_hashes(BytesIO(raw))
+    root = json.loads(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b"{}")
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest not in root["signed"].get("x-countermark-trust", []):
+        raise PolicyError(
+            f"the trust file {digest[:16]} is not one the root of {registry.url} accepts without delay",
+            hint="this version follows trust files that the root lists; update, or ask the operator",
+        )
+    return TrustFile.parse(raw)
+
+
+def _checkpoint(timestamp: Timestamp, trust_file: TrustFile, now: int) -> VerifiedCheckpoint:
+    """The checkpoint the timestamp carries: every log key, the quorum, and equal to what TUF says of it."""
+    policy = trust_file.policy
+    if not trust_file.valid_at(now):
+        raise StaleError(f"the trust file of version {trust_file.version} is not in force now")
+    if policy.quorum == NONE and not _unowned(trust_file.origin):
+        raise PolicyError(f"the log {trust_file.origin} asks for no witness, which only test names may do")
+    checkpoint = open_checkpoint(timestamp.checkpoint, policy, now=now)
+    said = (timestamp.origin, timestamp.size, timestamp.root_hash)
+    carried = (checkpoint.origin, checkpoint.size, checkpoint.root_hash.hex())
+    if said != carried or checkpoint.origin != trust_file.origin:
+        raise EvidenceError(f"the timestamp says {said}, the checkpoint it carries says {carried}")
+    if timestamp.applied > checkpoint.size:
+        raise EvidenceError(
+            f"the timestamp applied {timestamp.applied} entries of a log that has {checkpoint.size}"
+        )
+    return checkpoint
+
+
+def _unowned(origin: str) -> bool:
+    return origin.split("/", maxsplit=1)[0].endswith(UNWITNESSED_SUFFIXES)
+
+
+def _bin_of(cache: Path, path: str) -> tuple[str, int, int]:
+    """The bin a path belongs to: role, number and bit length, as the `index` role delegates."""
+    from tuf.api.metadata import Metadata, Targets  # noqa: PLC0415
+
+    index = Metadata[Targets].from_bytes(read_file(cache / "index.json", max_bytes=BIN_MAX_BYTES) or b"")
+    delegations = index.signed.delegations
+    if delegations is None or delegations.succinct_roles is None:
+        raise EvidenceError("the index role delegates to no bins")
+    role = delegations.succinct_roles.get_role_for_target(path)
+    return role, int(role.rpartition("-")[2], 16), delegations.succinct_roles.bit_length
+
+
+def _listed(path: str, role: str, target: Any) -> ListedTarget:
+    try:
+        custom = target["custom"]
+        found = ListedTarget(
+            path=path,
+            length=target["length"],
+            sha256=target["hashes"]["sha256"],
+            index=custom["i"],
+            leaf_hash=custom["lh"],
+            verdict=custom["verdict"],
+            yank=custom["yank"],
+            role=role,
+        )
+    except (KeyError, TypeError) as error:
+        raise EvidenceError(f"target {path} names no entry of the log: {error!r} is missing") from None
+    if type(found.index) is not int or type(found.length) is not int:
+        raise EvidenceError(f"target {path} has a malformed length or index")
+    return found
+
+
+def _restore(cache: Path, original: Path) -> None:
+    """Undo what a failed refresh left in the working copy."""
+    for child in cache.iterdir():
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    shutil.copytree(original, cache, symlinks=True, dirs_exist_ok=True)
+
+
+def _with_timestamps(error: EvidenceError, cached: bytes, offered: bytes) -> EvidenceError:
+    if not isinstance(error, RollbackError):
+        return error
+    objects = {"timestamp-last": cached, "timestamp-offered": offered}
+    return InconsistentError(str(error), Evidence(EvidenceClass.OBSERVATION, [str(error)], objects))
+
+
+def _ago(seconds: int) -> str:
+    return (
+        f"{seconds // 3600} h"
+        if seconds >= 7200
+        else f"{seconds // 60} min"
+        if seconds >= 120
+        else f"{seconds} s"
+    )
+
+
+class RollbackError(EvidenceError):
+    """TUF metadata with a lower version than what this machine has verified."""
+
+
+@contextlib.contextmanager
+def _tuf_errors(url: str) -> Iterator[None]:
+    """ngclient's errors as ours: what expired is stale, what went back or is unsigned is evidence."""
+    from tuf.api import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except exceptions.DownloadError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, NetworkError) else NetworkError(f"{url}: {error}") from error
+    except exceptions.ExpiredMetadataError as error:
+        raise StaleError(f"{url} serves expired metadata: {error}", hint="its operator is late") from error
+    except exceptions.BadVersionNumberError as error:
+        raise RollbackError(f"rollback: {url} serves older metadata than before: {error}") from error
+    except exceptions.UnsignedMetadataError as error:
+        raise SignatureError(f"{url} is not the registry whose root is pinned here: {error}") from error
+    except exceptions.RepositoryError as error:
+        raise EvidenceError(f"{url} serves TUF metadata that contradicts itself: {error}") from error
+
+
+class _Recorder:
+    """A Fetcher that remembers the timestamp as it was served."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self.fetcher = fetcher
+        self.timestamp = b""
+
+    def get(self, url: str, **options: Any) -> bytes | None:
+        raw = self.fetcher.get(url, **options)
+        if url.endswith("/tuf/timestamp.json") and raw is not None:
+            self.timestamp = raw
+        return raw
+
+    def post(self, url: str, body: bytes, **options: Any) -> Any:
+        return self.fetcher.post(url, body, **options)
+
+
+class _Cached(_Recorder):
+    """A Fetcher of what is on this disk: no newer root, the cached timestamp, and nothing else."""
+
+    def __init__(self, recorder: _Recorder, timestamp: bytes) -> None:
+        super().__init__(recorder.fetcher)
+        self._cached = timestamp
+
+    def get(self, url: str, **options: Any) -> bytes | None:
+        if url.endswith("/tuf/timestamp.json"):
+            return self._cached
+        if url.endswith(".root.json"):
+            return None
+        raise NetworkError(f"offline: {url} is not in the cache")
