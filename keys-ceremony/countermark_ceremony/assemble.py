@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Any
 
 from securesystemslib.signer import Signature
-from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 from tuf.api.serialization.json import JSONSerializer
 
@@ -221,8 +221,6 @@ def verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
         return _verify(files, now=now)
     except KeyError as error:
         raise MalformedError(f"the ceremony's output has no {error}") from error
-    except UnsignedMetadataError as error:
-        raise SignatureError(f"the ceremony's output is not signed as it must be: {error}") from error
     except (RepositoryError, ValueError, TypeError, AttributeError) as error:
         raise MalformedError(f"the ceremony's output is malformed: {error}") from error
 
@@ -230,19 +228,24 @@ def verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
 def _verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
     # (1) The root signs itself; targets by the root; trust and index by targets.
     root = Metadata[Root].from_bytes(files["1.root.json"])
-    root.verify_delegate("root", root)
     targets = Metadata[Targets].from_bytes(files["1.targets.json"])
-    root.verify_delegate("targets", targets)
     trust = Metadata[Targets].from_bytes(files["1.trust.json"])
-    targets.verify_delegate("trust", trust)
     index = Metadata[Targets].from_bytes(files["1.index.json"])
-    targets.verify_delegate("index", index)
     metadata: dict[str, Metadata[Any]] = {"root": root, "targets": targets, "trust": trust, "index": index}
     for name, each in metadata.items():
+        delegator: Root | Targets = root.signed if name in ("root", "targets") else targets.signed
+        result = delegator.get_verification_result(name, each.signed_bytes, each.signatures)
+        if not result or set(result.signed) != set(each.signatures):
+            raise SignatureError(
+                f"1.{name}.json: {len(result.signed)} of {len(each.signatures)} signatures verify, "
+                f"{result.threshold} are needed and none may be false"
+            )
         if each.signed.version != 1 or each.signed.is_expired(now):
             raise EvidenceError(
                 f"1.{name}.json is version {each.signed.version}, expires {each.signed.expires}"
             )
+        if each.to_bytes(_SERIALIZER) != files[f"1.{name}.json"]:
+            raise MalformedError(f"1.{name}.json is not in the form this program writes")
     # (2) The trust file is the one target of trust, and the root accepts it without delay.
     target = trust.signed.targets[TARGET_PATH]
     trust_raw = files[f"targets/trust/{target.hashes['sha256']}.trust.json"]

@@ -45,7 +45,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     check_absent(beside)
     for name, content in files.items():
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
-        write_new(beside / name, content)
+        write_new(beside / name, content, mode=0o600 if "/keys/" in f"/{name}" else 0o644)
     # If we stop here, an `.incomplete` folder says so; nothing has the final name.
     beside.rename(folder)
 
