@@ -25,7 +25,6 @@ Leaves are public for ever: no e-mail address, no free text.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from typing import Any, Final
 
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.errors import MalformedError
-from countermark.limits import ENTRY_MAX_BYTES, JSON_MAX_INTEGER
+from countermark.limits import ENTRY_MAX_BYTES, ENTRY_TIME_MAX
 from countermark.names import (
     FileName,
     normalise_filename,
@@ -44,6 +43,7 @@ from countermark.names import (
 )
 from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
 from countermark.statement import Envelope, Statement
+from countermark.tlog import merkle
 
 __all__ = [
     "RESERVED",
@@ -84,8 +84,8 @@ class Entry:
         kind, time, registry = value["type"], value["time"], value["registry"]
         if type(kind) is not str or not _TYPE.fullmatch(kind):
             raise MalformedError(f"leaf's type {str(kind)[:80]!r} is not a lower-case word")
-        if type(time) is not int or type(registry) is not dict:
-            raise MalformedError("leaf's time must be an integer and its registry part an object")
+        if type(time) is not int or time > ENTRY_TIME_MAX or type(registry) is not dict:
+            raise MalformedError("leaf's time must be UTC seconds and its registry part an object")
         envelope = None if value["envelope"] is None else Envelope.parse(value["envelope"])
         schema = SCHEMAS.get(kind)
         if schema is None:  # reserved or unknown: nothing is claimed about its inside
@@ -108,14 +108,14 @@ class Entry:
 
     def at(self, time: int) -> Entry:
         """The same entry stamped with another time: what the sequencer does, without checking form again."""
-        if not 0 <= time <= JSON_MAX_INTEGER:
-            raise MalformedError(f"time {time} is outside 0 to {JSON_MAX_INTEGER}")
+        if not 0 <= time <= ENTRY_TIME_MAX:
+            raise MalformedError(f"time {time} is outside 0 to {ENTRY_TIME_MAX}")
         return replace(self, time=time, raw=_leaf(self.type, self.envelope, self.registry, time))
 
     @cached_property
-    def leaf_hash(self) -> str:
-        """Hex SHA-256 of 0x00 and the leaf: the name by which later entries call this one."""
-        return hashlib.sha256(b"\x00" + self.raw).hexdigest()
+    def leaf_hash(self) -> bytes:
+        """The leaf's hash in the tree; its hex is the name by which later entries call this one (`prev`)."""
+        return merkle.leaf_hash(self.raw)
 
     @cached_property
     def file_name(self) -> FileName:

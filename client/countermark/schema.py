@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias
 from countermark.errors import MalformedError
 from countermark.limits import (
     ANALYZERS_MAX,
+    ENTRY_TIME_MAX,
     NAME_MAX_CHARS,
     PUBLIC_KEY_MAX_BYTES,
     SIGNATURES_MAX,
@@ -78,6 +79,10 @@ def _positive(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
+def _seconds(value: Any) -> bool:
+    return type(value) is int and 0 < value <= ENTRY_TIME_MAX
+
+
 def _account(value: Any) -> bool:
     """An account, moderator or case: 16 random bytes in hex, mapped to a person in a database only."""
     return type(value) is str and _ID.fullmatch(value) is not None
@@ -99,6 +104,11 @@ def _text(pattern: re.Pattern[str], max_chars: int = NAME_MAX_CHARS) -> Check:
     return lambda value: (
         type(value) is str and len(value) <= max_chars and pattern.fullmatch(value) is not None
     )
+
+
+def is_origin(value: Any) -> bool:
+    """Whether `value` can be a log's origin: printable ASCII without spaces and plus signs."""
+    return type(value) is str and _ORIGIN.fullmatch(value) is not None
 
 
 def _namespace(value: Any) -> bool:
@@ -161,7 +171,7 @@ class Schema:
 
 
 _BINDING: Final[dict[str, Check]] = {
-    "origin": _text(_ORIGIN),
+    "origin": is_origin,
     "namespace": _namespace,
     "project": _project,
     "prev": _or_null(is_sha256),
@@ -203,7 +213,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "key": _public_key,
             "scope": _code(SCOPES),
-            "valid_for": _or_null(_positive),
+            "valid_for": _or_null(_seconds),
             "threshold": _positive,
         },
         {"authorised_by": _authorised_by, "account": _or_null(_account), "identity": _null},

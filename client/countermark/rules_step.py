@@ -1,0 +1,201 @@
+"""One entry against the state it touches: reading, refusing, and finding out who signed.
+
+Every rule function takes a Step, reads state through it, calls `refuse` where a rule is broken, and writes
+new values. Nothing is applied until the function returns, so a refusal half-way leaves no trace. State that
+was read is never changed in place.
+
+A key that has signed is looked up in the places the rule allows and refused with a reason of its own:
+`key-unknown`, `key-expired`, `key-revoked`, `key-pending`. Time is the leaf's, nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn
+
+from countermark.entry import Entry
+from countermark.errors import SignatureError
+from countermark.rules_state import Broken, Key, State, View, holder_key, settled
+from countermark.statement import check_signatures
+
+REGISTRY: Final = "registry"
+SCANNER: Final = "scanner"
+MODERATION: Final = "moderation"
+
+
+class RefusalError(Exception):
+    """Carries a Broken from the rule that found it to `rules.apply`."""
+
+    def __init__(self, broken: Broken) -> None:
+        super().__init__(broken.message)
+        self.broken = broken
+
+
+@dataclass(frozen=True)
+class Party:
+    """Somebody who may sign: a role, or the key of a holder."""
+
+    keyid: str
+    spki: str  # base64, as state keeps it
+    role: str | None  # None: a publisher's key
+    level: Literal["project", "namespace", "registry"] = "registry"
+    index: int | None = None  # of its enrolment
+    enrolment: Key | None = None
+
+
+class Step:
+    """The entry, its place in the log, and the writes it would make."""
+
+    def __init__(self, view: View, entry: Entry, index: int) -> None:
+        assert entry.statement is not None
+        self.entry = entry
+        self.statement = entry.statement
+        self.envelope = entry.envelope
+        self.predicate = entry.statement.predicate
+        self.registry = entry.registry
+        self.time = entry.time
+        self.index = index
+        self.leaf_hash = entry.leaf_hash.hex()
+        self.namespace: str = self.predicate["namespace"]
+        self.project: str = self.predicate["project"]
+        self.writes: dict[Key, State | None] = {}
+        self.compromised: tuple[tuple[Key, int], ...] = ()
+        self._view = view
+
+    def read(self, key: Key) -> State | None:
+        return self._view.get(key)
+
+    def write(self, key: Key, value: State) -> None:
+        self.writes[key] = value
+
+    @property
+    def keyids(self) -> tuple[str, ...]:
+        assert self.envelope is not None
+        return self.envelope.keyids
+
+    def holder(self, project: str) -> State | None:
+        """The settled state of a project of this entry's namespace, or of the namespace itself ("")."""
+        if not project and not self.namespace:
+            return None
+        state = self.read(holder_key(self.namespace, project))
+        return None if state is None else settled(state, self.time)
+
+    def verify(self, parties: Sequence[Party]) -> None:
+        """All parties, and nobody else, have signed."""
+        assert self.envelope is not None
+        try:
+            check_signatures(self.envelope, {party.keyid: base64.b64decode(party.spki) for party in parties})
+        except SignatureError as error:
+            refuse("signature-false", str(error))
+
+    def check_prev(self, head: str | None) -> None:
+        if self.predicate["prev"] != head:
+            refuse(
+                "prev-stale", f"statement follows {self.predicate['prev']}, but the newest entry is {head}"
+            )
+
+    def one_signer(self, *, roles: Iterable[str] = (), owner: bool = False) -> Party:
+        """The one who signed, in one of `roles` or as an owner's key; the signature is verified."""
+        if len(self.keyids) != 1:
+            refuse(
+                "signature-count", f"a {self.entry.type} statement has one signature, not {len(self.keyids)}"
+            )
+        party = self.find_signer(self.keyids[0], roles=roles, owner=owner)
+        self.verify([party])
+        return party
+
+    def find_signer(self, keyid: str, *, roles: Iterable[str] = (), owner: bool = False) -> Party:
+        for role in roles:
+            if (party := self._role_key(keyid, role)) is not None:
+                return party
+        if owner:
+            return self._owner_key(keyid)
+        refuse("key-unknown", f"key {keyid} has none of the roles {', '.join(roles)}")
+
+    def _role_key(self, keyid: str, role: str) -> Party | None:
+        state = self.read(("role", role))
+        item = None if state is None else state["keys"].get(keyid)
+        if item is None:
+            return None
+        if item["revoked"] is not None:
+            refuse("key-revoked", f"key {keyid} of role {role} was revoked by entry {item['revoked']}")
+        self._check_until(keyid, item["until"])
+        return Party(keyid, item["spki"], role, "registry", item["index"])
+
+    def _owner_key(self, keyid: str) -> Party:
+        """An enrolled key of the project, or of the namespace that covers it."""
+        levels: list[tuple[Literal["project", "namespace"], str]] = []
+        if self.project:
+            levels.append(("project", self.project))
+        if self.namespace:
+            levels.append(("namespace", ""))
+        revoked: Any = None
+        for level, project in levels:
+            key = ("enrolment", self.namespace, project, keyid)
+            enrolment, holder = self.read(key), self.holder(project)
+            if enrolment is None or holder is None:
+                continue
+            if (item := holder["keys"].get(keyid)) is not None:
+                self._check_until(keyid, item["until"])
+                return Party(keyid, enrolment["spki"], None, level, item["index"], key)
+            recovery = holder["recovery"]
+            if recovery is not None and recovery["keyid"] == keyid:
+                refuse(
+                    "key-pending", f"key {keyid} waits for its recovery to take effect at {recovery['until']}"
+                )
+            revoked = revoked if enrolment["revoked"] is None else enrolment["revoked"]
+        if revoked is not None:
+            refuse("key-revoked", f"key {keyid} was revoked by entry {revoked}")
+        where = f"project {self.project!r}" if self.project else f"namespace {self.namespace!r}"
+        refuse("key-unknown", f"key {keyid} is not enrolled for {where}")
+
+    def _check_until(self, keyid: str, until: int | None) -> None:
+        if until is not None and self.time >= until:
+            refuse(
+                "key-expired",
+                f"key {keyid} was valid until {until}, this entry is of {self.time}: enrol again",
+            )
+
+    def check_not_frozen(self, *holders: State | None) -> None:
+        for holder in holders:
+            if holder is not None and holder["frozen"] is not None:
+                refuse(
+                    "project-frozen",
+                    f"{self.project or self.namespace!r} is frozen since entry {holder['frozen']}"
+                    " until two moderators decide",
+                )
+
+
+def refuse(code: str, message: str, party: Literal["signer", "log"] = "signer") -> NoReturn:
+    """This entry breaks a rule, and whose fault it is: the statement's signer's or the log's."""
+    raise RefusalError(Broken(code, message, party))
+
+
+def threshold_of(project: State | None, namespace: State | None) -> int:
+    """How many enrolled keys sign a change of keys or owners."""
+    if project is not None and project["keyed"]:
+        return int(project["threshold"])
+    return int(namespace["threshold"]) if namespace is not None else 1
+
+
+def is_keyed(project: State | None, namespace: State | None) -> bool:
+    """Whether a key was ever enrolled here or in the namespace."""
+    return any(holder is not None and holder["keyed"] for holder in (project, namespace))
+
+
+def is_signed(project: State | None, namespace: State | None) -> bool:
+    """Whether publishes must be signed by an enrolled key."""
+    return any(holder is not None and holder["signed"] for holder in (project, namespace))
+
+
+def owners_of(project: State | None, namespace: State | None) -> set[str]:
+    """The accounts that may act for a project: its own, and its namespace's."""
+    return {account for holder in (project, namespace) if holder is not None for account in holder["owners"]}
+
+
+def check_actor(step: Step, account: str | None, project: State | None, namespace: State | None) -> None:
+    """The registry says on whose behalf an owner's act was taken: one who may act."""
+    if account is None or account not in owners_of(project, namespace):
+        refuse("not-an-owner", f"account {account} may not act for {step.project or step.namespace!r}", "log")
