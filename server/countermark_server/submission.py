@@ -1,8 +1,9 @@
 """Submissions: the rows that travel, and the only functions that move them.
 
 `receive` puts an artifact on its journey, `claim` leases the oldest ones waiting in a state to a worker,
-`finish` moves one on. A move that `journey.MOVES` does not know is refused; a dead worker is replaced when
-its lease runs out, so every station must be able to do its step twice.
+`finish` moves one on, `discard` takes one back that the log refused. A move that `journey.MOVES` does not know
+is refused; a dead worker is replaced when its lease runs out, so every station must be able to do its step
+twice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, delete, select, update
 
 from countermark_server import db
 from countermark_server.journey import State, is_legal
@@ -63,6 +64,16 @@ def finish(
     )
     if result.rowcount != 1:
         raise IllegalMoveError(f"submission {submission_id} is no longer {old}")
+
+
+def discard(connection: Connection, submission_id: int) -> None:
+    """Take back a received submission whose publish entry was refused: it has no leaf, its name is free."""
+    proposals = db.proposal
+    connection.execute(
+        update(proposals).where(proposals.c.submission_id == submission_id).values(submission_id=None)
+    )
+    table = db.submission
+    connection.execute(delete(table).where(table.c.id == submission_id, table.c.state == State.RECEIVED))
 
 
 def find(connection: Connection, namespace: str, project: str, filename: str) -> RowMapping | None:

@@ -1,0 +1,105 @@
+"""fsck: everything the log has stored, checked against what it signed, and the database against that.
+
+    findings = check_log(public, engine, trust)      # an empty list: nothing disagrees
+
+The public tree is read like a stranger reads it, whole: every tile, every entry, every hash, then every entry
+through the rules. After that the database, which nothing depends on, must say the same: head row, the state
+that rules go on from, the index of every proposal. It changes nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, select
+
+from countermark import rules
+from countermark.errors import CountermarkError
+from countermark.replay import DictView, replay
+from countermark.tlog.checkpoint import LogCheckpoint, open_checkpoint, open_log_checkpoint
+from countermark.tlog.merkle import RightEdge, leaf_hash, prove_consistency
+from countermark.tlog.tile import decode_tile, new_tiles
+from countermark.trustfile import TrustFile
+from countermark_server import db
+from countermark_server.log.tree import public_tree
+from countermark_server.ruleview import encode_key, encode_value
+from countermark_server.stores import heads
+from countermark_server.stores.public import CHECKPOINT, Public
+
+
+def check_log(public: Public, engine: Engine, trust: TrustFile) -> list[str]:
+    """What disagrees, one sentence each."""
+    with db.read(engine) as connection:
+        head = heads.load(connection, trust.origin)
+        if head is None:
+            return [f"the database has no log {trust.origin}"]
+        try:
+            signed = open_log_checkpoint(head.body.encode(), list(trust.log_keys))
+            entries = read_tree(public, signed)
+        except (CountermarkError, OSError) as error:
+            return [f"the stored tree is not the signed one: {error}"]
+        findings = check_public(public, signed, trust)
+        findings += check_rules(connection, entries, trust)
+        findings += check_proposals(connection, entries)
+        if head.edge != b"".join(RightEdge.empty().extend(map(leaf_hash, entries)).hashes):
+            findings.append("the right edge in the head row is not that of the entries")
+    return findings
+
+
+def read_tree(public: Public, checkpoint: LogCheckpoint) -> list[bytes]:
+    """Every entry of this tree, after every tile of it was read and led to the root hash."""
+    tree = public_tree(public)
+    read = tree.reader(checkpoint.size, checkpoint.root_hash)
+    for tile in new_tiles(0, checkpoint.size):
+        hashes = decode_tile(tree.fetch(tile), tile.width)
+        first = tile.index * 256
+        if read([(8 * tile.level, first + i) for i in range(tile.width)]) != hashes:
+            raise FileNotFoundError(f"{tile.path()} is not in the tree")
+    return tree.entries(0, checkpoint.size, read)
+
+
+def check_public(public: Public, head: LogCheckpoint, trust: TrustFile) -> list[str]:
+    """The public checkpoint holds the quorum and is a prefix of the head."""
+    raw = public.read(CHECKPOINT)
+    if raw is None:
+        return []
+    try:
+        checkpoint = open_checkpoint(raw, trust.policy, now=None)
+        if checkpoint.size > head.size:
+            return [f"the public checkpoint is at size {checkpoint.size}, the head at {head.size}"]
+        tree = public_tree(public)
+        tree.reader(checkpoint.size, checkpoint.root_hash)([(0, 0)] if checkpoint.size else [])
+        prove_consistency(checkpoint.size, head.size, tree.reader(head.size, head.root_hash))
+    except (CountermarkError, OSError) as error:
+        return [f"the public checkpoint does not hold: {error}"]
+    return []
+
+
+def check_rules(connection: Connection, entries: list[bytes], trust: TrustFile) -> list[str]:
+    """The entries replay without a finding, to the very state that the sequencer goes on from."""
+    view = DictView()
+    view.apply(rules.genesis(origin=trust.origin, authority_key=trust.authority_key))
+    findings: list[str] = []
+    replay(entries, view, on_finding=lambda finding: findings.append(str(finding)))
+    replayed = {encode_key(key): encode_value(value) for key, value in view.items()}
+    stored = {row.key: row.value for row in connection.execute(select(db.rules_state))}
+    for key in sorted(replayed.keys() | stored.keys()):
+        if replayed.get(key) != stored.get(key):
+            findings.append(f"rules state {key} is not what the entries make of it")
+    return findings
+
+
+def check_proposals(connection: Connection, entries: list[bytes]) -> list[str]:
+    """Every index has one proposal, and its leaf hash is that of the entry there."""
+    table = db.proposal
+    rows = connection.execute(
+        select(table.c.id, table.c.leaf_index, table.c.leaf_hash).where(table.c.leaf_index.is_not(None))
+    ).all()
+    findings = []
+    seen: set[int] = set()
+    for row in rows:
+        index = row.leaf_index
+        if index in seen or index >= len(entries):
+            findings.append(f"proposal {row.id} claims index {index}, which is taken or beyond the tree")
+        elif leaf_hash(entries[index]).hex() != row.leaf_hash:
+            findings.append(f"proposal {row.id} claims another leaf hash than entry {index} has")
+        seen.add(index)
+    return findings

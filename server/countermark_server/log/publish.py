@@ -1,0 +1,181 @@
+"""Publishing: the newest checkpoint, once enough witnesses have cosigned it, becomes the public one.
+
+    publisher.start()
+    publisher.offer(checkpoint)      # the sequencer has applied its tiles; returns at once
+
+Its own thread, so that sequencing goes on while witnesses are slow: it always takes the newest checkpoint
+offered, and one publication may cover many rounds. Fail-closed: without the policy's quorum nothing becomes
+public, nothing is acknowledged, and it tries again.
+
+An idle log is cosigned again every hour, so that its checkpoint does not look stale.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Engine, bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from countermark.errors import CountermarkError
+from countermark.tlog.checkpoint import LogCheckpoint, VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.note import Note
+from countermark.tlog.policy import Policy
+from countermark_server import db, submission, telemetry
+from countermark_server.journey import State
+from countermark_server.log.staging import Staging
+from countermark_server.log.tree import PublicTree
+from countermark_server.log.witnesses import Quorum
+from countermark_server.proposal import PUBLISHED, SEQUENCED
+from countermark_server.stores import heads
+from countermark_server.stores.immutable import StoreError
+from countermark_server.stores.public import CHECKPOINT, Public
+
+RECOSIGN_SECONDS = 3600  # an unchanged head's cosignatures are renewed after this
+RETRY_SECONDS = 0.25  # after a failed publication
+
+
+class NoQuorumError(Exception):
+    """Fewer witnesses than the policy asks for cosigned; nothing was published."""
+
+
+class Publisher:
+    """Cosigns, publishes, tells the waiting, drops staging. One thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        public: Public,
+        staging: Staging,
+        *,
+        tree: PublicTree,
+        quorum: Quorum,
+        policy: Policy,
+        origin: str,
+        clock: Callable[[], float],
+        mutex: threading.Lock,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._engine = engine
+        self._public = public
+        self._staging = staging
+        self._tree = tree
+        self._quorum = quorum
+        self._policy = policy
+        self._origin = origin
+        self._clock = clock
+        self._mutex = mutex
+        self._on_fatal = on_fatal
+        self._news = threading.Condition()
+        self._offered: LogCheckpoint | None = None
+        self._stopping = False
+        self._published = -1  # size of the public checkpoint
+        self._published_at = float("-inf")  # monotonic seconds
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    def offer(self, checkpoint: LogCheckpoint) -> None:
+        """This checkpoint's tiles are readable; publish it, or a newer one."""
+        with self._news:
+            self._offered = checkpoint
+            self._news.notify()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the publication in hand, then stop."""
+        with self._news:
+            self._stopping = True
+            self._news.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def cosigned(self, checkpoint: LogCheckpoint) -> VerifiedCheckpoint:
+        """The checkpoint with its quorum's cosignatures, opened the way everybody will open it."""
+        read = self._tree.reader(checkpoint.size, checkpoint.root_hash)
+        lines, problems = self._quorum.cosign(checkpoint, read)
+        raw = Note(checkpoint.text(), (*checkpoint.log_signatures, *lines)).format()
+        try:
+            return open_checkpoint(raw, self._policy, now=int(self._clock()))
+        except CountermarkError as error:
+            said = "; ".join(problems)
+            raise NoQuorumError(f"{error}{': ' + said if said else ''}") from None
+
+    def publish(self, checkpoint: LogCheckpoint) -> VerifiedCheckpoint:
+        """Cosign, publish, tell, tidy: one checkpoint, in this order."""
+        started = time.perf_counter()
+        verified = self.cosigned(checkpoint)
+        # Cosigned. If we stop here witnesses remember this size; the head row holds it, so the next start
+        # offers the same checkpoint again and they cosign it again.
+        telemetry.LOG_SIZE.labels("witnessed").set(verified.size)
+        self._public.replace(CHECKPOINT, verified.raw)
+        # Published. If we stop here the entries are public but nobody was told; settle() runs at the start.
+        self._published, self._published_at = verified.size, time.monotonic()
+        telemetry.LOG_SIZE.labels("published").set(verified.size)
+        telemetry.QUORUM_SINCE.set(verified.quorum_time)
+        telemetry.LOG_PUBLICATION.observe(time.perf_counter() - started)
+        self.settle(verified.size)
+        # Told, and the head names no bundle that this covers. If we stop here such bundles stay on the disk;
+        # the next publication drops them.
+        self.tidy(verified.size)
+        return verified
+
+    def settle(self, size: int) -> int:
+        """Tell those whose entries a public checkpoint of this size covers; returns how many proposals."""
+        table = db.proposal
+        covered = select(table).where(table.c.state == SEQUENCED, table.c.leaf_index < size)
+        now = int(self._clock())
+        staged = [name for bundle_size, name in self._staging.sizes() if bundle_size <= size]
+        with self._mutex, db.write(self._engine) as connection:
+            rows = connection.execute(covered.order_by(table.c.id)).mappings().all()
+            if rows:
+                connection.execute(
+                    update(table).where(table.c.id == bindparam("p")).values(state=PUBLISHED),
+                    [{"p": row["id"]} for row in rows],
+                )
+            for row in rows:
+                if row["type"] == "publish" and row["submission_id"] is not None:
+                    leaf = {"leaf_index": row["leaf_index"], "leaf_hash": row["leaf_hash"]}
+                    submission.finish(
+                        connection, row["submission_id"], State.RECEIVED, State.LOGGED, now=now, **leaf
+                    )
+            for name in staged:
+                heads.applied(connection, self._origin, name)
+        return len(rows)
+
+    def tidy(self, size: int) -> None:
+        """Drop staging bundles that a public checkpoint covers. A failure costs disk space, nothing else."""
+        try:
+            for bundle_size, name in list(self._staging.sizes()):
+                if bundle_size <= size:
+                    self._staging.drop(name)
+        except OSError as error:
+            telemetry.LOG_CLEANUP_FAILURES.inc()
+            telemetry.logger().warning("staging not removed", error=str(error))
+
+    def _run(self) -> None:
+        while (checkpoint := self._next()) is not None:
+            try:
+                verified = self.publish(checkpoint)
+                telemetry.logger().debug("published", size=verified.size)
+            except (NoQuorumError, OSError, SQLAlchemyError, StoreError) as error:
+                # Nothing was acknowledged that is not public; the entries wait for the next try.
+                telemetry.logger().warning("not published", size=checkpoint.size, error=str(error))
+                with self._news:
+                    self._news.wait_for(lambda: self._stopping, timeout=RETRY_SECONDS)
+            except BaseException as error:
+                self._on_fatal(error)
+                return
+
+    def _next(self) -> LogCheckpoint | None:
+        """Wait for a checkpoint that is not public yet, or whose cosignatures are an hour old."""
+        with self._news:
+            while not self._stopping:
+                offered = self._offered
+                left = self._published_at + RECOSIGN_SECONDS - time.monotonic()
+                if offered is not None and offered.size and (offered.size > self._published or left <= 0):
+                    return offered
+                self._news.wait(timeout=None if offered is None or left == float("-inf") else max(left, 0.01))
+        return None

@@ -1,0 +1,305 @@
+"""Sequencing: one round takes pending proposals and makes the log longer by those the rules allow.
+
+    sequencer.load()            # once, and again after every failure: recovery is the same code as a round
+    sequencer.round()           # -> how many proposals were settled; 0 when nothing waits
+
+A round is one write transaction. What must be true if the process dies on the next line stands beside every
+durable step. The transaction's commit is the moment at which a round has happened: before it, nothing; after
+it, the head row holds the signature and the staging bundle holds every byte that it signs.
+
+Genesis: the first round takes exactly the four proposals that make a registry (the enrolments of the role
+keys `registry`, `scanner`, `moderation`, then tufrepo's first `tuf`), and waits until all four are there: the
+first checkpoint holds them all, so no client ever sees a log whose roles or TUF metadata are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from countermark import rules
+from countermark.entry import Entry, make_entry
+from countermark.errors import CountermarkError
+from countermark.statement import Envelope
+from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_log_checkpoint
+from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
+from countermark.tlog.note import NoteSigner, sign_note
+from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
+from countermark_server import db, submission, telemetry
+from countermark_server.log.staging import Bundle, Staging
+from countermark_server.log.tree import PREFIX, public_tree
+from countermark_server.proposal import PENDING, REFUSED, SEQUENCED
+from countermark_server.ruleview import SqlView
+from countermark_server.stores import heads
+from countermark_server.stores.heads import Head
+from countermark_server.stores.public import Public
+
+GENESIS_TYPES = ("key-enroll", "key-enroll", "key-enroll", "tuf")
+
+
+class LogError(Exception):
+    """The log can't go on like this: what it finds stored is not what it signed."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the rules made of a round's proposals."""
+
+    entries: list[bytes]
+    sequenced: list[dict[str, Any]]
+    refused: list[dict[str, Any]]
+    time: int
+
+
+class Sequencer:
+    """The only writer of the log."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        public: Public,
+        staging: Staging,
+        signers: Sequence[NoteSigner],
+        *,
+        origin: str,
+        clock: Callable[[], float],
+        batch: int = 256,
+        mutex: threading.Lock | None = None,
+    ) -> None:
+        self._engine = engine
+        self._public = public
+        self._tree = public_tree(public)
+        self._staging = staging
+        self._signers = signers
+        self._origin = origin
+        self._clock = clock
+        self._batch = batch
+        self._mutex = mutex or threading.Lock()  # this process's writers take turns here, not inside SQLite
+        self._head: Head | None = None
+        self._checkpoint: LogCheckpoint | None = None
+
+    @property
+    def checkpoint(self) -> LogCheckpoint:
+        """The newest checkpoint whose tiles are all readable."""
+        if self._checkpoint is None:
+            raise LogError("the log is not loaded")
+        return self._checkpoint
+
+    def load(self) -> LogCheckpoint:
+        """Take up the log where the head row says it is. LogError: the stored tree is not the signed one."""
+        self._head = self._checkpoint = None
+        with self._mutex, db.write(self._engine) as connection:
+            head = heads.load(connection, self._origin)
+            if head is None:
+                raise LogError(f"there is no log {self._origin} here: `countermark-server adopt` creates it")
+            # No round is under way while we hold this transaction: a bundle beyond the head never happened.
+            for size, name in list(self._staging.sizes()):
+                if size > head.tree_size:
+                    self._staging.drop(name)
+        checkpoint = self._opened(head)
+        if head.staging is not None:
+            # The round happened, its tiles may not be there: a crash between commit and apply ends here.
+            self._apply(self._staging.read(head.staging), checkpoint)
+        self._check_edge(head, checkpoint)
+        self._head, self._checkpoint = head, checkpoint
+        telemetry.LOG_SIZE.labels("integrated").set(checkpoint.size)
+        telemetry.LOG_SIZE.labels("signed").set(checkpoint.size)
+        return checkpoint
+
+    def round(self) -> int:
+        """One round. After an exception nothing is sequenced until `load` has succeeded."""
+        old, checkpoint = self._head, self._checkpoint
+        if old is None or checkpoint is None:
+            raise LogError("the log is not loaded")
+        with db.read(self._engine) as connection:
+            if not self._waiting(connection, old, limit=1):
+                return 0
+        self._head = None
+        with telemetry.LOG_ROUND.time():
+            settled, new, bundle = self._round(old, checkpoint)
+            # Committed. If we stop here the head is ahead of the public tree; load() finds the staging
+            # bundle it names and applies it. No index can be given twice: the next round starts there.
+            if bundle is not None:
+                checkpoint = self._opened(new)
+                self._apply(bundle, checkpoint)
+                # Applied. If we stop here the tiles are public and no checkpoint covers them yet: the entries
+                # are not acknowledged; after a restart the publisher cosigns this head.
+        self._head, self._checkpoint = new, checkpoint
+        telemetry.LOG_SIZE.labels("integrated").set(checkpoint.size)
+        telemetry.LOG_SIZE.labels("signed").set(checkpoint.size)
+        return settled
+
+    def _round(self, old: Head, checkpoint: LogCheckpoint) -> tuple[int, Head, Bundle | None]:
+        """The transaction of a round: the new head, and the bundle it names (None: all were refused)."""
+        new, bundle = old, None
+        with self._mutex, db.write(self._engine) as connection:
+            rows = self._waiting(connection, old, limit=self._batch)
+            judged = self._judge(connection, rows, old.tree_size)
+            _settle(connection, judged)
+            if judged.entries:
+                bundle, edge = self._stage(old, checkpoint, judged.entries)
+                name = self._staging.put(bundle)
+                # Staged. If we stop here the transaction is gone, nothing was signed, and load() removes
+                # this bundle: the proposals are still pending.
+                body = self._sign(old, checkpoint, self._staging.read(name), edge, judged.time)
+                # Signed, in memory only. If we stop here the signature is destroyed with this process: it
+                # was never stored, logged, returned or sent, so the size may be signed again.
+                new = Head(self._origin, body, edge.size, b"".join(edge.hashes), name)
+                heads.swap(connection, old, new)
+                # Swapped, not committed. If we stop here the database forgets it, and us.
+        telemetry.LOG_ROUND_ENTRIES.labels("sequenced").inc(len(judged.sequenced))
+        telemetry.LOG_ROUND_ENTRIES.labels("refused").inc(len(judged.refused))
+        return len(rows), new, bundle
+
+    def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
+        """Pending proposals in the order of their ids; at genesis the four, or none."""
+        table = db.proposal
+        query = select(table).where(table.c.state == PENDING).order_by(table.c.id)
+        if head.tree_size:
+            return connection.execute(query.limit(limit)).mappings().all()
+        first = query.where(table.c.type.in_(set(GENESIS_TYPES)))
+        rows = connection.execute(first).mappings().all()
+        enrolments = [row for row in rows if row["type"] == "key-enroll"][:3]
+        tuf = [row for row in rows if row["type"] == "tuf"][:1]
+        genesis = [*enrolments, *tuf]
+        return genesis if tuple(row["type"] for row in genesis) == GENESIS_TYPES else []
+
+    def _judge(self, connection: Connection, rows: Sequence[RowMapping], size: int) -> Judged:
+        """Ask the rules about each proposal in turn; what one changes, the next one sees."""
+        judged = Judged([], [], [], 0)
+        with SqlView(connection, db.rules_state) as view:
+            time = max(int(self._clock()), last_time(view))  # a clock that went back stands still here
+            for row in rows:
+                entry, refusal = _try(view, row, time)
+                if entry is None:
+                    judged.refused.append({"p": row["id"], "s": row["submission_id"], **refusal})
+                    continue
+                index = size + len(judged.entries)
+                judged.sequenced.append({"p": row["id"], "i": index, "h": leaf_hash(entry.raw).hex()})
+                judged.entries.append(entry.raw)
+        if size == 0 and judged.refused:
+            raise LogError(f"a genesis entry was refused: {judged.refused[0]['message']}")
+        return Judged(judged.entries, judged.sequenced, judged.refused, time)
+
+    def _stage(self, old: Head, checkpoint: LogCheckpoint, added: list[bytes]) -> tuple[Bundle, RightEdge]:
+        """Everything the new tree has and the old one has not, and the new right edge."""
+        size, root = checkpoint.size, checkpoint.root_hash
+        hashes = [leaf_hash(entry) for entry in added]
+        tiles = grow(size, self._tree.edge(size, root), hashes)
+        entries = self._tree.last_entries(size, self._tree.reader(size, root)) + added
+        first = size // WIDTH
+        files = {tile.path(): raw for tile, raw in tiles.items()}
+        for start in range(0, len(entries), WIDTH):
+            group = entries[start : start + WIDTH]
+            bundle = Tile(ENTRIES, first + start // WIDTH, len(group))
+            files[bundle.path()] = encode_bundle(group)
+        edge = _edge(old).extend(hashes)
+        return Bundle(size, edge.size, edge.root(), files), edge
+
+    def _sign(self, old: Head, checkpoint: LogCheckpoint, staged: Bundle, edge: RightEdge, time: int) -> str:
+        """Check the bytes as they came back from the disk against what was computed, then sign."""
+        if (staged.size, staged.root_hash) != (edge.size, edge.root()):
+            raise LogError(f"staging bundle for size {staged.size} has another root than was computed")
+        after = self._tree.overlaid(staged.files)
+        read = after.reader(edge.size, edge.root())
+        # Every entry that was staged hashes to its slot.
+        after.entries(old.tree_size // WIDTH * WIDTH, edge.size, read)
+        # The old tree is a prefix of the new one, proved from stored bytes.
+        proof = prove_consistency(checkpoint.size, edge.size, read)
+        check_consistency(
+            proof,
+            old_size=checkpoint.size,
+            old_root=checkpoint.root_hash,
+            new_size=edge.size,
+            new_root=edge.root(),
+        )
+        text = Checkpoint(self._origin, edge.size, edge.root()).text()
+        return sign_note(text, self._signers, time=time).format().decode()
+
+    def _apply(self, bundle: Bundle, checkpoint: LogCheckpoint) -> None:
+        """Copy a round's files into the public tree; the same after a round and after a crash."""
+        if (bundle.size, bundle.root_hash) != (checkpoint.size, checkpoint.root_hash):
+            raise LogError(f"staging bundle is for size {bundle.size}, the head is at {checkpoint.size}")
+        self._public.put_all({PREFIX + path: raw for path, raw in bundle.files.items()})
+
+    def _opened(self, head: Head) -> LogCheckpoint:
+        """The head's checkpoint, signed by both our keys and agreeing with the row it stands in."""
+        checkpoint = open_log_checkpoint(head.body.encode(), [signer.vkey for signer in self._signers])
+        agreed = (self._origin, head.tree_size, _edge(head).root())
+        if (checkpoint.origin, checkpoint.size, checkpoint.root_hash) != agreed:
+            raise LogError(f"the head row of size {head.tree_size} disagrees with the checkpoint in it")
+        return checkpoint
+
+    def _check_edge(self, head: Head, checkpoint: LogCheckpoint) -> None:
+        """The stored right edge leads to the signed root, and the last bundle's entries hash into it."""
+        size, root = checkpoint.size, checkpoint.root_hash
+        read = self._tree.reader(size, root)
+        if size and RightEdge.read(size, read) != _edge(head):
+            raise LogError(f"the right edge in the head row is not that of the public tree at size {size}")
+        start = (size - 1) // WIDTH * WIDTH if size else 0
+        self._tree.entries(start, size, read)
+
+
+def last_time(view: SqlView) -> int:
+    """The time of the newest leaf, as the rules remember it."""
+    state = view.get(("log",))
+    if state is None:
+        raise LogError("the rules' state is empty: this log was not created by `adopt`")
+    return int(state["time"])
+
+
+def _try(view: SqlView, row: RowMapping, time: int) -> tuple[Entry | None, dict[str, str]]:
+    """The entry, once the rules allowed it and their changes are in the view; or why there is none."""
+    try:
+        entry = make_entry(
+            type=row["type"],
+            envelope=Envelope.parse(json.loads(row["envelope"] or "null")),
+            registry=json.loads(row["registry"]),
+            time=time,
+        )
+        result = rules.apply(view, entry)
+    except SQLAlchemyError:
+        raise
+    except rules.RuleVersionError as error:
+        raise LogError(str(error)) from None
+    except CountermarkError as error:
+        return None, {"code": "malformed", "message": str(error)}
+    except Exception as error:  # a bug must cost one proposal, not the log
+        telemetry.logger().error("a proposal broke the rules' code", proposal=row["id"], exc_info=error)
+        return None, {"code": "internal", "message": "the registry could not judge this entry"}
+    if isinstance(result, rules.Broken):
+        return None, {"code": result.code, "message": result.message}
+    for key, value in result.writes.items():
+        view.put(key, value)
+    return entry, {}
+
+
+def _settle(connection: Connection, judged: Judged) -> None:
+    """Write down what became of each proposal; a refused publish gives its file name back."""
+    table = db.proposal
+    if judged.sequenced:
+        connection.execute(
+            update(table)
+            .where(table.c.id == bindparam("p"))
+            .values(state=SEQUENCED, leaf_index=bindparam("i"), leaf_hash=bindparam("h")),
+            judged.sequenced,
+        )
+    for row in judged.refused:
+        connection.execute(
+            update(table)
+            .where(table.c.id == row["p"])
+            .values(state=REFUSED, refusal_code=row["code"], refusal=row["message"])
+        )
+        if row["s"] is not None:
+            submission.discard(connection, row["s"])
+
+
+def _edge(head: Head) -> RightEdge:
+    hashes = tuple(head.edge[i : i + 32] for i in range(0, len(head.edge), 32))
+    return RightEdge(head.tree_size, hashes)

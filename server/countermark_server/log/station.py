@@ -1,0 +1,209 @@
+"""The log's process: take the lock, load, check that nobody knows more than we do, then work.
+
+At the start, before anything is signed (design, section 5):
+
+* the public checkpoint is larger than the head, or of its size with another root: refuse
+* a witness has cosigned a larger size, or another root: refuse
+* fewer witnesses than the quorum answer: refuse, unless `--accept-unwitnessed-start` (which is logged)
+
+A restored backup of the database, or of the public tree, ends here instead of in a second history.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from countermark.errors import CountermarkError, UsageError
+from countermark.fetch import Fetcher, HttpFetcher
+from countermark.tlog.checkpoint import LogCheckpoint, open_log_checkpoint
+from countermark.tlog.merkle import check_consistency, prove_consistency
+from countermark.tlog.note import NoteSigner
+from countermark.tlog.policy import Policy
+from countermark_server import adopted, db, signing, telemetry
+from countermark_server.log.publish import NoQuorumError, Publisher
+from countermark_server.log.sequence import LogError, Sequencer
+from countermark_server.log.staging import Staging
+from countermark_server.log.tree import public_tree
+from countermark_server.log.witnesses import Quorum, Witness, check_quorum_allowed, witness_urls
+from countermark_server.settings import Settings
+from countermark_server.stores.immutable import StoreError
+from countermark_server.stores.public import CHECKPOINT, Public
+
+RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
+FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
+
+
+class StartRefusedError(Exception):
+    """Somebody knows more about this log than its head row does: starting would fork it."""
+
+
+class Station:
+    """The sequencer and the publisher of one log, put together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        signers: tuple[NoteSigner, ...],
+        *,
+        fetcher: Fetcher,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        origin = settings.registry.origin
+        check_quorum_allowed(policy, origin)
+        self.public = Public(settings.public)
+        self.staging = Staging(settings.data / "staging")
+        self.engine = db.open_engine(settings.database_url)
+        self._keys = [signer.vkey for signer in signers]
+        self._failure: BaseException | None = None
+        self._stop = threading.Event()
+        urls = witness_urls(policy, settings.log.witness_urls)
+        seconds = settings.log.witness_timeout
+        asked = [Witness(w.name, w.key, urls[w.name], fetcher, timeout=seconds) for w in policy.witnesses]
+        self.quorum = Quorum(policy, asked)
+        mutex = threading.Lock()
+        self.sequencer = Sequencer(
+            self.engine,
+            self.public,
+            self.staging,
+            signers,
+            origin=origin,
+            clock=clock,
+            batch=settings.log.batch,
+            mutex=mutex,
+        )
+        self.publisher = Publisher(
+            self.engine,
+            self.public,
+            self.staging,
+            tree=public_tree(self.public),
+            quorum=self.quorum,
+            policy=policy,
+            origin=origin,
+            clock=clock,
+            mutex=mutex,
+            on_fatal=self._fail,
+        )
+
+    def check_start(self, *, accept_unwitnessed: bool = False) -> None:
+        """Refuse to start when anybody knows more than our head. StartRefusedError; nothing was changed."""
+        head = self.sequencer.load()
+        raw = self.public.read(CHECKPOINT)
+        if raw is not None:
+            public = open_log_checkpoint(raw, self._keys)
+            self._check_public(public, head)
+        try:
+            self.publisher.cosigned(head)
+        except NoQuorumError as error:
+            if not accept_unwitnessed:
+                raise StartRefusedError(
+                    f"too few witnesses answer to know that nothing was lost: {error}"
+                ) from None
+            telemetry.logger().warning("accepted an unwitnessed start", size=head.size, error=str(error))
+        # Nobody knows more. What the public checkpoint covers was acknowledged: say so where a crash did not.
+        if raw is not None:
+            self.publisher.settle(public.size)
+            self.publisher.tidy(public.size)
+
+    def _check_public(self, public: LogCheckpoint, head: LogCheckpoint) -> None:
+        if public.size > head.size:
+            raise StartRefusedError(
+                f"the public checkpoint is at size {public.size}, the head row at {head.size}: "
+                "the database is older than what the world has seen"
+            )
+        read = public_tree(self.public).reader(head.size, head.root_hash)
+        proof = prove_consistency(public.size, head.size, read)
+        try:
+            check_consistency(
+                proof,
+                old_size=public.size,
+                old_root=public.root_hash,
+                new_size=head.size,
+                new_root=head.root_hash,
+            )
+        except CountermarkError as error:
+            raise StartRefusedError(f"the public checkpoint is not a prefix of our head: {error}") from None
+
+    def work(self, stop: threading.Event, *, poll_interval: float) -> None:
+        """Sequence until `stop`; the publisher runs beside. Raises what ended it, if anything did."""
+        self._stop = stop
+        self.publisher.start()
+        self.publisher.offer(self.sequencer.checkpoint)
+        try:
+            while not stop.is_set():
+                if not self._round():
+                    stop.wait(poll_interval)
+        finally:
+            self.publisher.stop()
+            self.quorum.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _round(self) -> bool:
+        """One round; after a failure one reload. True when there may be more to do at once."""
+        try:
+            settled = self.sequencer.round()
+            if settled:
+                self.publisher.offer(self.sequencer.checkpoint)
+            return settled > 0
+        except FAILURES as error:
+            telemetry.logger().error("round failed", error=str(error), kind=type(error).__name__)
+        # Nothing is sequenced before this has succeeded; an error here is tried again, never dropped.
+        while not self._stop.is_set():
+            try:
+                telemetry.LOG_RELOADS.inc()
+                self.publisher.offer(self.sequencer.load())
+                return True
+            except FAILURES as error:
+                telemetry.logger().error("reload failed", error=str(error), kind=type(error).__name__)
+                self._stop.wait(RELOAD_SECONDS)
+        return False
+
+    def _fail(self, error: BaseException) -> None:
+        telemetry.logger().error("the log stops", error=str(error), kind=type(error).__name__)
+        self._failure = error
+        self._stop.set()
+
+
+def run(settings: Settings, stop: threading.Event, *, accept_unwitnessed: bool = False) -> None:
+    """`countermark-server work log`."""
+    with only_sequencer(settings.data / "staging"):
+        station = open_station(settings)
+        try:
+            station.check_start(accept_unwitnessed=accept_unwitnessed)
+            telemetry.ready(settings.data / "run", "log", size=station.sequencer.checkpoint.size)
+            station.work(stop, poll_interval=settings.log.poll_interval)
+        finally:
+            station.engine.dispose()
+
+
+def open_station(settings: Settings, *, fetcher: Fetcher | None = None) -> Station:
+    """The station of this data directory: keys opened, policy read from the adopted trust file."""
+    trust = adopted.trust_file(Public(settings.public))
+    signers = signing.log_signers(settings)
+    if trust.origin != settings.registry.origin:
+        raise UsageError(
+            f"registry.origin is {settings.registry.origin}, the trust file is for {trust.origin}"
+        )
+    if tuple(signer.vkey for signer in signers) != tuple(trust.log_keys):
+        raise LogError("the log's keys on this machine are not those of the trust file")
+    return Station(settings, trust.policy, signers, fetcher=fetcher or HttpFetcher())
+
+
+@contextmanager
+def only_sequencer(folder: Path) -> Iterator[None]:
+    """Hold the lock that says "I am the sequencer of this data directory"; the kernel frees it at death."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "sequencer.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another sequencer works on {folder.parent}") from None
+        yield
