@@ -24,6 +24,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+ACCEPTED = 202  # taken and durable, not public yet
 REASON_MAX_CHARS = 180  # some clients and proxies cut a status line at 200
 
 
@@ -71,13 +72,30 @@ CODES: dict[str, Code] = {
     "statement-mismatch": Code(400, "Statement contradicts the file"),
     "signature-missing": Code(400, "Signature missing"),
     "signature-invalid": Code(400, "Signature not valid"),
+    "signature-count": Code(400, "Wrong number of signatures"),
     "key-unknown": Code(400, "Key not enrolled"),
+    "key-expired": Code(400, "Key expired"),
+    "key-revoked": Code(400, "Key revoked"),
+    "key-pending": Code(400, "Key not in effect yet"),
+    "key-exists": Code(400, "Key is enrolled here"),
+    "key-taken": Code(400, "Key belongs to another account"),
+    "not-authorised": Code(400, "Not authorised by an enrolled key"),
+    "recovery-pending": Code(400, "A recovery is under way"),
+    "project-frozen": Code(400, "Project frozen"),
+    "prev-stale": Code(400, "Statement follows an older entry"),
     "entry-refused": Code(400, "The log's rules refuse this entry"),
     # --- a file that is asked for -------------------------------------------------------------------------
     "not-listed": Code(404, "Not listed yet"),
     "file-held": Code(403, "File held for review"),
     "file-removed": Code(410, "File removed"),
     "proof-invalid": Code(409, "Proof does not verify"),
+}
+# Some rules of the log say at a door the same as a refusal of the door's own; the rest keep their names.
+_OF_RULE = {
+    "signature-required": "signature-missing",
+    "signature-false": "signature-invalid",
+    "not-an-owner": "not-owner",
+    "malformed": "statement-invalid",
 }
 _OF_STATUS = {
     400: "bad-request",
@@ -97,6 +115,12 @@ class ServerError(Exception):
         super().__init__(detail)
         self.code = code if code in CODES else "entry-refused"
         self.detail = detail
+
+
+def from_rule(code: str, message: str) -> ServerError:
+    """What the log's rules refused, as a refusal of the door."""
+    known = _OF_RULE.get(code, code)
+    return ServerError(known, message if known in CODES else f"{message} ({code})")
 
 
 @dataclass(frozen=True)

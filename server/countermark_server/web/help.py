@@ -108,6 +108,27 @@ HELP: dict[str, str] = {
         "The key that signed is not enrolled for this project. Enrol it with `countermark key enroll`, "
         "signed in, or sign with an enrolled one."
     ),
+    "signature-count": "A publish statement has exactly one signature. Sign again with `countermark sign`.",
+    "key-expired": "The key that signed was valid for a limited time, which is over. Enrol a new one, signed in.",
+    "key-revoked": "The key that signed was revoked, by an entry in the public log. Sign with another key.",
+    "key-pending": (
+        "A key enrolled without an older one's signature takes effect after seven days, in which an older "
+        "key may veto it. Wait, or sign with an older key."
+    ),
+    "key-exists": "This key is enrolled for this project. There is nothing left to do.",
+    "key-taken": "This key is enrolled in the name of another account. Make your own: `countermark key new`.",
+    "not-authorised": (
+        "A project that has keys takes a further one only with the signatures of as many enrolled keys as "
+        "it demands. Ask their holders to sign the enrolment."
+    ),
+    "recovery-pending": "A key is being recovered for this project. Its keys do not change until that has ended.",
+    "project-frozen": (
+        "A veto against a recovery has frozen the project for both sides, until two moderators have decided."
+    ),
+    "prev-stale": (
+        "Since this statement was signed, another entry about the same project or file has entered the log. "
+        "Sign again, so that it follows the newest one."
+    ),
     "entry-refused": (
         "What you asked for breaks a rule of the log. The answer names the rule. Nothing was stored."
     ),

@@ -1,0 +1,53 @@
+"""People: an account is a pseudonym of 16 random bytes, and the login it belongs to.
+
+    8f14e45fceea167a5a36dedd4bea2543  <->  ada@example.com
+
+The left side goes into leaves and stays there for ever; the right side never leaves this table.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from countermark.errors import UsageError
+from countermark.limits import NAME_MAX_CHARS
+from countermark_server import db
+
+Randomness = Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Account:
+    """One person, as this registry knows them."""
+
+    id: str
+    login: str
+
+
+def add_account(
+    connection: Connection, login: str, *, now: int, randomness: Randomness = secrets.token_bytes
+) -> Account:
+    """Make an account. UsageError: the login is taken, or no login at all."""
+    if not login or len(login) > NAME_MAX_CHARS or not login.isprintable() or login != login.strip():
+        raise UsageError(f"{login!r} is no login: 1 to {NAME_MAX_CHARS} printable characters")
+    if find_account(connection, login) is not None:
+        raise UsageError(f"the login {login!r} has an account")
+    account = Account(randomness(16).hex(), login)
+    connection.execute(db.account.insert().values(id=account.id, login=login, created=now))
+    return account
+
+
+def find_account(connection: Connection, login: str) -> Account | None:
+    """The account of this login."""
+    row = connection.execute(select(db.account).where(db.account.c.login == login)).mappings().first()
+    return None if row is None else Account(row["id"], row["login"])
+
+
+def get_account(connection: Connection, account_id: str) -> Account | None:
+    """The account with this pseudonym; None also when the person was erased."""
+    row = connection.execute(select(db.account).where(db.account.c.id == account_id)).mappings().first()
+    return None if row is None else Account(row["id"], row["login"])

@@ -1,0 +1,138 @@
+"""Published: what the log has made public, read the way a stranger reads it.
+
+    published = Published(public, origin, clock)
+    proof = published.prove(6, leaf_hash)        # bytes of a .tlog-proof, checked before they are handed out
+
+The doors answer with proofs. They are built from the public checkpoint, tiles and entry bundles alone - never from
+the database, which may say anything -, and verified against the checkpoint exactly as a client will, so that this
+registry never hands out a proof that does not hold. The checkpoint is opened under the newest trust file's policy:
+both log signatures and the witness quorum, or it does not exist for us either.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from countermark.errors import CountermarkError
+from countermark.tlog import proof as tlog_proof
+from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.merkle import leaf_hash, prove_inclusion
+from countermark.tlog.policy import Policy
+from countermark.tlog.proof import TlogProof
+from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, open_bundle, tile_at
+from countermark.trustfile import TrustFile
+from countermark_server.errors import ServerError
+from countermark_server.stores.public import CHECKPOINT, Public
+
+TRUST_FILES = "tuf/targets/trust"
+PROOFS_PER_READER = 10_000  # then the hashes remembered for one checkpoint are dropped, and memory with them
+
+
+@dataclass
+class _Tree:
+    """One checkpoint, opened, and a reader of the tree below it."""
+
+    checkpoint: VerifiedCheckpoint
+    read: TileHashes
+    proofs: int = 0
+
+
+class Published:
+    """The public log of this registry."""
+
+    def __init__(self, public: Public, origin: str, clock: Callable[[], float]) -> None:
+        self._public = public
+        self._origin = origin
+        self._clock = clock
+        self._policy: Policy | None = None
+        self._tree: _Tree | None = None
+        self._lock = threading.Lock()
+
+    def checkpoint(self) -> VerifiedCheckpoint:
+        """The newest public checkpoint. ServerError `unavailable`: there is none that holds."""
+        return self._current().checkpoint
+
+    def covers(self, index: int) -> bool:
+        """Whether the newest public checkpoint covers the entry at `index`."""
+        return index < self.checkpoint().size
+
+    def entry(self, index: int) -> bytes:
+        """The entry at `index`, proved to be in the tree."""
+        return self._entry(self._current(), index)
+
+    def prove(self, index: int, leaf: str) -> bytes:
+        """A proof that the entry with this leaf hash is at `index`. ServerError `proof-invalid`: it is not."""
+        tree = self._current()
+        try:
+            entry = self._entry(tree, index)
+            if leaf_hash(entry).hex() != leaf:
+                raise ServerError(
+                    "proof-invalid",
+                    f"entry {index} of the log has leaf hash {leaf_hash(entry).hex()}, not {leaf}",
+                )
+            hashes = prove_inclusion(index, tree.checkpoint.size, tree.read)
+            proof = TlogProof(index, hashes, tree.checkpoint.raw)
+            tlog_proof.check(entry, proof, tree.checkpoint)
+        except (CountermarkError, OSError, LookupError, ValueError) as error:
+            raise ServerError("proof-invalid", f"entry {index} cannot be proved: {error}") from error
+        return proof.format()
+
+    def _current(self) -> _Tree:
+        raw = self._public.read(CHECKPOINT)
+        if raw is None:
+            raise ServerError("unavailable", "the log has no public checkpoint yet")
+        with self._lock:
+            tree = self._tree
+            if tree is None or tree.checkpoint.raw != raw or tree.proofs >= PROOFS_PER_READER:
+                tree = self._tree = self._opened(raw)
+            tree.proofs += 1
+            return tree
+
+    def _opened(self, raw: bytes) -> _Tree:
+        if self._policy is None:
+            self._policy = load_policy(self._public, self._origin)
+        try:
+            checkpoint = open_checkpoint(raw, self._policy, now=int(self._clock()))
+        except CountermarkError as error:
+            self._policy = None  # a newer trust file may know more keys
+            raise ServerError("unavailable", f"the public checkpoint does not verify: {error}") from error
+        return _Tree(checkpoint, TileHashes(checkpoint.size, checkpoint.root_hash, self._fetch))
+
+    def _entry(self, tree: _Tree, index: int) -> bytes:
+        if not 0 <= index < tree.checkpoint.size:
+            raise ServerError(
+                "unavailable",
+                f"entry {index} is not covered by the checkpoint of size {tree.checkpoint.size} yet",
+            )
+        # The bundle as it is at this size; past it, the full one starts with the same entries.
+        at = tile_at(0, index // WIDTH, tree.checkpoint.size).bundle()
+        raw = self._public.read(f"log/{at.path()}")
+        if raw is None:
+            raise ServerError("proof-invalid", f"the log has no {at.path()}")
+        return open_bundle(raw, at, tree.read)[index % WIDTH]
+
+    def _fetch(self, tile: Tile) -> bytes:
+        assert tile.level != ENTRIES
+        raw = self._public.read(f"log/{tile.path()}")
+        if raw is None:
+            raise FileNotFoundError(tile.path())
+        return raw
+
+
+def load_policy(public: Public, origin: str) -> Policy:
+    """The witness policy of the newest trust file of this registry. ServerError `unavailable`: none."""
+    newest: TrustFile | None = None
+    for path in sorted((public.root / TRUST_FILES).glob("*.trust.json")):
+        try:
+            found = TrustFile.parse(path.read_bytes())
+        except (CountermarkError, OSError):
+            continue  # not one of ours, or of a later format; the rest decides
+        if found.origin == origin and (newest is None or found.version > newest.version):
+            newest = found
+    if newest is None:
+        raise ServerError(
+            "unavailable", f"there is no trust file for {origin} yet: `countermark-server adopt`"
+        )
+    return newest.policy

@@ -1,0 +1,260 @@
+"""Receiving an upload: from the first byte to the answer with the proof. The main path of the registry.
+
+    (1) who is asking                     (5) the log's own rules, foreseen
+    (2) the form, streamed and hashed     (6) the bytes are stored, the publish entry is proposed
+    (3) is the name taken                 (7) wait until a public, cosigned checkpoint covers it
+    (4) the file and its statement        (8) answer with the proof
+
+Up to (5) nothing is stored anywhere: a refusal leaves no row, no blob and no leaf. In (6) blobs come first, then row
+and proposal in one transaction; if we stop between them, blobs lie there that no row names. The log has the last
+word, since another upload may have been first: then it takes the row back, and the blobs stay unnamed.
+
+The same bytes under the same name may come again at any time (twine sends a file again after an error) and are
+answered like the first time, without a second entry.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy.exc import IntegrityError
+
+from countermark.statement import Envelope, Signer, Statement, sign
+from countermark_server import db, proposal, submission, telemetry
+from countermark_server.accounts.tokens import Principal, authenticate
+from countermark_server.asking import LAST_LOOK, foresee, holder_state, wait_for
+from countermark_server.errors import ServerError
+from countermark_server.journey import SAID, State
+from countermark_server.published import Published
+from countermark_server.settings import Settings
+from countermark_server.stores.blobs import Blobs
+from countermark_server.upload.artifact import Artifact, read_artifact
+from countermark_server.upload.attestations import (
+    PUBLISH,
+    Attestations,
+    check_publish,
+    publish_statement,
+    read_attestations,
+)
+from countermark_server.upload.form import Form, drain, read_form
+from countermark_server.upload.names import Names, parse_names
+
+UPLOADS = Counter("countermark_uploads_total", "uploads by outcome", ["outcome"])
+TIME_TO_PROOF = Histogram(
+    "countermark_time_to_proof_seconds", "from the proposal to the proof in hand", buckets=telemetry.SECONDS
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the uploader is told. Without proof: durable and on its way, but not public yet."""
+
+    index: int | None
+    leaf_hash: str | None
+    sha256: str
+    state: str
+    proof: str | None
+    project: str
+    filename: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An upload that nothing speaks against: what is about to be stored and proposed."""
+
+    uploader: str
+    artifact: Artifact
+    attestations: str | None  # verbatim
+    envelope: Envelope
+    registry: Mapping[str, Any]
+
+
+class Receiver:
+    """The door's collaborators, and the path of one upload through them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        blobs: Blobs,
+        published: Published,
+        registry: Signer,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._blobs = blobs
+        self._published = published
+        self._registry = registry
+        self._clock = clock
+
+    @property
+    def incoming(self) -> Path:
+        """Where unnamed temporary files lie while they arrive."""
+        return self._settings.data / "incoming"
+
+    def receive(self, environ: Mapping[str, Any]) -> Answer:
+        """Take one upload, or refuse it with a ServerError that left nothing behind."""
+        max_bytes = self._settings.upload.max_bytes
+        try:
+            principal = self._who(environ.get("HTTP_AUTHORIZATION"))  # (1)
+            with read_form(environ, self.incoming, max_bytes=max_bytes) as form:  # (2)
+                answer = self._take(principal, form)
+        except ServerError as error:
+            UPLOADS.labels(error.code).inc()
+            drain(environ, max_bytes=max_bytes)
+            raise
+        UPLOADS.labels("proved" if answer.proof else "accepted").inc()
+        return answer
+
+    def _who(self, authorization: str | None) -> Principal:
+        with db.read(self._engine) as connection:
+            return authenticate(connection, authorization, now=int(self._clock()))
+
+    def _take(self, principal: Principal, form: Form) -> Answer:
+        names = parse_names(form)
+        with db.read(self._engine) as connection:  # (3)
+            self._check_owner(connection, principal, names)
+            known = submission.find(connection, "", names.project, names.filename)
+        if known is not None:
+            return self._again(known, form)
+        checked = self._check(principal, form, names)
+        started = time.perf_counter()
+        asked = self._store(checked, form)  # (6)
+        # Committed. If we stop here the log takes the entry all the same; the same upload sent again finds it.
+        if asked is None:  # another upload of this name was first, between (3) and (6)
+            return self._take(principal, form)
+        outcome = wait_for(self._engine, asked, seconds=self._settings.web.wait)  # (7)
+        with db.read(self._engine) as connection:
+            row = submission.find(connection, "", names.project, names.filename)
+        if row is None or row["sha256"] != form.sha256:
+            raise ServerError("entry-refused", f"the log did not take {names.served_name}: {outcome.refusal}")
+        answer = self._answer(row)  # (8)
+        if answer.proof is not None:
+            TIME_TO_PROOF.observe(time.perf_counter() - started)
+        return answer
+
+    def _check(self, principal: Principal, form: Form, names: Names) -> _Checked:
+        artifact = read_artifact(form, names, self._settings.upload)  # (4)
+        attestations = read_attestations(form.attestations)
+        with db.read(self._engine) as connection:
+            envelope, key_index = self._statement(connection, artifact, attestations)
+            registry = {"uploader": principal.account_id, "key_index": key_index, "identity": None}
+            foresee(connection, PUBLISH, envelope, registry, now=int(self._clock()))  # (5)
+        return _Checked(principal.account_id, artifact, attestations.verbatim, envelope, registry)
+
+    def _check_owner(self, connection: Connection, principal: Principal, names: Names) -> None:
+        state = holder_state(connection, "", names.project, now=int(self._clock()))
+        if state is not None and principal.account_id not in state["owners"]:
+            raise ServerError("not-owner", f"this account is no owner of {names.project!r}")
+
+    def _statement(
+        self, connection: Connection, artifact: Artifact, attestations: Attestations
+    ) -> tuple[Envelope, int | None]:
+        """The publish statement: the owner's, or the registry's in the place of one who never signed."""
+        expected = publish_statement(artifact, self._settings.registry.origin)
+        project = artifact.names.project
+        state = holder_state(connection, "", project, now=int(self._clock()))
+        if attestations.publish is None:
+            if state is not None and state["signed"]:
+                raise ServerError(
+                    "signature-missing",
+                    f"{project} signs its files, {artifact.names.served_name} came unsigned: "
+                    "run `countermark sign dist/*`, upload with attestations",
+                )
+            return self._in_place(expected), None
+        check_publish(attestations.publish, expected)
+        item = None if state is None else state["keys"].get(attestations.publish.keyids[0])
+        return attestations.publish, None if item is None else item["index"]
+
+    def _in_place(self, statement: Statement) -> Envelope:
+        return sign(statement, self._registry)
+
+    def _store(self, checked: _Checked, form: Form) -> int | None:
+        """Keep the bytes, then row and proposal together; the proposal's id, or None if the name was taken."""
+        artifact = checked.artifact
+        form.file.seek(0)
+        stored = self._blobs.put(form.file)
+        assert stored == artifact.sha256, "the temporary file changed while it was read"
+        self._blobs.put(artifact.metadata)
+        # Blobs are durable. If we stop here no row names them, and the client, who got no answer, sends again.
+        now = int(self._clock())
+        try:
+            with db.write(self._engine) as connection:
+                received = submission.receive(
+                    connection,
+                    now=now,
+                    namespace="",
+                    project=artifact.names.project,
+                    version=artifact.names.version,
+                    filename=artifact.names.filename,
+                    served_name=artifact.names.served_name,
+                    display_name=artifact.display_name,
+                    sha256=artifact.sha256,
+                    length=artifact.length,
+                    filetype=artifact.filetype,
+                    requires_python=artifact.requires_python,
+                    metadata_sha256=artifact.metadata_sha256,
+                    uploader=checked.uploader,
+                    attestations=checked.attestations,
+                )
+                return proposal.propose(
+                    connection,
+                    PUBLISH,
+                    checked.envelope.to_dict(),
+                    checked.registry,
+                    now=now,
+                    submission_id=received,
+                )
+        except IntegrityError:
+            return None
+
+    def _again(self, row: RowMapping, form: Form) -> Answer:
+        """The name is taken: by these bytes, which is fine at any time, or by others, for ever."""
+        if row["sha256"] != form.sha256:
+            spent = row["state"] == State.REJECTED or row["standing"] == "removed"
+            if spent:
+                raise ServerError(
+                    "filename-spent", f"{row['served_name']} was rejected or removed; its name stays spent"
+                )
+            raise ServerError(
+                "file-exists",
+                f"File already exists: {row['served_name']} has SHA-256 {row['sha256']}, not {form.sha256}",
+            )
+        deadline = time.monotonic() + self._settings.web.wait
+        current: RowMapping | None = row
+        while current is not None and current["leaf_index"] is None and time.monotonic() < deadline:
+            time.sleep(LAST_LOOK)
+            current = self._row(row["id"])
+        if current is None:
+            raise ServerError("entry-refused", f"the log did not take {row['served_name']}; upload it again")
+        return self._answer(current)
+
+    def _row(self, submission_id: int) -> RowMapping | None:
+        with db.read(self._engine) as connection:
+            query = select(db.submission).where(db.submission.c.id == submission_id)
+            return connection.execute(query).mappings().first()
+
+    def _answer(self, row: RowMapping) -> Answer:
+        proof = None
+        if row["leaf_index"] is not None:
+            proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
+        state = State(row["state"])
+        return Answer(
+            index=row["leaf_index"],
+            leaf_hash=row["leaf_hash"],
+            sha256=row["sha256"],
+            state=state,
+            proof=proof,
+            project=row["project"],
+            filename=row["served_name"],
+            message=SAID[state],
+        )

@@ -1,0 +1,37 @@
+"""`POST /legacy/`: what upload tools speak.
+
+    200 {"index": 6, "leaf_hash": "9f2c...", "proof": "c2sp.org/tlog-proof@v1\\n...", "sha256": "5891...",
+         "state": "logged", "status_url": "https://...", "message": "logged, not yet listed: ..."}
+    202 the same without proof: durable, and the status URL will have it
+
+The view only translates; receive.py is the path.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+
+from countermark_server.errors import ACCEPTED
+from countermark_server.upload.receive import Receiver
+
+
+def blueprint(receiver: Receiver, *, base_url: str) -> Blueprint:
+    """The door, opened onto this receiver."""
+    doors = Blueprint("upload", __name__)
+
+    @doors.post("/legacy/")
+    def legacy() -> tuple[Response, int] | Response:
+        answer = receiver.receive(request.environ)
+        body = jsonify(
+            index=answer.index,
+            leaf_hash=answer.leaf_hash,
+            sha256=answer.sha256,
+            state=answer.state,
+            proof=answer.proof,
+            status_url=f"{base_url}/api/v1/files/{answer.project}/{answer.filename}",
+            message=answer.message,
+        )
+        body.headers["Cache-Control"] = "no-store"
+        return body if answer.proof is not None else (body, ACCEPTED)
+
+    return doors
