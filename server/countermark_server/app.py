@@ -1,0 +1,97 @@
+"""The web process: every collaborator is built here once and passed in; rooms meet nowhere else.
+
+    app = create_app(settings, clock=time.time)
+
+    accounts   POST /api/v1/login  POST /api/v1/keys  GET /api/v1/projects/NAME
+    upload     POST /legacy/
+    index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/
+    web        GET  /  /h/CODE
+    here       GET  /healthz  /metrics
+
+The process holds one secret: the registry's role key, which signs publish statements in the place of owners who
+never signed. It never sees the log's keys, TUF keys or the other roles'.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from flask import Flask, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import Engine
+
+from countermark.statement import Signer
+from countermark_server import db, errors, signing, telemetry
+from countermark_server.accounts import keys as accounts_keys
+from countermark_server.accounts import views as accounts_views
+from countermark_server.index import about, files, simple, static
+from countermark_server.published import Published
+from countermark_server.settings import Settings
+from countermark_server.stores.blobs import Blobs
+from countermark_server.stores.public import Public
+from countermark_server.upload import receive
+from countermark_server.upload import views as upload_views
+from countermark_server.web import pages
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Callable[[], float] = time.time,
+    engine: Engine | None = None,
+    registry: Signer | None = None,
+) -> Flask:
+    """The application, with its collaborators built from the settings where none is given."""
+    engine = engine or db.open_engine(settings.database_url)
+    registry = registry or signing.role_signer(settings, "registry")
+    public = Public(settings.public)
+    blobs = Blobs(settings.data / "blobs")
+    published = Published(public, settings.registry.origin, clock)
+    keys = accounts_keys.Keys(
+        engine, published, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
+    )
+    receiver = receive.Receiver(settings, engine, blobs, published, registry, clock=clock)
+    served = files.Files(engine, blobs, published)
+    base_url = settings.registry.base_url
+
+    app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = True  # type: ignore[attr-defined]
+    app.register_blueprint(accounts_views.blueprint(engine, keys, clock=clock))
+    app.register_blueprint(upload_views.blueprint(receiver, base_url=base_url))
+    app.register_blueprint(simple.blueprint(engine))
+    app.register_blueprint(files.blueprint(served))
+    app.register_blueprint(static.blueprint(public, served.target))
+    app.register_blueprint(about.blueprint(settings, public, published))
+    app.register_blueprint(pages.blueprint(origin=settings.registry.origin, base_url=base_url))
+    errors.install(app, base_url, telemetry.logger())
+    app.after_request(pages.secure)
+    _register_health(app, engine)
+    return app
+
+
+def _register_health(app: Flask, engine: Engine) -> None:
+    @app.get("/healthz")
+    def healthz() -> Response:
+        try:
+            db.ping(engine)
+        except Exception as error:
+            raise errors.ServerError("unavailable", "the database does not answer") from error
+        return Response(
+            "ok\n", content_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"}
+        )
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(_metrics(), content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
+
+
+def _metrics() -> bytes:
+    """This process's metrics, or those of all web workers where they share a directory."""
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return generate_latest(REGISTRY)
+    gathered = CollectorRegistry()
+    MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
+    return generate_latest(gathered)

@@ -1,0 +1,148 @@
+"""Files: the bytes themselves, and what became of them.
+
+    GET /packages/demo/demo-1.0-py3-none-any.whl            the file, while it is listed
+    GET /packages/demo/demo-1.0-py3-none-any.whl.metadata   its METADATA (PEP 658), likewise
+    GET /api/v1/files/demo/demo-1.0-py3-none-any.whl        its state, standing, entry and proof, always
+
+A refusal here is what an installer shows its user, so it is 403 or 410 with a reason phrase, never a 5xx: installers
+retry those and lose the reason.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, send_file
+from sqlalchemy import Engine, RowMapping, select
+
+from countermark.entry import normalise_filename, normalise_project
+from countermark.errors import MalformedError
+from countermark_server import db, submission
+from countermark_server.errors import ServerError
+from countermark_server.index.caching import BRIEF, NEVER
+from countermark_server.journey import SAID, State
+from countermark_server.published import Published
+from countermark_server.stores.blobs import Blobs
+from countermark_server.stores.immutable import StoreError
+
+METADATA_SUFFIX = ".metadata"
+SERVED_STANDINGS = ("ok", "yanked")
+
+
+class Files:
+    """Finds files by name, and says whether they may be served."""
+
+    def __init__(self, engine: Engine, blobs: Blobs, published: Published) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._published = published
+
+    def find(self, project: str, filename: str) -> RowMapping:
+        """The submission of this name, in any spelling. ServerError `not-found`."""
+        try:
+            names = normalise_project(project), normalise_filename(filename)
+        except MalformedError as error:
+            raise ServerError("not-found", str(error)) from None
+        with db.read(self._engine) as connection:
+            row = submission.find(connection, "", *names)
+        if row is None:
+            raise ServerError("not-found", f"{filename!r} of {project!r} was never published here")
+        return row
+
+    def artifact(self, project: str, filename: str) -> Response:
+        """The bytes of a listed file."""
+        row = self.find(project, filename)
+        check_served(row)
+        return self._send(row["sha256"], row["served_name"], "application/octet-stream")
+
+    def metadata(self, project: str, filename: str) -> Response:
+        """The METADATA of a listed file."""
+        row = self.find(project, filename)
+        check_served(row)
+        if row["metadata_sha256"] is None:
+            raise ServerError("not-found", f"no metadata of {filename!r} is kept")
+        return self._send(row["metadata_sha256"], filename + METADATA_SUFFIX, "text/plain; charset=utf-8")
+
+    def target(self, project: str, filename: str, sha256: str) -> Response:
+        """The bytes of a TUF target, which may be asked for between `cleared` and `listed`."""
+        row = self.find(project, filename)
+        if row["sha256"] != sha256 or (row["project"], row["served_name"]) != (project, filename):
+            raise ServerError("not-found", f"there is no target {project}/{sha256}.{filename}")
+        check_served(row, also=(State.CLEARED,))
+        return self._send(sha256, filename, "application/octet-stream")
+
+    def status(self, project: str, filename: str) -> dict[str, object]:
+        """What became of a file, with the proof once the log has published it."""
+        row = self.find(project, filename)
+        state = State(row["state"])
+        proof = None
+        if row["leaf_index"] is not None:
+            proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
+        return {
+            "project": row["project"],
+            "version": row["version"],
+            "filename": row["served_name"],
+            "sha256": row["sha256"],
+            "state": state,
+            "standing": row["standing"],
+            "index": row["leaf_index"],
+            "leaf_hash": row["leaf_hash"],
+            "proof": proof,
+            "message": SAID[state],
+            "reason": row["reason"],
+        }
+
+    def _send(self, sha256: str, name: str, mimetype: str) -> Response:
+        try:
+            path = self._blobs.path(sha256)
+        except StoreError as error:
+            raise ServerError("not-found", f"{name}: {error}") from None
+        if not path.is_file():
+            raise ServerError("not-found", f"the bytes of {name} are not here")
+        response = send_file(path, mimetype=mimetype, etag=sha256, conditional=True)
+        response.headers["Cache-Control"] = BRIEF
+        return response
+
+
+def check_served(row: RowMapping, *, also: tuple[State, ...] = ()) -> None:
+    """Raise the refusal that fits a file which must not be handed out now."""
+    state, standing, name = State(row["state"]), row["standing"], row["served_name"]
+    if state is State.REJECTED or standing == "removed":
+        raise ServerError("file-removed", f"{name} was removed{_because(row)}")
+    if state is State.HELD or standing not in SERVED_STANDINGS:
+        raise ServerError("file-held", f"{name} is held for review{_because(row)}")
+    if state is not State.LISTED and state not in also:
+        raise ServerError("not-listed", f"{name}: {SAID[state]}")
+
+
+def _because(row: RowMapping) -> str:
+    return f": {row['reason']}" if row["reason"] else ""
+
+
+def listed_files(engine: Engine, project: str) -> tuple[bool, list[RowMapping]]:
+    """Whether the log knows this project, and its listed files in the order of the log."""
+    table = db.submission
+    query = select(table).where(table.c.namespace == "", table.c.project == project).order_by(table.c.id)
+    with db.read(engine) as connection:
+        rows = connection.execute(query).mappings().all()
+    known = [row for row in rows if row["leaf_index"] is not None]
+    return bool(known), [
+        row for row in known if row["state"] == State.LISTED and row["standing"] in SERVED_STANDINGS
+    ]
+
+
+def blueprint(files: Files) -> Blueprint:
+    """The doors for files."""
+    doors = Blueprint("files", __name__)
+
+    @doors.get("/packages/<project>/<filename>")
+    def package(project: str, filename: str) -> Response:
+        if filename.endswith(METADATA_SUFFIX):
+            return files.metadata(project, filename.removesuffix(METADATA_SUFFIX))
+        return files.artifact(project, filename)
+
+    @doors.get("/api/v1/files/<project>/<filename>")
+    def status(project: str, filename: str) -> Response:
+        response = jsonify(files.status(project, filename))
+        response.headers["Cache-Control"] = NEVER
+        return response
+
+    return doors

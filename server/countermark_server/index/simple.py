@@ -1,0 +1,112 @@
+"""The simple index, as JSON (PEP 691, api-version 1.4): which files of a project an installer may choose from.
+
+    {"files":[{"_countermark":{"index":6,"leaf_hash":"9f2c..."},
+               "core-metadata":{"sha256":"77ab..."},"filename":"demo-1.0-py3-none-any.whl",
+               "hashes":{"sha256":"5891..."},"requires-python":">=3.9","size":1421,
+               "upload-time":"2025-11-22T08:26:40Z","url":"../../packages/demo/demo-1.0-py3-none-any.whl",
+               "yanked":false}],
+     "meta":{"api-version":"1.4"},"name":"demo","versions":["1.0"]}
+
+Nothing here is believed by our own client: it verifies hashes against TUF metadata and the log. A project of which
+nothing may be chosen is an empty page and not a 404, since uv would go on to the next index. Pages live a minute:
+that bounds how long a cached page offers a file that was withdrawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, redirect, request, url_for
+from sqlalchemy import Engine, RowMapping, select
+
+from countermark.entry import normalise_project
+from countermark.errors import MalformedError
+from countermark_server import db
+from countermark_server.errors import ServerError
+from countermark_server.index.caching import BRIEF
+from countermark_server.index.files import SERVED_STANDINGS, listed_files
+from countermark_server.journey import State
+
+MEDIA_TYPE = "application/vnd.pypi.simple.v1+json"
+ACCEPTED_TYPES = (MEDIA_TYPE, "application/vnd.pypi.simple.latest+json", "application/json")
+META = {"api-version": "1.4"}
+
+
+def blueprint(engine: Engine) -> Blueprint:
+    """The index of all projects, and a page for each."""
+    doors = Blueprint("simple", __name__, url_prefix="/simple")
+
+    @doors.get("/")
+    def projects() -> Response:
+        _check_accept()
+        return _page({"meta": META, "projects": [{"name": name} for name in _listed_projects(engine)]})
+
+    @doors.get("/<project>/")
+    def project(project: str) -> Any:
+        _check_accept()
+        try:
+            name = normalise_project(project)
+        except MalformedError as error:
+            raise ServerError("not-found", str(error)) from None
+        if name != project:
+            return redirect(url_for("simple.project", project=name))
+        known, rows = listed_files(engine, name)
+        if not known:
+            raise ServerError("not-found", f"no project {name!r} here")
+        files = [_file(row) for row in rows]
+        versions = sorted({row["version"] for row in rows})
+        return _page({"meta": META, "name": name, "versions": versions, "files": files})
+
+    return doors
+
+
+def _listed_projects(engine: Engine) -> list[str]:
+    table = db.submission
+    query = (
+        select(table.c.project)
+        .where(table.c.namespace == "", table.c.state == State.LISTED, table.c.standing.in_(SERVED_STANDINGS))
+        .distinct()
+        .order_by(table.c.project)
+    )
+    with db.read(engine) as connection:
+        return list(connection.execute(query).scalars())
+
+
+def _file(row: RowMapping) -> dict[str, Any]:
+    uploaded = datetime.fromtimestamp(row["uploaded"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    yanked: bool | str = (row["yanked_reason"] or True) if row["standing"] == "yanked" else False
+    file = {
+        "filename": row["served_name"],
+        "url": f"../../packages/{row['project']}/{row['served_name']}",
+        "hashes": {"sha256": row["sha256"]},
+        "size": row["length"],
+        "upload-time": uploaded,
+        "yanked": yanked,
+        "_countermark": {"index": row["leaf_index"], "leaf_hash": row["leaf_hash"]},
+    }
+    if row["requires_python"]:
+        file["requires-python"] = row["requires_python"]
+    if row["metadata_sha256"]:
+        file["core-metadata"] = {"sha256": row["metadata_sha256"]}
+    return file
+
+
+def _page(document: dict[str, Any]) -> Response:
+    body = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    response = Response(body, content_type=MEDIA_TYPE)
+    response.headers["Cache-Control"] = BRIEF
+    response.headers["Vary"] = "Accept"
+    response.set_etag(hashlib.sha256(body).hexdigest())
+    response.make_conditional(request)
+    return response
+
+
+def _check_accept() -> None:
+    """Somebody who takes HTML only is told so in words: a 406 is no page to be misread as empty."""
+    if request.headers.get("Accept") and request.accept_mimetypes.best_match(ACCEPTED_TYPES) is None:
+        raise ServerError(
+            "not-acceptable", f"the simple index is served as {MEDIA_TYPE} only (pip 22.2 and later, uv)"
+        )
