@@ -2,11 +2,11 @@
 
     c2sp.org/tlog-proof@v1
     index 1
-    ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs=
-    PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcJ0I=
+    Aippeebat6pa5MPl5F9+l3ESp+Y1k4INvsHsc4ok+Tw=
+    WX/LMSgtNGVMIA00GPylcFxkjr8ybsc9jd7xGEH4dtg=
 
     example.com/registry
-    2
+    3
     ...and the rest of the checkpoint, verbatim
 
 A line `extra <base64>` may stand before the index; nobody vouches for it. The hashes start with the leaf's
