@@ -28,7 +28,7 @@ from __future__ import annotations
 import fnmatch
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from enum import IntEnum
 from pathlib import Path
@@ -37,6 +37,7 @@ from typing import Any
 from countermark.disk import read_file
 from countermark.errors import UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES
+from countermark.trustfile import CentralPolicy
 
 
 class Mode(IntEnum):
@@ -115,14 +116,22 @@ class ClientPolicy:
 class Policies:
     """The central and the local policy together."""
 
-    central: ClientPolicy = field(default_factory=ClientPolicy)
+    central: CentralPolicy = field(default_factory=lambda: CentralPolicy(min_tree_size=0, mode="warn"))
     local: ClientPolicy = field(default_factory=lambda: ClientPolicy(mode=Mode.OBSERVE))
+
+    def with_central(self, central: CentralPolicy) -> Policies:
+        """These policies under the central one that the trust file brought."""
+        return replace(self, central=central)
+
+    def mode_for(self, project: str) -> Mode:
+        """The stricter of the two."""
+        return max(Mode.parse(self.central.mode_for(project)), self.local.mode_for(project))
 
     def decide(self, project: str, exit_code: int, *, now: int) -> Decision:
         """Whether a failure of this exit code refuses this project."""
-        central, local = self.central.mode_for(project), self.local.mode_for(project)
+        central, local = Mode.parse(self.central.mode_for(project)), self.local.mode_for(project)
         mode = max(central, local)
-        if exit_code == 7:
+        if exit_code not in (4, 5, 6):
             return Decision(True, mode, "refused in every mode")
         exemption = self.local.exception_for(project, now=now)
         if exemption is not None and local > central:
@@ -135,12 +144,6 @@ class Policies:
 
     def pins_for(self, project: str) -> frozenset[str]:
         return self.local.pins_for(project)
-
-
-def central_policy(document: Mapping[str, Any]) -> ClientPolicy:
-    """The `client_policy` object of a trust file (its schema was checked by trustfile.py)."""
-    rules = tuple(Rule(rule["project"], Mode.parse(rule["mode"])) for rule in document.get("patterns", []))
-    return ClientPolicy(mode=Mode.parse(document.get("mode", "warn")), rules=rules)
 
 
 def load_policy(path: Path) -> ClientPolicy:

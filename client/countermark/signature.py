@@ -1,0 +1,175 @@
+"""Who signed a publish, and why that key counts: the enrolment chain, read out of the log.
+
+A publish entry names its key's `key-enroll` entry. That entry is fetched, proved to be in the log, and must
+have been signed by the new key itself and, unless it was the project's first, by an enrolled key, whose own
+enrolment is read in turn. Three ends are possible, and every result says which:
+
+    chained to #12           older keys of the project vouch back to entry 12, where the first was enrolled
+    unchained, first seen at #12       this key is the project's first: the registry's word that it is theirs
+    signed by the registry only        no publisher's key at all; a finding, and policy decides
+
+A registry-authorised key protects against stolen tokens and outsiders. Against the registry itself it
+protects only who holds a pin on a key in the chain; otherwise the promise is detection.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from countermark.entry import Entry
+from countermark.errors import PolicyError, SignatureError
+from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH
+from countermark.statement import Envelope, check_signatures, keyid_of
+from countermark.trust import View
+
+
+@dataclass(frozen=True)
+class SignedBy:
+    """Who signed. `keyids` are the key and all keys that vouch for it; `first` is where the chain ends."""
+
+    party: str
+    keyid: str
+    keyids: frozenset[str]
+    sentence: str
+    enrolled: int
+    first: int
+    finding: PolicyError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "enrolled": self.enrolled,
+            "first": self.first,
+            "keyid": self.keyid,
+            "party": self.party,
+            "sentence": self.sentence,
+        }
+
+
+@dataclass(frozen=True)
+class _Enrolment:
+    index: int
+    keyid: str
+    spki: bytes
+    entry: Entry
+    authorised_by: object
+
+
+def check_publisher(view: View, entry: Entry, index: int) -> SignedBy:
+    """Check the signature of a publish entry and walk its key's enrolments to the first."""
+    envelope, statement = entry.envelope, entry.statement
+    assert envelope is not None and statement is not None
+    if len(envelope.keyids) != 1:
+        raise SignatureError(f"entry #{index} has {len(envelope.keyids)} signatures, a publish has one")
+    keyid = envelope.keyids[0]
+    key_index = entry.registry["key_index"]
+    if key_index is None:
+        return _by_registry(view, envelope, index, keyid)
+    project = statement.predicate["project"]
+    chain = _chain(view, key_index, keyid, project, before=index)
+    check_signatures(envelope, {keyid: chain[0].spki})
+    first = chain[-1]
+    if len(chain) == 1:
+        words = f"unchained, first seen at #{first.index}"
+    else:
+        words = f"chained to #{first.index} through {len(chain) - 1} older key{'s'[: len(chain) - 2]}"
+    return SignedBy(
+        party="publisher",
+        keyid=keyid,
+        keyids=frozenset(link.keyid for link in chain),
+        sentence=f"signed by key {keyid[:16]}, enrolled at #{key_index}; {words}",
+        enrolled=chain[0].index,
+        first=first.index,
+    )
+
+
+def _chain(view: View, index: int, keyid: str, project: str, *, before: int) -> list[_Enrolment]:
+    """The enrolment of a key, then that of the key that authorised it, back to the first."""
+    chain: list[_Enrolment] = []
+    while True:
+        if len(chain) == ENROLMENT_CHAIN_MAX:
+            raise SignatureError(f"the enrolments of {project} go back more than {ENROLMENT_CHAIN_MAX} keys")
+        link = _enrolment(view, index, keyid, project, before)
+        chain.append(link)
+        if link.authorised_by == "registry":
+            check_signatures(_only(link.entry, {keyid}), {keyid: link.spki})
+            return chain
+        if type(link.authorised_by) is not int:
+            raise SignatureError(
+                f"entry #{index} enrols {keyid[:16]} by {link.authorised_by}, not for a project"
+            )
+        older = _keyid_of(view, link.authorised_by, before=index)
+        known = {keyid: link.spki, older.keyid: older.spki}
+        check_signatures(_only(link.entry, set(known)), known)
+        before, index, keyid = index, link.authorised_by, older.keyid
+
+
+def _enrolment(view: View, index: int, keyid: str, project: str, before: int) -> _Enrolment:
+    """The key-enroll entry at `index`; it must enrol this key for this project, before it was used."""
+    link = _keyid_of(view, index, before=before)
+    statement = link.entry.statement
+    assert statement is not None
+    predicate = statement.predicate
+    covers = predicate["project"] == project or (predicate["scope"] == "namespace" and predicate["namespace"])
+    if link.keyid != keyid or not covers or predicate["origin"] != view.checkpoint.origin:
+        raise SignatureError(
+            f"key {keyid} is not the one entry #{index} enrols: "
+            f"{link.keyid} for {predicate['project'] or predicate['namespace'] or predicate['scope']}"
+        )
+    return link
+
+
+def _keyid_of(view: View, index: int, *, before: int) -> _Enrolment:
+    if index >= before:
+        raise SignatureError(f"entry #{index} cannot enrol a key that was used at #{before}")
+    entry = Entry.parse(view.log.entry(index))
+    if entry.type != "key-enroll" or entry.statement is None or entry.envelope is None:
+        raise SignatureError(f"entry #{index} is a {entry.type}, it enrols no key")
+    spki = base64.b64decode(entry.statement.predicate["key"])
+    return _Enrolment(index, keyid_of(spki), spki, entry, entry.registry["authorised_by"])
+
+
+def _only(entry: Entry, keyids: set[str]) -> Envelope:
+    """The envelope with the signatures of these keys alone; all of them must be there."""
+    envelope = entry.envelope
+    assert envelope is not None
+    found = tuple(signature for signature in envelope.signatures if signature.keyid in keyids)
+    missing = keyids - {signature.keyid for signature in found}
+    if missing:
+        raise SignatureError(f"an enrolment lacks the signature of {', '.join(sorted(missing))}")
+    return Envelope(envelope.payload, found)
+
+
+def _by_registry(view: View, envelope: Envelope, index: int, keyid: str) -> SignedBy:
+    """The registry signed in the owner's place; its role key must be one the offline authority enrolled."""
+    role = _registry_key(view, keyid)
+    check_signatures(envelope, {keyid: role.spki})
+    sentence = f"signed by the registry only, by its role key {keyid[:16]} enrolled at #{role.index}"
+    return SignedBy(
+        party="registry",
+        keyid=keyid,
+        keyids=frozenset({keyid}),
+        sentence=sentence,
+        enrolled=role.index,
+        first=role.index,
+        finding=PolicyError(f"entry #{index} is {sentence}: no publisher's key vouches for it"),
+    )
+
+
+def _registry_key(view: View, keyid: str) -> _Enrolment:
+    """The enrolment of the registry's role key, among the first entries, signed by the authority key."""
+    authority = view.trust_file.authority_key
+    for index in range(min(GENESIS_SEARCH, view.checkpoint.size)):
+        entry = Entry.parse(view.log.entry(index))
+        if entry.type != "key-enroll" or entry.statement is None:
+            continue
+        predicate = entry.statement.predicate
+        spki = base64.b64decode(predicate["key"])
+        if keyid_of(spki) == keyid and predicate["scope"] == "registry":
+            known = {keyid: spki, keyid_of(authority): authority}
+            check_signatures(_only(entry, set(known)), known)
+            return _Enrolment(index, keyid, spki, entry, "authority")
+    raise SignatureError(
+        f"no enrolment of the registry's key {keyid} among the first {GENESIS_SEARCH} entries"
+    )

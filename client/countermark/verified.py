@@ -1,0 +1,185 @@
+"""What came of a verification: for each artifact what was proved and by whom, or why it is refused.
+
+    Verified(artifact, index=5, signed_by=..., steps=(Step(1, "root version 1 pinned, ...", by="TUF keys"), ...))
+    Refused(artifact, error)        exit code 3 to 7, with the policy's reason
+    LetPass(artifact, error)        true but not good enough, and no policy minds; exit code 0, verified false
+
+There is no bool to forget: `verified` in the JSON is true only where every step held and nothing was let
+pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from countermark.errors import CountermarkError, MalformedError, UsageError, worst
+from countermark.names import parse_filename
+from countermark.signature import SignedBy
+
+READ_CHUNK = 1024 * 1024  # bytes hashed at a time
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What somebody is about to install: a name and a hash. `length` is known when there are bytes."""
+
+    project: str
+    version: str
+    filename: str
+    sha256: str
+    length: int | None = None
+    source: str = ""
+
+    @classmethod
+    def from_path(cls, path: Path) -> Artifact:
+        """A file on disk; its project and version are those its name says."""
+        try:
+            name = parse_filename(path.name)
+        except MalformedError as error:
+            raise UsageError(f'"{path}": {error}') from None
+        digest, length = hashlib.sha256(), 0
+        try:
+            with path.open("rb") as stream:
+                while chunk := stream.read(READ_CHUNK):
+                    digest.update(chunk)
+                    length += len(chunk)
+        except OSError as error:
+            raise UsageError(f'cannot read "{path}": {error.strerror}') from None
+        return cls(name.project, name.version, path.name, digest.hexdigest(), length, str(path))
+
+    @property
+    def target(self) -> str:
+        return f"files/{self.project}/{self.filename}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One numbered step that held, in words, and by whose word."""
+
+    number: int
+    proved: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Every step held. `findings` are what the policy let pass; without any, `verified` is True."""
+
+    artifact: Artifact
+    index: int
+    leaf_hash: str
+    signed_by: SignedBy | None
+    steps: tuple[Step, ...]
+    remarks: tuple[str, ...]
+    findings: tuple[CountermarkError, ...] = ()
+
+    exit_code = 0
+
+    @property
+    def verified(self) -> bool:
+        return not self.findings
+
+    def to_json(self) -> dict[str, Any]:
+        signed = self.signed_by
+        return {
+            **_artifact_json(self.artifact),
+            "exit_code": 0,
+            "findings": [{"exit_code": f.exit_code, "message": str(f)} for f in self.findings],
+            "index": self.index,
+            "leaf_hash": self.leaf_hash,
+            "remarks": list(self.remarks),
+            "signed_by": None if signed is None else signed.to_json(),
+            "steps": [{"by": s.by, "proved": s.proved, "step": s.number} for s in self.steps],
+            "verified": self.verified,
+        }
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A step failed, or the policy said no."""
+
+    artifact: Artifact
+    error: CountermarkError
+    because: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **_artifact_json(self.artifact),
+            "because": self.because,
+            "error": str(self.error),
+            "exit_code": self.exit_code,
+            "hint": self.error.hint,
+            "verified": False,
+        }
+
+
+@dataclass(frozen=True)
+class LetPass:
+    """A step failed and no policy minds: installed by decision, not by proof."""
+
+    artifact: Artifact
+    error: CountermarkError
+    because: str = ""
+
+    exit_code = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **_artifact_json(self.artifact),
+            "because": self.because,
+            "exit_code": 0,
+            "findings": [{"exit_code": self.error.exit_code, "message": str(self.error)}],
+            "verified": False,
+        }
+
+
+Outcome = Verified | Refused | LetPass
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of each artifact, and of which view of the registry it is said."""
+
+    outcomes: tuple[Outcome, ...]
+    registry: str
+    tree_size: int
+    applied: int
+    quorum_time: int
+    freshness: str
+    late: str | None
+    remarks: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return worst(outcome.exit_code for outcome in self.outcomes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "applied": self.applied,
+            "artifacts": [outcome.to_json() for outcome in self.outcomes],
+            "exit_code": self.exit_code,
+            "freshness": self.freshness,
+            "late": self.late,
+            "quorum_time": self.quorum_time,
+            "registry": self.registry,
+            "remarks": list(self.remarks),
+            "tree_size": self.tree_size,
+            "verified": all(isinstance(o, Verified) and o.verified for o in self.outcomes),
+        }
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "filename": artifact.filename,
+        "project": artifact.project,
+        "sha256": artifact.sha256,
+        "source": artifact.source,
+        "version": artifact.version,
+    }

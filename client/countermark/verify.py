@@ -1,0 +1,415 @@
+"""Verify: is this file what its publisher published, and still good? The main path of the client.
+
+    report = verify([Artifact.from_path(Path("dist/acme-1.0-py3-none-any.whl"))], registry, fetcher, ...)
+    report.exit_code                    # 0 allowed by policy ... 7 evidence false
+    report.outcomes[0].steps            # what was proved, step by step, and by whom
+
+    (1) TUF chain and freshness         root, timestamp, snapshot, bin, from the pinned root      trust.py
+    (2) bins root                       the bin's bytes are those the timestamp commits to        trust.py
+    (3) target length and hash          the file is the target the index lists                    here
+    (4) leaf and inclusion              the target's entry is in the log, and says the same       here
+    (5) both log signatures             on the checkpoint the timestamp carries                   trust.py
+    (6) witness quorum                  enough witnesses saw that checkpoint                      trust.py
+    (7) consistency                     it extends every head this machine saw                    timeline.py
+    (8) signature, enrolment, pins      who signed the publish, and why that key counts           signature.py
+    (9) standing                        listed, and nothing in the entries not yet applied        here
+    (10) policy                         what the registry and this machine demand                 clientpolicy.py
+
+Each step raises when it fails; nothing later runs for that file, and there is no result to misread. What is
+true but not good enough (signed by the registry only, say) is collected as a finding, and step 10 decides.
+A result is a value that says what was proved and by whom, never a bool.
+
+Not proved here: that the publisher meant well. And a file's standing is known as of `applied`, by the word
+of the timestamp key, which auditors check.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from countermark.clientpolicy import Decision, Policies
+from countermark.disk import read_file, replace_file
+from countermark.entry import Entry
+from countermark.errors import (
+    CountermarkError,
+    EvidenceError,
+    MalformedError,
+    NetworkError,
+    PolicyError,
+    StaleError,
+    WithdrawnError,
+)
+from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.fetch import Fetcher
+from countermark.limits import FETCH_MAX_BYTES, LOCAL_FILE_MAX_BYTES, UNAPPLIED_MAX
+from countermark.names import normalise_filename, normalise_version
+from countermark.pins import Registry
+from countermark.signature import SignedBy, check_publisher
+from countermark.tlog import merkle
+from countermark.trust import Level, ListedTarget, View, opened
+from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, Verified
+
+
+class TamperedError(EvidenceError):
+    """A file, or what is said of it, contradicts its entry in the log; `objects` are both sides."""
+
+    def __init__(self, message: str, **objects: bytes) -> None:
+        super().__init__(message)
+        self.objects = objects
+
+
+@dataclass
+class _Progress:
+    """Steps that held so far, remarks and findings of one artifact."""
+
+    steps: list[Step] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    findings: list[CountermarkError] = field(default_factory=list)
+
+    def held(self, number: int, proved: str, by: str) -> None:
+        self.steps.append(Step(number, proved, by))
+
+
+class _AbandonError(Exception):
+    """Carries a report with evidence in it out of the view, so that nothing the view learned is kept."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+
+def verify(
+    artifacts: Sequence[Artifact],
+    registry: Registry,
+    fetcher: Fetcher,
+    *,
+    now: int,
+    policies: Policies | None = None,
+    remarks: Sequence[str] = (),
+) -> Report:
+    """Verify every artifact against one view of the registry. Errors of the view itself are raised."""
+    try:
+        with opened(registry, fetcher, now=now) as view:
+            report = verify_with(view, artifacts, policies or Policies(), remarks)
+            if any(isinstance(o, Refused) and o.exit_code == 7 for o in report.outcomes):
+                raise _AbandonError(report)
+            return report
+    except _AbandonError as abandoned:
+        return abandoned.report
+
+
+def verify_with(
+    view: View, artifacts: Sequence[Artifact], policies: Policies, remarks: Sequence[str] = ()
+) -> Report:
+    """The same for who has opened a view."""
+    policies = policies.with_central(view.trust_file.client_policy)
+    memory = _Memory.load(view.registry.folder / "verified.txt")
+    outcomes = [_judge(view, artifact, policies, memory) for artifact in artifacts]
+    memory.save([o for o in outcomes if isinstance(o, Verified) and o.verified])
+    freshness = view.freshness
+    return Report(
+        outcomes=tuple(outcomes),
+        registry=view.registry.url,
+        tree_size=view.checkpoint.size,
+        applied=view.timestamp.applied,
+        quorum_time=view.checkpoint.quorum_time,
+        freshness=freshness.level.value,
+        late=freshness.late,
+        remarks=tuple(remarks),
+    )
+
+
+def _judge(view: View, artifact: Artifact, policies: Policies, memory: _Memory) -> Outcome:
+    """Steps 1 to 9 for one artifact, then step 10."""
+    progress = _Progress()
+    try:
+        index, leaf_hash, signed_by = _prove(view, artifact, policies, memory, progress)
+    except CountermarkError as error:
+        if isinstance(error, EvidenceError):
+            _keep_evidence(view, artifact, error)
+        decision = policies.decide(artifact.project, error.exit_code, now=view.now)
+        outcome = Refused if decision.refused else LetPass
+        return outcome(artifact, error, decision.because)
+    # (10) What policy demands of what is true.
+    decisions = [(f, policies.decide(artifact.project, f.exit_code, now=view.now)) for f in progress.findings]
+    for finding, decision in decisions:
+        if decision.refused:
+            return Refused(artifact, finding, decision.because)
+    progress.held(10, _policy_words(policies, artifact, decisions), "this machine's policy")
+    return Verified(
+        artifact=artifact,
+        index=index,
+        leaf_hash=leaf_hash,
+        signed_by=signed_by,
+        steps=tuple(progress.steps),
+        remarks=tuple(progress.remarks),
+        findings=tuple(progress.findings),
+    )
+
+
+def _prove(
+    view: View, artifact: Artifact, policies: Policies, memory: _Memory, progress: _Progress
+) -> tuple[int, str, SignedBy | None]:
+    """Steps 1 to 9 of one artifact; raises at the first that fails."""
+    freshness, checkpoint = view.freshness, view.checkpoint
+    # (1) The TUF chain from the pinned root, and how fresh it is: trust.py did it for the top roles, the
+    #     artifact's own bin is fetched and checked now. Against freeze, rollback, mix and match.
+    # (2) The bin is one the timestamp's bins root commits to. Against a bin for this client only.
+    target = view.target(artifact.target)
+    progress.held(
+        1, f"root version 1 pinned, timestamp {view.timestamp.version} {freshness.level.value}", "TUF keys"
+    )
+    if target is None:
+        raise _why_absent(view, artifact)
+    progress.held(
+        2, f"bin {target.role} under the bins root {view.timestamp.bins_root.hex()[:16]}", "timestamp key"
+    )
+    # (3) The file is the target: length and hash. Against swapped bytes and a swapped index.
+    _check_target(view, artifact, target)
+    progress.held(3, f"sha256:{target.sha256}, {target.length} bytes", "index key")
+    known = memory.knows(target)
+    if known and not view.online:
+        progress.remarks.append("offline: the log was not read again, this machine verified the file before")
+        _check_grace(view, known=True, progress=progress)
+        return target.index, target.leaf_hash, None
+    _check_grace(view, known=known, progress=progress)
+    # (4) The entry the target names is in the log and says the same. Against a target nobody logged.
+    entry = _entry_of(view, artifact, target)
+    progress.held(4, f"entry #{target.index} of {checkpoint.size} in {checkpoint.origin}", "the log")
+    # (5) Both log signatures, (6) the witness quorum: open_checkpoint refused anything else (trust.py).
+    progress.held(
+        5, f"checkpoint {checkpoint.size} signed by {len(checkpoint.log_signatures)} log keys", "log keys"
+    )
+    witnesses = ", ".join(sorted(checkpoint.cosignatures)) or "no witness, a test name"
+    progress.held(6, f"quorum reached at {checkpoint.quorum_time}", witnesses)
+    # (7) The head extends every head seen here before (timeline.py). Against a split view.
+    progress.held(7, view.head, "this machine's timeline")
+    # (8) Who signed the publish, why that key counts, and whether it is one we pinned.
+    signed_by = check_publisher(view, entry, target.index)
+    if signed_by.finding is not None:
+        progress.findings.append(signed_by.finding)
+    pins = policies.pins_for(artifact.project)
+    if pins and not pins & signed_by.keyids:
+        raise PolicyError(
+            f"{artifact.filename} is signed by {signed_by.keyid}, which is not pinned for {artifact.project}"
+        )
+    progress.held(8, signed_by.sentence, signed_by.party)
+    # (9) It stands: listed as of `applied`, and no entry since withdraws it.
+    _check_standing(view, artifact, target, progress)
+    return target.index, target.leaf_hash, signed_by
+
+
+def _check_target(view: View, artifact: Artifact, target: ListedTarget) -> None:
+    if target.sha256 != artifact.sha256:
+        raise TamperedError(
+            f"{artifact.filename} is sha256:{artifact.sha256}, "
+            f"entry #{target.index} of {view.checkpoint.origin} says sha256:{target.sha256}",
+            timestamp=view.timestamp.raw,
+            claimed=artifact.sha256.encode(),
+            listed=target.sha256.encode(),
+        )
+    if artifact.length is not None and artifact.length != target.length:
+        raise TamperedError(
+            f"{artifact.filename} has {artifact.length} bytes, its target says {target.length}"
+        )
+
+
+def _check_grace(view: View, *, known: bool, progress: _Progress) -> None:
+    """In the grace period only what this machine verified before may pass, with a warning."""
+    if view.freshness.level is not Level.GRACE:
+        return
+    if not known:
+        raise StaleError(
+            f"the registry's metadata has expired ({view.freshness.late}), and this file is new here",
+            hint="within the grace period only files verified before are installed",
+        )
+    progress.remarks.append(f"grace period: the registry's metadata has expired ({view.freshness.late})")
+
+
+def _entry_of(view: View, artifact: Artifact, target: ListedTarget) -> Entry:
+    """The publish entry a target names; it must say what the target and the artifact say."""
+    raw = view.log.entry(target.index)
+    found = merkle.leaf_hash(raw).hex()
+    if found != target.leaf_hash:
+        raise TamperedError(
+            f"{artifact.filename}: its target names leaf {target.leaf_hash}, entry #{target.index} is {found}",
+            entry=raw,
+            timestamp=view.timestamp.raw,
+        )
+    entry = Entry.parse(raw)
+    statement = entry.statement
+    if entry.type != "publish" or statement is None:
+        raise TamperedError(
+            f"{artifact.filename}: entry #{target.index} is a {entry.type}, not its publish", entry=raw
+        )
+    predicate = statement.predicate
+    said = (
+        predicate["origin"],
+        predicate["project"],
+        normalise_filename(statement.subject_name),
+        statement.subject_sha256,
+        predicate["length"],
+    )
+    listed = (
+        view.checkpoint.origin,
+        artifact.project,
+        normalise_filename(artifact.filename),
+        target.sha256,
+        target.length,
+    )
+    if said != listed:
+        raise TamperedError(
+            f"{artifact.filename}: entry #{target.index} says {said}, the index {listed}", entry=raw
+        )
+    if not _same_version(predicate["version"], artifact.version):
+        raise TamperedError(
+            f"{artifact.filename}: entry #{target.index} is version {predicate['version']}, "
+            f"{artifact.version} was asked for",
+            entry=raw,
+        )
+    return entry
+
+
+def _check_standing(view: View, artifact: Artifact, target: ListedTarget, progress: _Progress) -> None:
+    """Standing as of `applied` by the timestamp key; later entries are read here and may only withdraw."""
+    applied, size = view.timestamp.applied, view.checkpoint.size
+    if size - applied > UNAPPLIED_MAX:
+        raise StaleError(f"{size - applied} entries are not applied yet, more than are read here")
+    withdrawn = None
+    for index, raw in view.log.entries(applied, size):
+        withdrawn = _withdrawal(raw, index, artifact, target.index, withdrawn)
+    if withdrawn is not None:
+        raise WithdrawnError(f"{artifact.filename}: {withdrawn}, not applied by the registry yet")
+    if target.yank is not None:
+        progress.remarks.append(f"yanked by entry #{target.yank}")
+    progress.held(9, f"listed as of entry {applied}, {size - applied} later entries read", "timestamp key")
+
+
+def _withdrawal(raw: bytes, index: int, artifact: Artifact, publish: int, before: str | None) -> str | None:
+    """What one later entry does to this file: withdraw it, clear it, or nothing."""
+    try:
+        entry = Entry.parse(raw)
+    except MalformedError:
+        return before  # an auditor's finding; it changes nothing
+    statement = entry.statement
+    if statement is None:
+        return before
+    if entry.type == "key-revoke" and statement.predicate["compromised_since"] is not None:
+        since = statement.predicate["compromised_since"]
+        same = statement.predicate["project"] in ("", artifact.project)
+        return f"its key may have been revoked by entry #{index}" if same and publish >= since else before
+    if entry.type not in ("hold", "takedown", "remove", "clear"):
+        return before
+    if statement.predicate["project"] != artifact.project or statement.subject_sha256 != artifact.sha256:
+        return before
+    if entry.type == "clear":
+        return None
+    return f"{entry.type} by entry #{index} ({statement.predicate['reason']})"
+
+
+def _why_absent(view: View, artifact: Artifact) -> CountermarkError:
+    """Why the index does not list a file. The registry's answer is only a hint where to look in the log."""
+    name = f"{artifact.project}/{artifact.filename}"
+    answer = _ask(view, f"/api/v1/files/{name}")
+    index = answer.get("index")
+    if type(index) is not int or index >= view.checkpoint.size:
+        if artifact.filename in _page_files(view, artifact.project):
+            return TamperedError(
+                f"{artifact.filename} is on the simple index, and the log has no entry for it"
+            )
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+    raw = view.log.entry(index)
+    entry = Entry.parse(raw)
+    statement = entry.statement
+    same = (
+        statement is not None
+        and entry.type == "publish"
+        and normalise_filename(statement.subject_name) == normalise_filename(artifact.filename)
+    )
+    if statement is None or not same:
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+    if statement.subject_sha256 != artifact.sha256:
+        return TamperedError(
+            f"{artifact.filename} is sha256:{artifact.sha256}, "
+            f"entry #{index} of {view.checkpoint.origin} says sha256:{statement.subject_sha256}",
+            entry=raw,
+        )
+    standing, reason = str(answer.get("standing", "")), str(answer.get("reason") or "")
+    if standing in ("held", "removed"):
+        words = f" ({reason})" if reason.isprintable() and reason else ""
+        return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
+    return PolicyError(
+        f"{artifact.filename} is logged as entry #{index} and not listed yet",
+        hint="wait for it and try again",
+    )
+
+
+def _ask(view: View, path: str) -> dict[str, Any]:
+    """An answer of the registry's API, which nobody vouches for; an empty one when there is none."""
+    try:
+        raw = view.fetcher.get(view.registry.url + path, max_bytes=FETCH_MAX_BYTES, missing_ok=True)
+        document = json.loads(raw) if raw else {}
+    except (NetworkError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _page_files(view: View, project: str) -> set[str]:
+    files = simple_page(view.fetcher, view.registry.url, project)
+    return {item["filename"] for item in files}
+
+
+def simple_page(fetcher: Fetcher, url: str, project: str) -> list[dict[str, Any]]:
+    """The files a simple page lists; nobody vouches for it."""
+    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    page = f"{url}/simple/{project}/"
+    try:
+        raw = fetcher.get(page, max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
+        files = json.loads(raw)["files"] if raw else []
+        return [item for item in files if isinstance(item["filename"], str)]
+    except (ValueError, KeyError, TypeError):
+        raise MalformedError(f"{page} is not a simple page in JSON") from None
+
+
+def _keep_evidence(view: View, artifact: Artifact, error: EvidenceError) -> None:
+    objects = dict(getattr(error, "objects", {})) | {"checkpoint": view.checkpoint.raw}
+    evidence = Evidence(EvidenceClass.OBSERVATION, [str(error)], objects, view.registry.url)
+    path = save(evidence, view.registry.folder / "evidence", time=view.now)
+    error.hint = error.hint or f'evidence is in "{path}"'
+
+
+def _policy_words(
+    policies: Policies, artifact: Artifact, decisions: Sequence[tuple[CountermarkError, Decision]]
+) -> str:
+    if not decisions:
+        return f"mode {policies.mode_for(artifact.project).word}, nothing to object"
+    return "; ".join(f"{finding}, let pass: {decision.because}" for finding, decision in decisions)
+
+
+def _same_version(one: str, other: str) -> bool:
+    return normalise_version(one, strip_zeros=True) == normalise_version(other, strip_zeros=True)
+
+
+@dataclass
+class _Memory:
+    """What this machine has verified before, one line each: leaf hash, SHA-256, target path."""
+
+    path: Path
+    lines: set[str]
+
+    @classmethod
+    def load(cls, path: Path) -> _Memory:
+        raw = read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES * 64) or b""
+        return cls(path, set(raw.decode("utf-8", "replace").splitlines()))
+
+    def knows(self, target: ListedTarget) -> bool:
+        return f"{target.leaf_hash} {target.sha256} {target.path}" in self.lines
+
+    def save(self, verified: Sequence[Verified]) -> None:
+        new = {f"{v.leaf_hash} {v.artifact.sha256} {v.artifact.target}" for v in verified} - self.lines
+        if new:
+            self.lines |= new
+            replace_file(self.path, "".join(f"{line}\n" for line in sorted(self.lines)).encode())
