@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # public, though not in __all__
+from securesystemslib.signer import CryptoSigner
 
 from countermark import keyfile
 from countermark.errors import UsageError

@@ -19,12 +19,13 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from countermark.errors import UsageError
 from countermark_server import telemetry
 from countermark_server.settings import Settings
 
-Run = Callable[[Settings, threading.Event], None]
+Run = Callable[..., None]  # run(settings, stop, **options)
 STATIONS = ("log", "scan", "tufrepo")
 
 
@@ -36,7 +37,7 @@ def station(name: str) -> Run:
     return run
 
 
-def work(name: str, settings: Settings) -> None:
+def work(name: str, settings: Settings, **options: Any) -> None:
     """Run one station in this process until SIGTERM or SIGINT."""
     run = station(name)
     telemetry.configure(settings.telemetry, name)
@@ -46,7 +47,7 @@ def work(name: str, settings: Settings) -> None:
     metrics = telemetry.serve_metrics(getattr(settings, _section(name)).metrics, run_folder, name)
     telemetry.logger().info("started", pid=os.getpid(), port=metrics.server_port)
     try:
-        run(settings, stop)
+        run(settings, stop, **options)
     finally:
         metrics.shutdown()
         forget(run_folder, name)

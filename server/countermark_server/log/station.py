@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from countermark.errors import CountermarkError, UsageError
+from countermark.errors import CountermarkError, EvidenceError, UsageError
 from countermark.fetch import Fetcher, HttpFetcher
 from countermark.tlog.checkpoint import LogCheckpoint, open_log_checkpoint
 from countermark.tlog.merkle import check_consistency, prove_consistency
@@ -40,7 +40,7 @@ RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
 
 
-class StartRefusedError(Exception):
+class StartRefusedError(EvidenceError):
     """Somebody knows more about this log than its head row does: starting would fork it."""
 
 

@@ -1,0 +1,202 @@
+"""The command line of a registry: arguments and printing only.
+
+    countermark-server init --data DIR --origin NAME      online keys; writes what a ceremony needs
+    countermark-server up --data DIR --listen HOST:PORT   everything in one command
+    countermark-server work log|scan|tufrepo              one station, where `up` is too small
+
+stdout is data, stderr is talk; errors are lower case, with a hint when we can guess, and never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from countermark.errors import CountermarkError
+
+PROGRAM = "countermark-server"
+_DATA = click.option("--data", type=click.Path(path_type=Path), required=True, help="The data directory.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Run a package registry whose every file and decision is in a witnessed log and in TUF."""
+
+
+@commands.command()
+@_DATA
+@click.option("--origin", required=True, help="The log's name, such as registry.example.com/main; for ever.")
+@click.option(
+    "--base-url", default="", help="Where clients reach the registry; default: what `up` listens on."
+)
+@click.option("--bit-length", default=12, show_default=True, help="2^N bins: 12 up to 3 million files.")
+def init(data: Path, origin: str, base_url: str, bit_length: int) -> None:
+    """Make a data directory: online keys, a witness, and ceremony-input.json."""
+    from countermark_server.initialise import INPUT_FILE, initialise  # noqa: PLC0415
+
+    made = initialise(data, origin, base_url, bit_length=bit_length)
+    say(f"initialised {origin}; public halves, by the SHA-256 of their SPKI:")
+    for name, print_ in made.fingerprints.items():
+        click.echo(f"{name:<12} {print_}")
+    click.echo(f"{'witness':<12} {made.witness}")
+    say(f"next: a ceremony with {data / INPUT_FILE}, then `{PROGRAM} adopt --data {data} OUT`")
+
+
+@commands.command()
+@_DATA
+@click.argument("ceremony", metavar="CEREMONY_OUT", type=click.Path(path_type=Path))
+def adopt(data: Path, ceremony: Path) -> None:
+    """Verify a finished ceremony, publish its metadata and create the log."""
+    from countermark_server import adoption  # noqa: PLC0415
+
+    adopted = adoption.adopt(_settings(data), ceremony, now=int(time.time()))
+    say(f"adopted: trust file {adopted.trust.version} of {adopted.trust.origin}")
+    if adopted.trial:
+        say("trial registry: every client will say so")
+    click.echo(adopted.words)
+
+
+@commands.command()
+@_DATA
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
+@click.option("--ceremony", type=click.Path(path_type=Path), help="Adopt this finished ceremony first.")
+@click.option("--trial", is_flag=True, help="Without a ceremony: play one with fresh keys, marked as trial.")
+@click.option("--origin", default=None, help="The origin of a registry that --trial has to initialise.")
+@click.option("--accept-unwitnessed-start", is_flag=True, help="Start the log without its witness quorum.")
+def up(
+    data: Path,
+    listen: str,
+    ceremony: Path | None,
+    *,
+    trial: bool,
+    origin: str | None,
+    accept_unwitnessed_start: bool,
+) -> None:
+    """Run a whole registry: witness, log, timestamper, tufrepo, scan and web."""
+    from countermark_server import up as upping  # noqa: PLC0415
+    from countermark_server.worker import stop_on_signals  # noqa: PLC0415
+
+    request = upping.Request(
+        data, listen, ceremony, trial, origin or upping.TRIAL_ORIGIN, accept_unwitnessed_start
+    )
+    upping.run(request, stop_on_signals(), click.echo)
+
+
+@commands.command()
+@click.argument("station", type=click.Choice(["log", "scan", "tufrepo"]))
+@_DATA
+@click.option("--accept-unwitnessed-start", is_flag=True, help="log only: start without the witness quorum.")
+def work(station: str, data: Path, *, accept_unwitnessed_start: bool) -> None:
+    """Run one station until SIGTERM."""
+    from countermark_server import worker  # noqa: PLC0415
+
+    options: dict[str, Any] = {}
+    if accept_unwitnessed_start:
+        if station != "log":
+            raise click.UsageError("--accept-unwitnessed-start is for the log only")
+        options["accept_unwitnessed"] = True
+    worker.work(station, _settings(data), **options)
+
+
+@commands.command("login-code")
+@_DATA
+@click.option("--login", required=True, help="Whose code; an account is made when there is none.")
+def login_code(data: Path, login: str) -> None:
+    """Print a one-time code with which a person signs in (`countermark login`)."""
+    from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts.codes import create_login_code  # noqa: PLC0415
+    from countermark_server.accounts.people import add_account, find_account  # noqa: PLC0415
+
+    now = int(time.time())
+    with db.write(_engine(data)) as connection:
+        if find_account(connection, login) is None:
+            say(f"made account {add_account(connection, login, now=now).id} for {login}")
+        code = create_login_code(connection, login, now=now)
+    click.echo(code)
+
+
+@commands.group()
+def account() -> None:
+    """People."""
+
+
+@account.command("add")
+@_DATA
+@click.argument("login")
+def account_add(data: Path, login: str) -> None:
+    """Make an account; prints its pseudonym."""
+    from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts.people import add_account  # noqa: PLC0415
+
+    with db.write(_engine(data)) as connection:
+        click.echo(add_account(connection, login, now=int(time.time())).id)
+
+
+@commands.command()
+@_DATA
+def fsck(data: Path) -> None:
+    """Check everything the log has stored against what it signed, and the database against that."""
+    from countermark.errors import EvidenceError  # noqa: PLC0415
+    from countermark_server import adopted  # noqa: PLC0415
+    from countermark_server.log.fsck import check_log  # noqa: PLC0415
+    from countermark_server.stores.public import Public  # noqa: PLC0415
+
+    public = Public(_settings(data).public)
+    findings = check_log(public, _engine(data), adopted.trust_file(public))
+    for finding in findings:
+        click.echo(finding)
+    if findings:
+        raise EvidenceError(f"{len(findings)} findings")
+    say("no findings")
+
+
+def _settings(data: Path) -> Any:
+    from countermark.errors import UsageError  # noqa: PLC0415
+    from countermark_server.settings import load  # noqa: PLC0415
+
+    if not (data / "settings.toml").exists():
+        raise UsageError(f'"{data}" is not initialised', hint=f"{PROGRAM} init --data DIR --origin NAME")
+    return load(data)
+
+
+def _engine(data: Path) -> Any:
+    from countermark_server import db  # noqa: PLC0415
+
+    return db.open_engine(_settings(data).database_url)
+
+
+def say(text: str) -> None:
+    """One line of talk."""
+    click.echo(f"{PROGRAM}: {text}", err=True)
+
+
+def main() -> None:
+    """Run a command; every error becomes a sentence and an exit code, never a traceback."""
+    try:
+        commands.main(prog_name=PROGRAM, standalone_mode=False)
+    except click.exceptions.Abort:
+        say("stopped")
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except CountermarkError as error:
+        say(f"error: {error}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("COUNTERMARK_DEBUG"):
+            raise
+        say(f"error: {type(error).__name__}: {error}")
+        say("hint: COUNTERMARK_DEBUG=1 shows where")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

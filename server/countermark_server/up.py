@@ -1,0 +1,231 @@
+"""`up`: a whole registry from one command: a witness, log, timestamper, tufrepo, scan and web.
+
+    witness      ready   http://127.0.0.1:40713
+    log          ready   size 0
+    ...
+    ready        https://registry.example.com
+
+The same programs that a larger installation starts one by one, as children of this process, on loopback; only
+the web process listens where `--listen` says. Addresses and process ids are in run/*.json. A child that ends
+by itself ends everything, with its name: nothing is restarted silently, since a log that stopped had a reason.
+
+Before that, an uninitialised directory gets what it needs: `--ceremony OUT` adopts a finished ceremony;
+`--trial` plays one with fresh keys and a root that says so for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from countermark.errors import NetworkError, UsageError
+from countermark.fetch import HttpFetcher
+from countermark_server import adoption, telemetry
+from countermark_server.initialise import INPUT_FILE, WITNESS, initialise
+from countermark_server.processes import Children, free_port
+from countermark_server.settings import Settings, load
+from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
+
+TRIAL_ORIGIN = "registry.test/trial"
+READY_SECONDS = 60.0
+FIRST = ("web", "scan", "tufrepo", "timestamper")  # stopped first; then the log, then its witness
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked on the command line."""
+
+    data: Path
+    listen: str
+    ceremony: Path | None = None
+    trial: bool = False
+    origin: str = TRIAL_ORIGIN
+    accept_unwitnessed: bool = False
+
+
+def prepare(request: Request, say: Say) -> Settings:
+    """The settings of a directory that is initialised and has adopted a ceremony; makes it so when asked."""
+    data = request.data
+    if not (data / "settings.toml").exists():
+        if not request.trial:
+            raise UsageError(
+                f'"{data}" is not initialised',
+                hint="countermark-server init --data DIR --origin NAME, then hold a ceremony; or `--trial`",
+            )
+        made = initialise(data, request.origin)
+        say(f"initialised {request.origin} in {made.data}")
+    settings = load(data)
+    if adoption.is_adopted(settings):
+        if request.ceremony is not None:
+            adoption.check_same(settings, request.ceremony)
+        return settings
+    output = request.ceremony
+    if output is None and request.trial:
+        output = _trial_ceremony(data, say)
+    if output is None:
+        raise UsageError(
+            f"{settings.registry.origin} has no root yet: hold a ceremony with {data / INPUT_FILE}",
+            hint="then: countermark-server up --data DIR --listen HOST:PORT --ceremony OUT; or `--trial`",
+        )
+    adopted = adoption.adopt(settings, output, now=int(time.time()))
+    say(f"adopted the ceremony in {output}")
+    say(f"root words: {adopted.words}")
+    return settings
+
+
+def _trial_ceremony(data: Path, say: Say) -> Path:
+    output = data / "ceremony"
+    shutil.rmtree(output, ignore_errors=True)  # of an earlier try that was never adopted
+    argv = [sys.executable, "-m", "countermark_ceremony.cli", "trial", str(data / INPUT_FILE), "--out"]
+    done = subprocess.run([*argv, str(output)], capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise UsageError(f"the trial ceremony failed: {done.stderr.strip()}")
+    say("trial ceremony: its keys are on this machine, every client says `trial registry`")
+    return output
+
+
+def run(request: Request, stop: threading.Event, say: Say) -> None:
+    """Prepare, start everything, wait until `stop`. ChildDiedError: something ended by itself."""
+    started = time.monotonic()
+    settings = prepare(request, say)
+    with only_one(settings.data):
+        registry = _Registry(settings, request, stop, say)
+        try:
+            if registry.start():
+                registry.announce(time.monotonic() - started)
+                registry.watch()
+        finally:
+            registry.stop()
+
+
+class _Registry:
+    """The processes of one running registry."""
+
+    def __init__(self, settings: Settings, request: Request, stop: threading.Event, say: Say) -> None:
+        host, _, port = request.listen.rpartition(":")
+        if not host or not port.isdigit():
+            raise UsageError(f"--listen {request.listen!r} must be HOST:PORT")
+        reachable = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104  (compared, not bound)
+        self.local = f"http://{reachable}:{port}"
+        self.base_url = settings.registry.base_url or self.local
+        self.data, self.run = settings.data, settings.data / "run"
+        self.request, self.stopping, self.say = request, stop, say
+        self.children = Children(self.run)
+        self.fetcher = HttpFetcher()
+        self.witness = f"http://127.0.0.1:{free_port()}"
+        self.timestamper = f"127.0.0.1:{free_port()}"
+
+    def environment(self) -> dict[str, str]:
+        """What the children are told beside the settings file; a COUNTERMARK_* of ours passes through."""
+        multiprocess = self.run / "prometheus"
+        shutil.rmtree(multiprocess, ignore_errors=True)
+        multiprocess.mkdir(parents=True)
+        ours = {
+            "COUNTERMARK_DATA": str(self.data.resolve()),
+            "COUNTERMARK_WEB_LISTEN": self.request.listen,
+            "COUNTERMARK_REGISTRY_BASE_URL": self.base_url,
+            "COUNTERMARK_TIMESTAMPER_LISTEN": self.timestamper,
+            "COUNTERMARK_TIMESTAMPER_REGISTRY_URL": self.local,
+            "PYTHONUNBUFFERED": "1",
+        }
+        own = {"COUNTERMARK_LOG_WITNESS_URLS": f"{WITNESS}={self.witness}"}
+        return {**own, **os.environ, **ours}
+
+    def start(self) -> bool:
+        """Everything, in an order in which each finds what it needs; False when told to stop meanwhile."""
+        python, env, data = sys.executable, self.environment(), str(self.data)
+        server = [python, "-m", "countermark_server.cli"]
+        gunicorn = [python, "-m", "gunicorn", "--config", "python:countermark_server.gunicorn_conf"]
+        listen = self.witness.removeprefix("http://")
+        witness = [python, "-m", "countermark", "witness", "run", "--dir", str(self.data / "witness")]
+        timestamper = [python, "-m", "countermark_server.timestamper", "--data", data]
+        log = ["--accept-unwitnessed-start"] if self.request.accept_unwitnessed else []
+        for name in ("log", "scan", "tufrepo"):
+            for stale in (f"{name}.json", f"{name}.ready.json"):
+                (self.run / stale).unlink(missing_ok=True)
+        self.children.start("witness", [*witness, "--listen", listen], env)
+        web = {**env, "PROMETHEUS_MULTIPROC_DIR": str((self.run / "prometheus").resolve())}
+        self.children.start("web", [*gunicorn, "countermark_server.wsgi:app"], web)
+        if not self._ready("witness", lambda: self._answers(f"{self.witness}/metrics"), self.witness):
+            return False
+        self.children.start("log", [*server, "work", "log", "--data", data, *log], env)
+        self.children.start("tufrepo", [*server, "work", "tufrepo", "--data", data], env)
+        address = ["--listen", self.timestamper, "--registry", self.local]
+        self.children.start("timestamper", [*timestamper, *address], env)
+        self.children.start("scan", [*server, "work", "scan", "--data", data], env)
+        self._record()
+        healthz = f"http://{self.timestamper}/healthz"
+        public = self.data / "public"
+        return (
+            self._ready("log", (self.run / "log.ready.json").exists, "sequencing")
+            and self._ready("web", lambda: self._answers(f"{self.local}/healthz"), self.local)
+            and self._ready("timestamper", lambda: self._answers(healthz), f"http://{self.timestamper}")
+            and self._ready("scan", (self.run / "scan.json").exists, "")
+            and self._ready("tufrepo", (self.run / "tufrepo.json").exists, "")
+            and self._wait("the first checkpoint", (public / CHECKPOINT).exists)
+            and self._wait("the first timestamp", (public / TIMESTAMP).exists)
+        )
+
+    def announce(self, seconds: float) -> None:
+        """What a person needs to know now."""
+        self.say("1 witness, same operator: says nothing about split views")
+        self.say(f"simple index   {self.base_url}/simple/")
+        self.say(f"uploads        {self.base_url}/legacy/")
+        self.say(f"log            {self.base_url}/log/checkpoint")
+        self.say(f"ready          {self.base_url}  ({seconds:.1f} s)")
+
+    def watch(self) -> None:
+        """Until told to stop, or something ends."""
+        while not self.stopping.wait(0.2):
+            self.children.check()
+
+    def stop(self) -> None:
+        """Doors first, then the log, then its witness: whoever was asked something can still answer."""
+        killed = self.children.stop(FIRST)
+        killed += self.children.stop(["log"])
+        killed += self.children.stop(["witness"])
+        for name in killed:
+            self.say(f"{name} did not end in time and was killed; the next start recovers what it left")
+
+    def _record(self) -> None:
+        addresses = {"witness": self.witness, "timestamper": f"http://{self.timestamper}", "web": self.local}
+        for name, pid in self.children.pids().items():
+            if name in addresses:
+                telemetry.record(self.run, name, {"pid": pid, "url": addresses[name]})
+
+    def _ready(self, name: str, ready: Callable[[], bool], where: str) -> bool:
+        if self._wait(name, ready):
+            self.say(f"{name:<14} ready  {where}".rstrip())
+            return True
+        return False
+
+    def _wait(self, what: str, ready: Callable[[], bool]) -> bool:
+        return self.children.wait_until(what, ready, seconds=READY_SECONDS, stop=self.stopping)
+
+    def _answers(self, url: str) -> bool:
+        try:
+            return self.fetcher.get(url) is not None
+        except NetworkError:
+            return False
+
+
+@contextmanager
+def only_one(data: Path) -> Iterator[None]:
+    """One `up` for a data directory at a time."""
+    (data / "run").mkdir(exist_ok=True)
+    with (data / "run" / "up.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f'"{data}" is up already') from None
+        yield
