@@ -49,8 +49,8 @@ class Figure:
 
 def machine() -> str:
     """What this ran on: cores, system, Python, and the versions that decide the figures."""
-    import cryptography  # noqa: PLC0415
-    import tuf  # noqa: PLC0415
+    import cryptography
+    import tuf
 
     return (
         f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}, "

@@ -176,7 +176,9 @@ def _click_commands(module: str) -> list[tuple[str, ...]]:
             for name, child in command.commands.items():
                 walk(child, (*path, name))
 
-    walk(importlib.import_module(module).main, ())
+    walk(
+        getattr(importlib.import_module(module), "commands", None) or importlib.import_module(module).main, ()
+    )
     return found
 
 

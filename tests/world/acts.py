@@ -225,7 +225,7 @@ def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
             new.writestr(name, body)
     before = hashlib.sha256(wheel.read_bytes()).hexdigest()
     after = hashlib.sha256(forged.read_bytes()).hexdigest()
-    from countermark_server.stores.blobs import Blobs  # noqa: PLC0415 - the operator's own code
+    from countermark_server.stores.blobs import Blobs
 
     Blobs(world.data / "blobs").put(forged.read_bytes())
     with sqlite3.connect(world.data / "registry.sqlite", timeout=30) as database:

@@ -8,6 +8,7 @@ leaks in, and nothing is left outside of `root`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -20,11 +21,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 PASSPHRASE = "a passphrase for this world only"
 CUSTODIANS = ("ada", "grace", "lin")
+ROLES = ("root", "targets", "trust", "index")
 
 
 class StoryError(Exception):
@@ -137,46 +140,64 @@ class World:
             "countermark-server", "init", "--data", self.data, "--origin", self.origin, "--base-url", self.url
         )
 
-    def ceremony(self, *, bit_length: int = 12) -> Path:
-        """Three custodians, threshold two, from one plan file. Returns the ceremony's output directory."""
+    def ceremony(self, *, trial: bool = True) -> Path:
+        """Three custodians, threshold two, from one plan file. Returns the ceremony's output folder."""
         room = self.root / "ceremony"
         room.mkdir()
-        passphrase = room / "passphrase"
-        passphrase.write_text(PASSPHRASE + "\n", encoding="utf-8")
-        keys: dict[str, dict[str, Path]] = {}
-        for holder in CUSTODIANS:
-            keys[holder] = {}
-            for role in ("root", "targets", "trust", "index"):
-                path = room / f"{holder}-{role}.key"
-                self._ceremony(
-                    "key", "--name", f"{holder}-{role}", "--out", path, "--passphrase-file", passphrase
-                )
-                keys[holder][role] = path
-        authority = room / "authority.key"
-        self._ceremony("key", "--name", "authority", "--out", authority, "--passphrase-file", passphrase)
-        plan = room / "plan.toml"
-        plan.write_text(self._plan(room, keys, authority, bit_length), encoding="utf-8")
-        work = room / "work"
-        self._ceremony("prepare", plan, "--out", work)
+        (room / "passphrase").write_text(PASSPHRASE + "\n", encoding="utf-8")
+        shutil.copy(self.data / "ceremony-input.json", room)
+        publics = {
+            f"{holder}-{role}": self._make_key(f"{holder}-{role}") for holder in CUSTODIANS for role in ROLES
+        }
+        publics["ada-authority"] = self._make_key("ada-authority")
+        (room / "plan.toml").write_text(
+            self._plan(room / "ceremony-input.json", publics, trial), encoding="utf-8"
+        )
+        self._custodian("prepare", "plan.toml", "--out", "work")
         responses = []
-        for holder in (CUSTODIANS[0], CUSTODIANS[1]):  # two of three are enough
-            response = room / f"{holder}.response.json"
-            arguments: list[str | Path] = [work / f"{holder}.request.json"]
-            for path in keys[holder].values():
-                arguments += ["--key", path]
-            if holder == CUSTODIANS[0]:
-                arguments += ["--key", authority]
-            self._ceremony("sign", *arguments, "--out", response, "--passphrase-file", passphrase, "--yes")
-            responses.append(response)
-        out = room / "out"
-        self._ceremony("assemble", work, *responses, "--out", out)
-        return out
+        for holder in CUSTODIANS[:2]:  # two of three are enough
+            keys = [
+                part for name in publics if name.startswith(holder) for part in ("--key", f"{name}.key.json")
+            ]
+            responses.append(f"{holder}.response.json")
+            self._custodian(
+                "sign", f"work/requests/{holder}.request.json", *keys, "--out", responses[-1],
+                "--passphrase-file", "passphrase", "--yes",
+            )  # fmt: skip
+        self._custodian("assemble", "work", *responses, "--out", "out")
+        return room / "out"
 
-    def _plan(self, room: Path, keys: dict[str, dict[str, Path]], authority: Path, bit_length: int) -> str:
-        raise NotImplementedError
+    def _make_key(self, name: str) -> str:
+        """Make one custodian's key file; returns its public half as the plan wants it."""
+        done = self._custodian(
+            "key", "--name", name, "--out", f"{name}.key.json", "--passphrase-file", "passphrase"
+        )
+        return done.out.strip()
 
-    def _ceremony(self, *arguments: str | Path) -> Done:
-        return self.run("countermark-ceremony", *arguments, home="custodians")
+    def _plan(self, handover: Path, publics: dict[str, str], trial: bool) -> str:
+        lines = [
+            'format = "countermark-ceremony-plan/v1"',
+            f'title = "first root of {self.origin}"',
+            'operator = "ada"',
+            f'origin = "{self.origin}"',
+            f"trial = {str(trial).lower()}",
+            f"date = {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "[input]",
+            f'file = "{handover.name}"',
+            f'sha256 = "{hashlib.sha256(handover.read_bytes()).hexdigest()}"',
+        ]
+        for name, public in publics.items():
+            lines += [f"[keys.{name}]", f'holder = "{name.split("-")[0]}"', public]
+        for role in ROLES:
+            keys = ", ".join(f'"{holder}-{role}"' for holder in CUSTODIANS)
+            days = 180 if role == "trust" else 365
+            lines += [f"[roles.{role}]", f"keys = [{keys}]", "threshold = 2", f"days = {days}"]
+        lines += ["[authority]", 'key = "ada-authority"']
+        lines += ["[client_policy]", 'mode = "enforce"', "min_tree_size = 0", "patterns = []"]
+        return "\n".join(lines) + "\n"
+
+    def _custodian(self, *arguments: str | Path) -> Done:
+        return self.run("countermark-ceremony", *arguments, home="custodians", cwd=self.root / "ceremony")
 
     def up(self, *arguments: str | Path, seconds: float = 60) -> None:
         """Start the registry and wait until it says that it is ready."""
@@ -200,10 +221,10 @@ class World:
 
     def _answers(self) -> bool:
         # The timestamp comes last: a registry that serves one has finished its first publish.
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"{self.url}/tuf/timestamp.json", timeout=2) as answer:
-                return bool(answer.status == 200)
-        return False
+        try:
+            return bool(self.get("/tuf/timestamp.json"))
+        except (OSError, urllib.error.URLError):
+            return False
 
     def down(self) -> None:
         """Stop the registry and wait until all of its processes ended."""
