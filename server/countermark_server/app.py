@@ -49,7 +49,7 @@ def create_app(
     registry = registry or signing.role_signer(settings, "registry")
     public = Public(settings.public)
     blobs = Blobs(settings.data / "blobs")
-    published = Published(public, settings.registry.origin, clock)
+    published = Published(public, clock)
     keys = accounts_keys.Keys(
         engine, published, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
     )

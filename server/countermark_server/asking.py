@@ -32,8 +32,10 @@ def foresee(
     """Raise the refusal that the log's rules would give this entry now."""
     view = SqlView(connection, db.rules_state)
     log = view.get(("log",))
-    if log is None:
-        raise ServerError("unavailable", "the log does not exist yet: `countermark-server adopt`")
+    if log is None or not log["size"]:
+        raise ServerError(
+            "unavailable", "the log has not begun yet: its first entries enrol the registry's keys"
+        )
     try:
         entry = make_entry(type=type_, envelope=envelope, registry=registry, time=max(now, log["time"]))
     except CountermarkError as error:

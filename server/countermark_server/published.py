@@ -1,6 +1,6 @@
 """Published: what the log has made public, read the way a stranger reads it.
 
-    published = Published(public, origin, clock)
+    published = Published(public, clock)
     proof = published.prove(6, leaf_hash)        # bytes of a .tlog-proof, checked before they are handed out
 
 The doors answer with proofs. They are built from the public checkpoint, tiles and entry bundles alone - never from
@@ -22,11 +22,10 @@ from countermark.tlog.merkle import leaf_hash, prove_inclusion
 from countermark.tlog.policy import Policy
 from countermark.tlog.proof import TlogProof
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, open_bundle, tile_at
-from countermark.trustfile import TrustFile
+from countermark_server import adopted
 from countermark_server.errors import ServerError
 from countermark_server.stores.public import CHECKPOINT, Public
 
-TRUST_FILES = "tuf/targets/trust"
 PROOFS_PER_READER = 10_000  # then the hashes remembered for one checkpoint are dropped, and memory with them
 
 
@@ -42,9 +41,8 @@ class _Tree:
 class Published:
     """The public log of this registry."""
 
-    def __init__(self, public: Public, origin: str, clock: Callable[[], float]) -> None:
+    def __init__(self, public: Public, clock: Callable[[], float]) -> None:
         self._public = public
-        self._origin = origin
         self._clock = clock
         self._policy: Policy | None = None
         self._tree: _Tree | None = None
@@ -91,9 +89,9 @@ class Published:
             return tree
 
     def _opened(self, raw: bytes) -> _Tree:
-        if self._policy is None:
-            self._policy = load_policy(self._public, self._origin)
         try:
+            if self._policy is None:
+                self._policy = adopted.trust_file(self._public).policy
             checkpoint = open_checkpoint(raw, self._policy, now=int(self._clock()))
         except CountermarkError as error:
             self._policy = None  # a newer trust file may know more keys
@@ -119,20 +117,3 @@ class Published:
         if raw is None:
             raise FileNotFoundError(tile.path())
         return raw
-
-
-def load_policy(public: Public, origin: str) -> Policy:
-    """The witness policy of the newest trust file of this registry. ServerError `unavailable`: none."""
-    newest: TrustFile | None = None
-    for path in sorted((public.root / TRUST_FILES).glob("*.trust.json")):
-        try:
-            found = TrustFile.parse(path.read_bytes())
-        except (CountermarkError, OSError):
-            continue  # not one of ours, or of a later format; the rest decides
-        if found.origin == origin and (newest is None or found.version > newest.version):
-            newest = found
-    if newest is None:
-        raise ServerError(
-            "unavailable", f"there is no trust file for {origin} yet: `countermark-server adopt`"
-        )
-    return newest.policy

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from countermark_server.archive import distribution
+from countermark_server.archive.members import ArchiveError, Limits
+from countermark_server.errors import CODES
 from tests.archives import (
     TarMember,
     Zip,
@@ -25,10 +29,6 @@ from tests.archives import (
     wheel_files,
     zip_of,
 )
-
-from countermark_server.archive import distribution
-from countermark_server.archive.members import ArchiveError, Limits
-from countermark_server.errors import CODES
 
 WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
 TOP = "demo-1.0"
