@@ -1,0 +1,83 @@
+"""The whole story over real processes: a ceremony, a publisher, a log, an installer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world.world import World, as_json, fresh
+
+PROJECT = "hello-countermark"
+WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A registry of six processes after a ceremony of three custodians."""
+    with fresh(tmp_path_factory.mktemp("world"), settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}) as world:
+        world.init()
+        ceremony = world.ceremony()
+        world.up("--ceremony", ceremony)
+        world.login("alice", world.words(ceremony))
+        yield world
+
+
+@pytest.fixture(scope="module")
+def dist(world: World) -> Path:
+    """A wheel and a source distribution, built on the spot."""
+    return world.project(PROJECT)
+
+
+def test_from_upload_to_install(world: World, dist: Path) -> None:
+    """Published with two commands, logged, scanned, listed in TUF, installed by plain pip, and verified."""
+    done = world.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+    assert WHEEL in done.out
+
+    page = json.loads(world.get(f"/simple/{PROJECT}/"))
+    assert {file["filename"] for file in page["files"]} == {path.name for path in dist.iterdir()} - {
+        path.name for path in dist.glob("*.attestation")
+    }
+    python = world.machine("pip-bob")
+    world.run(python, "-m", "pip", "install", "--no-input", "-i", f"{world.url}/simple/", PROJECT)
+    assert world.run(python, "-c", "import hello_countermark").out == "hello\n"
+
+    verified = as_json(world.run("countermark", "verify", "--json", dist / WHEEL))
+    assert verified["exit_code"] == 0 and verified["verified"] is True
+
+
+def test_the_same_bytes_again_make_no_second_entry(world: World, dist: Path) -> None:
+    """Uploading once more is answered with the entry that exists; the log does not grow by a publish."""
+    before = as_json(world.run("countermark", "status", "--json", dist / WHEEL))
+    world.run(
+        "twine", "upload", "--non-interactive", "--repository-url", f"{world.url}/legacy/",
+        "-u", "__token__", "-p", world.token(), dist / WHEEL,
+    )  # fmt: skip
+    assert as_json(world.run("countermark", "status", "--json", dist / WHEEL)) == before
+
+
+def test_twine_publishes_what_sign_signed(world: World) -> None:
+    """Unmodified twine carries the attestation; `status` fetches the proof that twine drops."""
+    dist = world.project("by-twine")
+    world.run("countermark", "sign", "--yes", *sorted(dist.iterdir()))
+    world.run(
+        "twine", "upload", "--non-interactive", "--attestations", "--repository-url", f"{world.url}/legacy/",
+        "-u", "__token__", "-p", world.token(), *sorted(dist.iterdir()),
+    )  # fmt: skip
+    wheel = next(dist.glob("*.whl"))
+    assert "listed" in world.run("countermark", "status", "--wait", wheel).out
+    world.run("countermark", "verify", wheel)
+
+
+def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
+    """After a stop and a start the log is the same, grows on, and is clean from its first byte."""
+    before = world.get("/log/checkpoint").decode().splitlines()
+    world.down()
+    done = world.run("countermark-server", "fsck", "--data", world.data)
+    assert done.code == 0
+    world.up()
+    after = world.get("/log/checkpoint").decode().splitlines()
+    assert after[0] == before[0] and int(after[1]) >= int(before[1])
+    world.run("countermark", "verify", dist / WHEEL)
