@@ -39,8 +39,9 @@ def check_log(public: Public, engine: Engine, trust: TrustFile) -> list[str]:
         findings = check_public(public, signed, trust)
         findings += check_rules(connection, entries, trust)
         findings += check_proposals(connection, entries)
-        if head.edge != b"".join(RightEdge.empty().extend(map(leaf_hash, entries)).hashes):
-            findings.append("the right edge in the head row is not that of the entries")
+        edge = RightEdge.empty().extend(map(leaf_hash, entries))
+        if (head.tree_size, head.edge) != (edge.size, b"".join(edge.hashes)):
+            findings.append("size or right edge in the head row are not those of the entries")
     return findings
 
 

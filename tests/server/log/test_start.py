@@ -1,0 +1,272 @@
+"""Starting: whoever knows more than the head row stops the log before it signs a second history."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from countermark.errors import CountermarkError, UsageError
+from countermark.tlog.checkpoint import Checkpoint
+from countermark.tlog.note import Ed25519NoteSigner, Note, sign_note
+from countermark_server.log.sequence import LogError
+from countermark_server.log.station import StartRefusedError, only_sequencer
+from countermark_server.log.witnesses import WitnessAheadError, WitnessDisagreesError
+from countermark_server.stores.heads import HeadExistsError, HeadLostError
+from countermark_server.stores.public import CHECKPOINT
+from tests.log_world import NOW, ORIGIN, LogWorld, drain, key
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    world = LogWorld(tmp_path / "data")
+    world.begin()
+    grow(world, 2)
+    yield world
+    world.close()
+
+
+def grow(world: LogWorld, count: int, first: int = 0) -> None:
+    station = world.station()
+    station.check_start()
+    drain(station)
+    for number in range(first, first + count):
+        world.upload(number)
+    drain(station)
+    station.engine.dispose()
+
+
+def copy(world: LogWorld, names: list[str], to: Path) -> None:
+    to.mkdir(exist_ok=True)
+    world.engine.dispose()
+    for name in names:
+        source = world.settings.data / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, to / name)
+
+
+def restore(world: LogWorld, names: list[str], backup: Path) -> None:
+    world.engine.dispose()
+    for name in names:
+        target = world.settings.data / name
+        if target.is_dir():
+            shutil.rmtree(target)
+            shutil.copytree(backup / name, target)
+        else:
+            for side in ("-wal", "-shm"):
+                target.with_name(name + side).unlink(missing_ok=True)
+            shutil.copy(backup / name, target)
+
+
+def refuses(world: LogWorld, kind: type[BaseException], match: str | None = None) -> None:
+    """The start is refused, and nothing was changed or signed by trying."""
+    before = world.rows(), world.files()
+    station = world.station()
+    with pytest.raises(kind, match=match):
+        station.check_start()
+    station.engine.dispose()
+    assert (world.rows(), world.files()) == before
+
+
+def test_an_old_database_is_refused(world: LogWorld, tmp_path: Path) -> None:
+    """The public checkpoint is ahead of a restored head row."""
+    copy(world, ["registry.sqlite"], tmp_path / "backup")
+    grow(world, 2, first=10)
+    restore(world, ["registry.sqlite"], tmp_path / "backup")
+    refuses(world, StartRefusedError, "the public checkpoint is at size 8, the head row at 6")
+
+
+def test_an_old_copy_of_everything_is_refused_by_the_witness(world: LogWorld, tmp_path: Path) -> None:
+    """Database and public tree agree with each other, but the witness remembers more."""
+    names = ["registry.sqlite", "public"]
+    copy(world, names, tmp_path / "backup")
+    grow(world, 2, first=10)
+    restore(world, names, tmp_path / "backup")
+    refuses(world, WitnessAheadError, "cosigned size 8, our log is at 6")
+
+
+def test_another_history_of_the_same_size_is_refused(world: LogWorld, tmp_path: Path) -> None:
+    """After a rollback beyond what it published, the witness disagrees about the root."""
+    names = ["registry.sqlite", "public"]
+    copy(world, names, tmp_path / "backup")
+    grow(world, 2, first=10)
+    restore(world, names, tmp_path / "backup")
+    forked = world.station()
+    forked.sequencer.load()
+    for number in (20, 21):
+        world.upload(number)
+    while forked.sequencer.round():
+        pass
+    forked.engine.dispose()
+    world.public.path(CHECKPOINT).unlink()
+    station = world.station()
+    with pytest.raises(WitnessDisagreesError):
+        station.check_start()
+
+
+def test_a_public_checkpoint_with_another_root_is_refused(world: LogWorld) -> None:
+    """Same size, other root, signed by the log's own keys: somebody else ran this log."""
+    note: Note = sign_note(Checkpoint(ORIGIN, 6, b"\7" * 32).text(), world.signers, time=NOW)
+    world.public.replace(CHECKPOINT, note.format())
+    refuses(world, StartRefusedError, "not a prefix")
+
+
+def test_a_corrupt_public_checkpoint_is_refused(world: LogWorld) -> None:
+    """What can't be opened can't be known to be ours."""
+    world.public.replace(CHECKPOINT, b"no checkpoint\n")
+    refuses(world, CountermarkError)
+
+
+def test_a_silent_quorum_is_refused_unless_accepted(world: LogWorld) -> None:
+    """Nobody can say that nothing was lost: refuse; `--accept-unwitnessed-start` is the operator's word."""
+    world.fetcher.down = True
+    refuses(world, StartRefusedError, "too few witnesses")
+    world.station().check_start(accept_unwitnessed=True)
+
+
+def test_a_new_database_under_an_old_name_is_refused_by_the_witness(world: LogWorld) -> None:
+    """The log is lost and created again: the witness knows the origin, before anything is signed anew."""
+    shutil.rmtree(world.settings.public)
+    world.engine.dispose()
+    for path in world.settings.data.glob("registry.sqlite*"):
+        path.unlink()
+    world.begin()
+    refuses(world, WitnessAheadError, "cosigned size 6, our log is at 0")
+
+
+def test_a_log_is_not_created_twice(world: LogWorld) -> None:
+    """`create` on a living log changes nothing."""
+    before = world.rows(), world.files()
+    with pytest.raises(HeadExistsError):
+        world.create()
+    assert (world.rows(), world.files()) == before
+
+
+@pytest.mark.parametrize("name", ["log/tile/0/000.p/6", "log/tile/entries/000.p/6"])
+def test_a_flipped_byte_in_the_tree_is_refused(world: LogWorld, name: str) -> None:
+    """A damaged tile or entry bundle of the right edge stops the start, and a running log's next round."""
+    running = world.station()
+    running.check_start()
+    path = world.public.path(name)
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(
+        bytes([good[0] ^ 1]) + good[1:] if "entries" not in name else good[:9] + b"!" + good[10:]
+    )
+    refuses(world, CountermarkError)
+    world.upload(50)
+    before = world.rows(), world.files()
+    with pytest.raises(CountermarkError):
+        running.sequencer.round()
+    assert (world.rows(), world.files()) == before
+    path.write_bytes(good)
+    grow(world, 0)
+    world.check()
+
+
+def test_a_flipped_byte_in_staging_is_not_signed(world: LogWorld, monkeypatch) -> None:
+    """What came back from the disk is not what was written: no signature, no swap."""
+    station = world.station()
+    station.check_start()
+    world.upload(50)
+    real = station.staging.put
+
+    def damaged(bundle):
+        name = real(bundle)
+        path = station.staging.folder / name
+        raw = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+        return name
+
+    monkeypatch.setattr(station.staging, "put", damaged)
+    before = world.rows()
+    with pytest.raises(Exception, match="holds other bytes"):
+        station.sequencer.round()
+    assert world.rows() == before
+    monkeypatch.undo()
+    grow(world, 0)
+    world.check()
+
+
+def test_a_missing_staging_bundle_is_refused(world: LogWorld, monkeypatch) -> None:
+    """The head names a bundle that is gone before its tiles were written: nothing may go on."""
+    station = world.station()
+    station.check_start()
+    world.upload(50)
+    monkeypatch.setattr(station.public, "put_all", lambda files: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        station.sequencer.round()
+    for _, name in station.staging.sizes():
+        station.staging.drop(name)
+    refuses(world, Exception, "missing")
+
+
+def test_two_sequencers(world: LogWorld) -> None:
+    """The second finds the lock; without it, the head row fences whoever is behind."""
+    with (
+        only_sequencer(world.settings.data / "staging"),
+        pytest.raises(UsageError, match="another sequencer"),
+        only_sequencer(world.settings.data / "staging"),
+    ):
+        pass
+    one, other = world.station(), world.station()
+    one.check_start()
+    other.check_start()
+    world.upload(50)
+    assert one.sequencer.round() == 1
+    world.upload(51)
+    before = world.rows()
+    with pytest.raises((HeadLostError, CountermarkError)):
+        other.sequencer.round()
+    assert world.rows() == before
+    drain(one)
+    world.check()
+
+
+def test_keys_of_another_log_are_refused(world: LogWorld) -> None:
+    """The head row's checkpoint must open under the keys of this process."""
+    before = world.rows(), world.files()
+    world.signers = (Ed25519NoteSigner(ORIGIN, key("stranger")), world.signers[1])
+    with pytest.raises(CountermarkError):
+        world.station().sequencer.load()
+    assert (world.rows(), world.files()) == before
+
+
+def test_the_station_works_with_its_threads(world: LogWorld) -> None:
+    """Uploads proposed while it runs are published; a stop ends it after the round in hand."""
+    station = world.station()
+    station.check_start()
+    stop = threading.Event()
+    thread = threading.Thread(target=station.work, args=(stop,), kwargs={"poll_interval": 0.001})
+    thread.start()
+    try:
+        ids = [world.upload(number) for number in range(100, 120)]
+        for _ in range(2000):
+            if all(world.outcome(i).state == "published" for i in ids):
+                break
+            stop.wait(0.005)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert {world.outcome(i).state for i in ids} == {"published"}
+    world.check()
+
+
+def test_a_witness_that_is_ahead_stops_the_running_log(world: LogWorld, monkeypatch) -> None:
+    """The publisher's finding ends the process, with the witness's sentence."""
+    station = world.station()
+    station.check_start()
+    world.upload(60)
+
+    def ahead(*_: object) -> None:
+        raise WitnessAheadError("w1 has cosigned size 900")
+
+    monkeypatch.setattr(station.quorum, "cosign", ahead)
+    with pytest.raises(WitnessAheadError):
+        station.work(threading.Event(), poll_interval=0.001)
+    assert world.published_size() == 6
+    assert not isinstance(LogError("x"), CountermarkError)  # never retried as a failed round
