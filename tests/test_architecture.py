@@ -45,7 +45,7 @@ COMPOSITION = {"app", "worker", "cli", "wsgi", "up"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch", "trust",
-    "canonical", "names", "schema",
+    "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "errors", "limits",
 }  # fmt: skip
 CEREMONY_USES = {

@@ -1,0 +1,20 @@
+"""The timestamper: a process of its own, with a key of its own, that believes nothing the registry says.
+
+It reads the registry over HTTP like any client, replays every entry of the log through the rules into its own
+database, and signs TUF's timestamp only for metadata that says exactly what the log's history demands. Whoever
+takes over the registry's machine, its database and its online keys still can't list a file that is not in the
+log, keep a takedown from the world for longer than 15 minutes, or publish metadata that was not logged first:
+for each of these he needs this process's signature too.
+
+Law of this room:
+
+1. It imports no station and no `db` of the registry; everything comes through a Fetcher.
+2. Its state is durable before a signature leaves it (`store.py`), and a refused attempt changes nothing.
+3. When a check fails it goes on serving the old timestamp, says why, counts it, and raises the alarm metric.
+
+Files: `judge` decides, `chain` verifies TUF metadata, `carry` makes the timestamp, `store` remembers, `service`
+polls and answers HTTP.
+
+What it can't see: whether a verdict was honest, who sits behind an account, and a log that forks only for it;
+the last one is what witnesses are for.
+"""

@@ -1,0 +1,91 @@
+"""What a timestamp carries: the cosigned checkpoint made small, `applied`, and the bins root.
+
+    "x-countermark-log": {"origin": "registry.example", "size": 812, "root_hash": "<hex>", "checkpoint": "<note>"},
+    "x-countermark-bins": {"root": "<hex>", "bit_length": 12},
+    "x-countermark-applied": 811
+
+Stock TUF clients stop reading a timestamp at 16,384 bytes, so the note keeps the log's own lines and just
+enough witness lines for the quorum, Ed25519 (about 150 bytes) before ML-DSA-44 (3.3 kB), the newest first; a
+file above 12 KiB is refused. A timestamp expires 24 hours after it was signed, always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Metadata, MetaFile, Timestamp
+from tuf.api.serialization.json import JSONSerializer
+
+from countermark.limits import TIMESTAMP_LIFETIME, TIMESTAMP_MAX_BYTES
+from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.note import ED25519_COSIGNATURE, Note, Signature
+from countermark.tlog.policy import Policy
+from countermark_server.timestamper.errors import RefusalError
+from countermark_server.timestamper.store import SignedTimestamp
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one timestamp says."""
+
+    snapshot: Mapping[str, Any]  # {"length", "sha256", "version"}
+    checkpoint: VerifiedCheckpoint
+    bins_root: str
+    bit_length: int
+    applied: int
+
+
+def slim(checkpoint: VerifiedCheckpoint, policy: Policy) -> VerifiedCheckpoint:
+    """The same checkpoint with as few witness lines as the quorum allows, verified again."""
+    note = Note.parse(checkpoint.raw)
+    witnesses = {(w.key.name, w.key.key_id): w for w in policy.witnesses}
+    lines: dict[str, Signature] = {}
+    costs: dict[str, tuple[bool, int]] = {}
+    for line in note.signatures:
+        witness = witnesses.get((line.name, line.key_id))
+        if witness is not None and witness.name in checkpoint.cosignatures:
+            lines[witness.name] = line
+            older = -checkpoint.cosignatures[witness.name]
+            costs[witness.name] = (witness.key.type != ED25519_COSIGNATURE, older)
+    kept = dict(checkpoint.cosignatures)
+    for name in sorted(costs, key=costs.__getitem__, reverse=True):  # the dearest first
+        without = {other: time for other, time in kept.items() if other != name}
+        if policy.quorum_time(without) is not None:
+            kept = without
+    chosen = tuple(line for name, line in lines.items() if name in kept)
+    raw = Note(note.text, (*checkpoint.log_signatures, *chosen)).format()
+    return open_checkpoint(raw, policy, now=None)
+
+
+def sign(contents: Contents, version: int, signer: Signer, *, now: int) -> SignedTimestamp:
+    """The timestamp of this version. RefusalError: it would be too large for stock clients."""
+    snapshot = contents.snapshot
+    checkpoint = contents.checkpoint
+    signed = Timestamp(
+        version,
+        expires=datetime.fromtimestamp(now, UTC) + TIMESTAMP_LIFETIME,
+        snapshot_meta=MetaFile(snapshot["version"], snapshot["length"], {"sha256": snapshot["sha256"]}),
+        unrecognized_fields={
+            "x-countermark-applied": contents.applied,
+            "x-countermark-bins": {"bit_length": contents.bit_length, "root": contents.bins_root},
+            "x-countermark-log": {
+                "checkpoint": checkpoint.raw.decode(),
+                "origin": checkpoint.origin,
+                "root_hash": checkpoint.root_hash.hex(),
+                "size": checkpoint.size,
+            },
+        },
+    )
+    metadata = Metadata(signed)
+    metadata.sign(signer)
+    raw = metadata.to_bytes(JSONSerializer(compact=True))
+    if len(raw) > TIMESTAMP_MAX_BYTES:
+        raise RefusalError(
+            "timestamp-too-large", f"the timestamp has {len(raw)} bytes, more than {TIMESTAMP_MAX_BYTES}"
+        )
+    return SignedTimestamp(version, hashlib.sha256(raw).hexdigest(), raw)

@@ -1,0 +1,193 @@
+"""TUF metadata as the timestamper reads it: from the root it was given, every signature checked.
+
+    chain = Chain(root_raw, reader)         # walks N+1.root.json by TUF's rules
+    chain.trust_file()                      # one whose digest the root lists
+    offline = chain.offline(snapshot)       # targets, trust, index as the snapshot names them
+    chain.bin(offline.index, 167, 4)        # 4.bins-0a7.json, by the key that index delegates to
+
+tuf's own client can't be used here: it starts from a timestamp, and that is what we are about to sign. The
+steps are the same. Nothing here decides whether metadata may be published; `judge.py` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, SuccinctRoles, Targets, Timestamp
+
+from countermark.errors import CountermarkError
+from countermark.limits import (
+    BIN_MAX_BYTES,
+    ROOT_MAX_BYTES,
+    ROOT_MAX_VERSIONS,
+    TRUST_FILE_MAX_BYTES,
+)
+from countermark.trustfile import TARGET_PATH, TrustFile
+from countermark_server.timestamper.errors import RefusalError
+
+SNAPSHOT_MAX_BYTES = 4_000_000  # 65,536 bins take 2.2 MB
+OFFLINE = ("targets", "trust", "index")
+
+Read = Callable[
+    [str, int], bytes
+]  # a file under tuf/, at most so many bytes; NetworkError when it is not there
+ReadMaybe = Callable[[str, int], bytes | None]
+Signed = TypeVar("Signed", Root, Timestamp, Snapshot, Targets)
+
+
+@dataclass(frozen=True)
+class Offline:
+    """The ceremony's roles below the root, verified, with the digest of each file."""
+
+    targets: Targets
+    trust: Targets
+    index: Targets
+    digests: Mapping[str, str]
+
+    @property
+    def bins(self) -> SuccinctRoles:
+        """The delegation to all bins."""
+        delegations = self.index.delegations
+        if delegations is None or delegations.succinct_roles is None:
+            raise RefusalError("index", "the index role delegates to no bins")
+        return delegations.succinct_roles
+
+
+class Chain:
+    """One walk from a trusted root."""
+
+    def __init__(self, root_raw: bytes, read: Read, read_maybe: ReadMaybe) -> None:
+        self._read = read
+        self.root_raw = root_raw
+        self.root = _parse(Root, "root", root_raw)
+        for _ in range(ROOT_MAX_VERSIONS):
+            version = self.root.signed.version + 1
+            raw = read_maybe(f"{version}.root.json", ROOT_MAX_BYTES)
+            if raw is None:
+                return
+            newer = _parse(Root, "root", raw)
+            for by in (self.root.signed, newer.signed):
+                _verify(by, "root", newer)
+            if newer.signed.version != version:
+                raise RefusalError(
+                    "root-version", f"{version}.root.json is of version {newer.signed.version}"
+                )
+            self.root, self.root_raw = newer, raw
+
+    @property
+    def root_digest(self) -> str:
+        """Hex SHA-256 of the newest root's file."""
+        return hashlib.sha256(self.root_raw).hexdigest()
+
+    def check_unexpired(self, now: int) -> None:
+        """Refuse a root that is past its expiry."""
+        if self.root.signed.is_expired(datetime.fromtimestamp(now, UTC)):
+            raise RefusalError("root-expired", f"the root expired at {self.root.signed.expires}")
+
+    def trust_file(self) -> TrustFile:
+        """The newest trust file that the root accepts without delay."""
+        digests = self.root.signed.unrecognized_fields.get("x-countermark-trust")
+        if not isinstance(digests, list) or not digests:
+            raise RefusalError("trust-file", "the root lists no trust file in x-countermark-trust")
+        found = []
+        for digest in digests:
+            raw = self._read(f"targets/trust/{digest}.trust.json", TRUST_FILE_MAX_BYTES)
+            if hashlib.sha256(raw).hexdigest() != digest:
+                raise RefusalError("trust-file", f"trust file {digest} has other bytes")
+            found.append(TrustFile.parse(raw))
+        return max(found, key=lambda trust_file: trust_file.version)
+
+    def snapshot(self, wanted: Mapping[str, Any]) -> Snapshot:
+        """The snapshot that a `tuf` entry names: {"length", "sha256", "version"}."""
+        raw = self._read(f"{wanted['version']}.snapshot.json", SNAPSHOT_MAX_BYTES)
+        found = (len(raw), hashlib.sha256(raw).hexdigest())
+        if found != (wanted["length"], wanted["sha256"]):
+            raise RefusalError(
+                "snapshot-digest",
+                f"snapshot {wanted['version']} has {found[0]} bytes and SHA-256 {found[1]}, its entry says "
+                f"{wanted['length']} and {wanted['sha256']}",
+            )
+        snapshot = _parse(Snapshot, "snapshot", raw)
+        _verify(self.root.signed, "snapshot", snapshot)
+        if snapshot.signed.version != wanted["version"]:
+            raise RefusalError(
+                "snapshot-version",
+                f"{wanted['version']}.snapshot.json is of version {snapshot.signed.version}",
+            )
+        return snapshot.signed
+
+    def offline(self, snapshot: Snapshot) -> Offline:
+        """targets by the root; trust and index by targets; each at the version the snapshot names."""
+        digests: dict[str, str] = {}
+        targets = self._role(self.root.signed, "targets", snapshot, digests)
+        trust = self._role(targets, "trust", snapshot, digests)
+        index = self._role(targets, "index", snapshot, digests)
+        return Offline(targets, trust, index, digests)
+
+    def bin(self, offline: Offline, role: str, version: int) -> tuple[Targets, str]:
+        """One bin at one version, by the key that index delegates to, and its file's digest."""
+        raw = self._read(f"{version}.{role}.json", BIN_MAX_BYTES)
+        metadata = _parse(Targets, role, raw)
+        _verify(offline.index, role, metadata)
+        if metadata.signed.version != version:
+            raise RefusalError(
+                "bin-version", f"{version}.{role}.json is of version {metadata.signed.version}"
+            )
+        return metadata.signed, hashlib.sha256(raw).hexdigest()
+
+    def timestamp(self, raw: bytes) -> Timestamp:
+        """A timestamp by the timestamp key."""
+        metadata = _parse(Timestamp, "timestamp", raw)
+        _verify(self.root.signed, "timestamp", metadata)
+        return metadata.signed
+
+    def _role(
+        self, delegator: Root | Targets, role: str, snapshot: Snapshot, digests: dict[str, str]
+    ) -> Targets:
+        listed = snapshot.meta.get(f"{role}.json")
+        if listed is None:
+            raise RefusalError("role-dropped", f"the snapshot does not list {role}.json")
+        raw = self._read(f"{listed.version}.{role}.json", BIN_MAX_BYTES)
+        metadata = _parse(Targets, role, raw)
+        _verify(delegator, role, metadata)
+        if metadata.signed.version != listed.version:
+            raise RefusalError(
+                "role-version", f"{listed.version}.{role}.json is of version {metadata.signed.version}"
+            )
+        digests[role] = hashlib.sha256(raw).hexdigest()
+        return metadata.signed
+
+
+def check_trust_target(offline: Offline, trust_file: TrustFile) -> None:
+    """The trust role lists the trust file we use."""
+    target = offline.trust.targets.get(TARGET_PATH)
+    if target is None or target.hashes.get("sha256") != trust_file.digest:
+        listed = target and target.hashes.get("sha256")
+        raise RefusalError("trust-file", f"the trust role lists {listed}, the root {trust_file.digest}")
+
+
+def _parse(kind: type[Signed], role: str, raw: bytes) -> Metadata[Signed]:
+    try:
+        metadata: Metadata[Signed] = Metadata.from_bytes(raw)
+    except (RepositoryError, CountermarkError) as error:
+        raise RefusalError("malformed", f"{role} metadata is malformed: {error}") from error
+    if not isinstance(metadata.signed, kind):
+        raise RefusalError("malformed", f"{role} metadata is of type {metadata.signed.type!r}")
+    return metadata
+
+
+def _verify(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
+    try:
+        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+    except ValueError as error:
+        raise RefusalError("signature", f"nobody delegates to {role}") from error
+    if not result:
+        raise RefusalError(
+            "signature",
+            f"{role} version {metadata.signed.version} has {len(result.signed)} of {result.threshold} signatures",
+        )

@@ -1,0 +1,309 @@
+"""The judge: may this be signed? Every check of the design, in order; the first that fails refuses.
+
+    judge = Judge(store, signer, fetcher, base_url)
+    signed = judge.attempt(now=now)       # SignedTimestamp, or None: nothing new; RefusalError: why not
+
+(0) The newest public timestamp is not ahead of us; if it is (a restored or standby timestamper), it is adopted.
+(1) The log's checkpoint is signed by the log, cosigned by the quorum, and extends the last one carried.
+(2) Every new entry, replayed through the rules; none is stamped ahead of the quorum time.
+(3) The `tuf` entry in force names snapshot, bins root and `applied` (= A).
+(4) Every timestamp signed earlier is logged, unless the same metadata is only re-carried.
+(5) No version went back and no role was dropped.
+(6) Every bin equals what the first A entries demand, file for file.
+(7) The bins root is the one in the entry.
+(8) No status entry at or above A is older than 15 minutes.
+(9) Sign; remember durably; only then let the signature out.
+
+One attempt is one transaction: a refusal leaves no trace but the alarm.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Snapshot
+
+from countermark import bins, replay
+from countermark.errors import NetworkError
+from countermark.fetch import Fetcher
+from countermark.limits import NOTE_MAX_BYTES, TIMESTAMP_MAX_BYTES, TIMESTAMPS_MAX
+from countermark.logreader import LogReader
+from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.note import Note
+from countermark.trustfile import TrustFile
+from countermark_server.timestamper import carry, history
+from countermark_server.timestamper.chain import OFFLINE, Chain, Offline, check_trust_target
+from countermark_server.timestamper.errors import RefusalError
+from countermark_server.timestamper.history import History, Told
+from countermark_server.timestamper.store import SignedTimestamp, Store
+
+STATUS_MAX_AGE = timedelta(minutes=15)  # an unapplied status entry older than this stops all signing
+QUORUM_MAX_AGE = timedelta(minutes=75)  # an idle log is cosigned hourly; past this the quorum counts as down
+
+
+class Judge:
+    """One timestamper's mind. One thread uses it."""
+
+    def __init__(self, store: Store, signer: Signer, fetcher: Fetcher, base_url: str) -> None:
+        self._store = store
+        self._signer = signer
+        self._fetcher = fetcher
+        self._base = base_url.rstrip("/")
+        self.findings: list[replay.Finding] = []  # of the newest attempt
+
+    def adopt_root(self, root_raw: bytes) -> None:
+        """Begin with this root; later ones are walked to. Does nothing when one was adopted before."""
+        if self._store.fact("root") is None:
+            with self._store.transaction():
+                self._store.set_fact("root", base64.b64encode(root_raw).decode())
+
+    def attempt(self, *, now: int, recarry: bool = False) -> SignedTimestamp | None:
+        """Sign for the `tuf` entry in force if it is new, or (`recarry`) again. None: nothing to sign."""
+        with self._store.transaction():
+            return self._attempt(now, recarry)
+
+    def watch(self, *, now: int) -> None:
+        """Look for an unapplied status entry without signing anything. RefusalError: there is one."""
+        with self._store.transaction():
+            _, trust_file = self._trust(now)
+            checkpoint = self._checkpoint(trust_file, now)
+            _check_status(self._replay(checkpoint, trust_file), checkpoint, now)
+
+    def _attempt(self, now: int, recarry: bool) -> SignedTimestamp | None:
+        chain, trust_file = self._trust(now)
+        self._adopt_public(chain, trust_file)  # (0)
+        checkpoint = self._checkpoint(trust_file, now)  # (1)
+        replayed = self._replay(checkpoint, trust_file)  # (2)
+        told = replayed.told
+        if told.predicate is None or told.index is None:
+            return None  # no publish yet
+        new = told.index != self._store.fact("tuf_index")
+        if not new and not recarry:
+            return None
+        self._check_logged(told, new)  # (4)
+        snapshot = chain.snapshot(told.files["snapshot"])  # (3)
+        offline = chain.offline(snapshot)
+        check_trust_target(offline, trust_file)
+        self._check_files(chain, offline, told)
+        self._check_versions(snapshot, offline)  # (5)
+        tree = self._check_bins(chain, offline, snapshot, replayed)  # (6)
+        if tree.root.hex() != told.predicate["bins_new"]:  # (7)
+            raise RefusalError(
+                "bins-root",
+                f"the bins have the root {tree.root.hex()}, entry {told.index} says {told.predicate['bins_new']}",
+            )
+        _check_status(replayed, checkpoint, now)  # (8)
+        slim = carry.slim(checkpoint, trust_file.policy)
+        contents = carry.Contents(
+            told.files["snapshot"], slim, tree.root.hex(), offline.bins.bit_length, replayed.applied
+        )
+        newest = self._store.newest()
+        signed = carry.sign(contents, 1 if newest is None else newest.version + 1, self._signer, now=now)
+        self._remember(signed, slim, replayed, chain, snapshot)  # (9)
+        # Committed when this returns. If we stop here the signature is in our database only: the next start
+        # serves it. If we stop before, nothing was signed as far as anybody can tell.
+        return signed
+
+    def _trust(self, now: int) -> tuple[Chain, TrustFile]:
+        stored = self._store.fact("root")
+        if stored is None:
+            raise RefusalError("no-root", "this timestamper was given no root to start from")
+        chain = Chain(base64.b64decode(stored), self._read, self._read_maybe)
+        chain.check_unexpired(now)
+        trust_file = chain.trust_file()
+        if not trust_file.valid_at(now):
+            raise RefusalError("trust-file", f"trust file {trust_file.version} is not in force at {now}")
+        return chain, trust_file
+
+    def _adopt_public(self, chain: Chain, trust_file: TrustFile) -> None:
+        """A newer public timestamp is by a twin of ours, or by us before a restore: go on behind it."""
+        raw = self._read_maybe("timestamp.json", TIMESTAMP_MAX_BYTES)
+        if raw is None:
+            return
+        public = chain.timestamp(raw)
+        own = self._store.newest()
+        digest = hashlib.sha256(raw).hexdigest()
+        if own is not None and public.version == own.version and digest != own.sha256:
+            raise RefusalError(
+                "two-timestamps",
+                f"version {own.version} was signed twice: {own.sha256} here, {digest} in public",
+            )
+        if own is None or public.version > own.version:
+            log = public.unrecognized_fields["x-countermark-log"]
+            carried = open_checkpoint(log["checkpoint"].encode(), trust_file.policy, now=None)
+            self._store.add_signed(SignedTimestamp(public.version, digest, raw))
+            self._store.set_fact("checkpoint", carried.raw.decode())
+
+    def _checkpoint(self, trust_file: TrustFile, now: int) -> VerifiedCheckpoint:
+        """The log's checkpoint: signed, cosigned, and an extension of the last one carried."""
+        raw = self._fetcher.get(f"{self._base}/log/checkpoint", max_bytes=NOTE_MAX_BYTES)
+        checkpoint = open_checkpoint(raw or b"", trust_file.policy, now=now)
+        if checkpoint.origin != trust_file.origin:
+            raise RefusalError(
+                "origin", f"the checkpoint is of {checkpoint.origin!r}, not {trust_file.origin!r}"
+            )
+        last = self._store.fact("checkpoint")
+        if last is not None:
+            older = Checkpoint.parse(Note.parse(last.encode()).text)
+            if checkpoint.size < older.size:
+                raise RefusalError(
+                    "checkpoint-back", f"the log went from size {older.size} to {checkpoint.size}"
+                )
+            if older.size:
+                self._reader(checkpoint).check_prefix(older)
+        return checkpoint
+
+    def _replay(self, checkpoint: VerifiedCheckpoint, trust_file: TrustFile) -> History:
+        """The entries behind those applied, through the rules."""
+        first = history.size(history.start(self._store, trust_file))
+        leaves = [raw for _, raw in self._reader(checkpoint).entries(first, checkpoint.size)]
+        done = history.read(self._store, trust_file, leaves, checkpoint)
+        self.findings = done.findings
+        return done
+
+    def _check_logged(self, told: Told, new: bool) -> None:
+        self._store.mark_logged(told.timestamps)
+        unlogged = self._store.unlogged()
+        if new and unlogged:
+            raise RefusalError(
+                "timestamp-unlogged", f"timestamps signed earlier are not in the log: {', '.join(unlogged)}"
+            )
+        if len(unlogged) >= TIMESTAMPS_MAX:
+            raise RefusalError(
+                "timestamp-unlogged", f"{len(unlogged)} timestamps wait for a place in the log"
+            )
+
+    def _check_files(self, chain: Chain, offline: Offline, told: Told) -> None:
+        """Offline metadata is what the log says it is."""
+        found = {**offline.digests, "root": chain.root_digest}
+        for role, digest in found.items():
+            if told.files[role]["sha256"] != digest:
+                raise RefusalError(
+                    "unlogged-metadata",
+                    f"{role} has SHA-256 {digest}, the log says {told.files[role]['sha256']}",
+                )
+
+    def _check_versions(self, snapshot: Snapshot, offline: Offline) -> None:
+        last: dict[str, int] = self._store.fact("versions") or {}
+        now = {name: meta.version for name, meta in snapshot.meta.items()} | {"snapshot": snapshot.version}
+        for name, version in last.items():
+            if name not in now:
+                raise RefusalError("role-dropped", f"the snapshot does not list {name} any more")
+            if now[name] < version:
+                raise RefusalError("version-back", f"{name} went from version {version} to {now[name]}")
+        expected = {f"{role}.json" for role in (*OFFLINE, *offline.bins.get_roles())} | {"snapshot"}
+        if strange := sorted(set(now) ^ expected):
+            raise RefusalError(
+                "role-unexpected", f"the snapshot lists other roles than it must: {strange[:3]}"
+            )
+
+    def _check_bins(
+        self, chain: Chain, offline: Offline, snapshot: Snapshot, replayed: History
+    ) -> bins.BinsTree:
+        """Every bin holds what the log demands; bins that did not change are those we accepted before."""
+        delegation = offline.bins
+        accepted = self._store.bins()
+        touched = replayed.touched.bins(delegation.bit_length)
+        for number, targets in touched.items():
+            for path, target in targets.items():
+                self._store.put_target(path, number, target)
+        for number, role in enumerate(delegation.get_roles()):
+            version = snapshot.meta[f"{role}.json"].version
+            old = accepted.get(number)
+            if old is not None and old.version == version and number not in touched:
+                continue
+            demanded = self._store.targets(number)
+            accepted[number] = leaf = _check_bin(chain, offline, (role, version), demanded, old)
+            self._store.put_bin(number, leaf)
+        hashes = [accepted[number].leaf_hash for number in range(delegation.number_of_bins)]
+        return bins.BinsTree.build(hashes)
+
+    def _remember(
+        self,
+        signed: SignedTimestamp,
+        checkpoint: VerifiedCheckpoint,
+        replayed: History,
+        chain: Chain,
+        snapshot: Snapshot,
+    ) -> None:
+        store = self._store
+        store.put_all(replayed.kept.writes)
+        store.add_signed(signed)
+        store.set_fact("checkpoint", checkpoint.raw.decode())
+        store.set_fact("root", base64.b64encode(chain.root_raw).decode())
+        versions = {name: meta.version for name, meta in snapshot.meta.items()}
+        store.set_fact("versions", {**versions, "snapshot": snapshot.version})
+        store.set_fact("tuf_index", replayed.told.index)
+        store.set_fact("predicate", dict(replayed.told.predicate or {}))
+        store.set_fact("files", replayed.told.files)
+
+    def _reader(self, checkpoint: VerifiedCheckpoint) -> LogReader:
+        return LogReader(f"{self._base}/log", checkpoint, self._fetcher)
+
+    def _read(self, name: str, max_bytes: int) -> bytes:
+        raw = self._read_maybe(name, max_bytes)
+        if raw is None:
+            raise NetworkError(f"{self._base}/tuf/{name} is not there")
+        return raw
+
+    def _read_maybe(self, name: str, max_bytes: int) -> bytes | None:
+        return self._fetcher.get(f"{self._base}/tuf/{name}", max_bytes=max_bytes, missing_ok=True)
+
+
+def _check_bin(
+    chain: Chain,
+    offline: Offline,
+    named: tuple[str, int],
+    demanded: Mapping[str, Any],
+    old: bins.BinLeaf | None,
+) -> bins.BinLeaf:
+    """The bin of this role and version, once it holds exactly what the log demands."""
+    role, version = named
+    root = bins.targets_root(demanded)
+    if old is not None and old.version == version:
+        if old.targets_root != root:
+            raise _differs(role, version, f"the log demands {_names(demanded)}, the bin was not changed")
+        return old
+    signed, digest = chain.bin(offline, role, version)
+    if signed.delegations is not None:
+        raise _differs(role, version, "it delegates to others")
+    found = {path: target.to_dict() for path, target in signed.targets.items()}
+    if found != demanded:
+        raise _differs(role, version, _difference(found, demanded))
+    return bins.BinLeaf(role, version, digest, root)
+
+
+def _check_status(replayed: History, checkpoint: VerifiedCheckpoint, now: int) -> None:
+    """Refuse while a status entry waits at or above A for more than 15 minutes of a quorum that is up."""
+    seen = checkpoint.quorum_time or now
+    reference = now if now - seen <= QUORUM_MAX_AGE.total_seconds() else seen
+    for index, kind, time in replayed.status:
+        if reference - time > STATUS_MAX_AGE.total_seconds():
+            raise RefusalError(
+                "applied-stale",
+                f"entry {index} ({kind}) waits for {reference - time} s, only {replayed.applied} entries are applied",
+            )
+
+
+def _differs(role: str, version: int, how: str) -> RefusalError:
+    return RefusalError("listing", f"{role} version {version} is not what the log demands: {how}")
+
+
+def _difference(found: Mapping[str, Any], demanded: Mapping[str, Any]) -> str:
+    for path in sorted(set(found) | set(demanded)):
+        if path not in demanded:
+            return f"{path} may not be listed"
+        if path not in found:
+            return f"{path} is missing"
+        if found[path] != demanded[path]:
+            return f"{path} says {found[path]}, the log {demanded[path]}"
+    return "nothing"
+
+
+def _names(targets: Mapping[str, Any]) -> str:
+    return ", ".join(list(targets)[:3]) or "no targets"

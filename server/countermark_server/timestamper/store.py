@@ -1,0 +1,143 @@
+"""The timestamper's memory: one SQLite file, nobody else's.
+
+    state   the rules' state after the first `applied` entries, by key
+    target  every target the log demands, by path, with its bin
+    bin     version, SHA-256 and targets root of each bin as last signed for
+    signed  every timestamp it ever signed: version, SHA-256, bytes, and whether the log holds its digest
+    fact    single values: the root, the last checkpoint carried, logged digests of offline metadata
+
+`transaction` is all or nothing, and what it committed survives a power loss (`synchronous=FULL`): a version
+number can't be signed twice, and nothing that was accepted can be forgotten by pulling a plug. Whoever can write
+this file can make the timestamper forget; it belongs on a disk only its own account can write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from countermark.bins import BinLeaf
+from countermark.rules import Key, State
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS target (path TEXT PRIMARY KEY, bin INTEGER NOT NULL, value TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS target_bin ON target (bin);
+CREATE TABLE IF NOT EXISTS bin (number INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS signed (
+    version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, raw BLOB NOT NULL, logged INTEGER NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class SignedTimestamp:
+    """A timestamp this key has signed."""
+
+    version: int
+    sha256: str
+    raw: bytes
+
+
+class Store:
+    """The database. One thread uses it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._connection.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside, durably, or nothing of it."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def get(self, key: Key, /) -> State | None:
+        """The rules' state of a key, after the entries applied."""
+        row = self._one("SELECT value FROM state WHERE key = ?", json.dumps(list(key)))
+        return None if row is None else json.loads(row[0])
+
+    def put_all(self, writes: Mapping[Key, State | None]) -> None:
+        """Write what a replay left; None removes."""
+        for key, value in writes.items():
+            if value is None:
+                self._connection.execute("DELETE FROM state WHERE key = ?", (json.dumps(list(key)),))
+            else:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO state VALUES (?, ?)", (json.dumps(list(key)), json.dumps(value))
+                )
+
+    def fact(self, name: str) -> Any:
+        """A single value, None when it was never set."""
+        row = self._one("SELECT value FROM fact WHERE name = ?", name)
+        return None if row is None else json.loads(row[0])
+
+    def set_fact(self, name: str, value: Any) -> None:
+        """Set a single value."""
+        self._connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, json.dumps(value)))
+
+    def targets(self, number: int) -> dict[str, dict[str, Any]]:
+        """Every target the log demands in a bin."""
+        rows = self._connection.execute(
+            "SELECT path, value FROM target WHERE bin = ? ORDER BY path", (number,)
+        )
+        return {path: json.loads(value) for path, value in rows}
+
+    def put_target(self, path: str, number: int, target: Mapping[str, Any] | None) -> None:
+        """Demand a target, or (None) its absence."""
+        if target is None:
+            self._connection.execute("DELETE FROM target WHERE path = ?", (path,))
+        else:
+            value = json.dumps(target, sort_keys=True)
+            self._connection.execute("INSERT OR REPLACE INTO target VALUES (?, ?, ?)", (path, number, value))
+
+    def bins(self) -> dict[int, BinLeaf]:
+        """Every bin as last signed for."""
+        rows = self._connection.execute("SELECT number, leaf FROM bin ORDER BY number")
+        return {number: BinLeaf.parse(bytes(leaf)) for number, leaf in rows}
+
+    def put_bin(self, number: int, leaf: BinLeaf) -> None:
+        """Remember a bin."""
+        self._connection.execute("INSERT OR REPLACE INTO bin VALUES (?, ?)", (number, leaf.format()))
+
+    def newest(self) -> SignedTimestamp | None:
+        """The newest timestamp signed or adopted."""
+        row = self._one("SELECT version, sha256, raw FROM signed ORDER BY version DESC LIMIT 1")
+        return None if row is None else SignedTimestamp(row[0], row[1], bytes(row[2]))
+
+    def add_signed(self, timestamp: SignedTimestamp) -> None:
+        """Remember a timestamp; IntegrityError when its version was signed before."""
+        row = (timestamp.version, timestamp.sha256, timestamp.raw)
+        self._connection.execute("INSERT INTO signed VALUES (?, ?, ?, 0)", row)
+
+    def unlogged(self) -> list[str]:
+        """Digests of timestamps the log does not hold yet, oldest first."""
+        rows = self._connection.execute("SELECT sha256 FROM signed WHERE logged = 0 ORDER BY version")
+        return [row[0] for row in rows]
+
+    def mark_logged(self, digests: set[str]) -> None:
+        """The log holds these digests."""
+        for digest in digests:
+            self._connection.execute("UPDATE signed SET logged = 1 WHERE sha256 = ?", (digest,))
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        return row
