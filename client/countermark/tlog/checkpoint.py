@@ -60,50 +60,39 @@ class LogCheckpoint(Checkpoint):
 
 @dataclass(frozen=True)
 class VerifiedCheckpoint(LogCheckpoint):
-    """A checkpoint that the log signed and a policy's quorum cosigned. Made by `open_checkpoint` alone.
+    """A checkpoint that the log signed and a policy's quorum cosigned. Made by `open_checkpoint` alone."""
 
-    `cosignatures` maps the witness's name in the policy to its time; `quorum_time` is the newest time by
-    which the quorum had seen it.
-    """
-
-    cosignatures: Mapping[str, int] = field(hash=False)
-    quorum_time: int
+    cosignatures: Mapping[str, int] = field(hash=False)  # the witness's name in the policy, its time
+    quorum_time: int  # the newest time by which the quorum had seen it
 
 
 def open_log_checkpoint(raw: bytes, log_keys: Sequence[VerifierKey]) -> LogCheckpoint:
     """Verify that all of `log_keys` signed this checkpoint."""
     note = Note.parse(raw)
-    checkpoint = Checkpoint.parse(note.text)
+    head = covered(note.text)
     opened = open_note(note, log_keys, check=check_signature)
-    return LogCheckpoint(
-        checkpoint.origin,
-        checkpoint.size,
-        checkpoint.root_hash,
-        raw,
-        _log_lines(checkpoint, opened, log_keys),
-    )
+    return LogCheckpoint(*head, raw, _log_lines(head[0], opened, log_keys))
 
 
 def open_checkpoint(raw: bytes, policy: Policy, *, now: int | None) -> VerifiedCheckpoint:
     """Verify that the log and a quorum of `policy` signed this checkpoint.
 
-    `now`, in POSIX seconds, bounds the times that are stated; None leaves them unbounded, for who has no
-    clock to trust.
+    `now`, in POSIX seconds, bounds the times that are stated; None is for who has no clock to trust.
     """
     note = Note.parse(raw)
-    checkpoint = Checkpoint.parse(note.text)
-    log_keys = policy.log_keys(checkpoint.origin)
+    origin, size, root_hash = covered(note.text)
+    log_keys = policy.log_keys(origin)
     if not log_keys:
-        raise PolicyError(f"no log {checkpoint.origin} is known to this policy")
-    if checkpoint.size == 0 and checkpoint.root_hash != EMPTY_ROOT:
-        raise MalformedError(f"an empty tree cannot have the root hash {checkpoint.root_hash.hex()}")
+        raise PolicyError(f"no log {origin} is known to this policy")
+    if size == 0 and root_hash != EMPTY_ROOT:
+        raise MalformedError(f"an empty tree cannot have the root hash {root_hash.hex()}")
     # A log may not witness itself, not even with its key under another name.
     own = {key.public_key for key in log_keys}
     witnesses = {w.key: w.name for w in policy.witnesses if w.key.public_key not in own}
     # (1) Every line that names a key of the log or of a witness is true.
     opened = open_note(note, [*log_keys, *witnesses], check=check_signature)
     # (2) The log signed, with all its keys.
-    log_lines = _log_lines(checkpoint, opened, log_keys)
+    log_lines = _log_lines(origin, opened, log_keys)
     # (3) No time lies in the future.
     _check_times(opened, now)
     # (4) Enough witnesses signed. Time 0 (not stated) is not yet a claim to have seen nothing newer.
@@ -111,41 +100,28 @@ def open_checkpoint(raw: bytes, policy: Policy, *, now: int | None) -> VerifiedC
     quorum_time = policy.quorum_time(times)
     if quorum_time is None:
         raise SignatureError(
-            f"checkpoint {checkpoint.size} of {checkpoint.origin} lacks the quorum {policy.quorum}: "
+            f"checkpoint {size} of {origin} lacks the quorum {policy.quorum}: "
             f"cosigned by {', '.join(sorted(times)) or 'nobody'}"
         )
-    return VerifiedCheckpoint(
-        checkpoint.origin,
-        checkpoint.size,
-        checkpoint.root_hash,
-        raw,
-        log_lines,
-        MappingProxyType(times),
-        quorum_time,
-    )
+    cosigned = MappingProxyType(times)
+    return VerifiedCheckpoint(origin, size, root_hash, raw, log_lines, cosigned, quorum_time)
 
 
-def _log_lines(
-    checkpoint: Checkpoint, opened: OpenedNote, log_keys: Sequence[VerifierKey]
-) -> tuple[Signature, ...]:
+def _log_lines(origin: str, opened: OpenedNote, keys: Sequence[VerifierKey]) -> tuple[Signature, ...]:
     """The log's lines in the order of its key set; refused when one is missing."""
     lines = {signature.key: signature.line for signature in opened.signatures}
-    for key in log_keys:
-        if key.name != checkpoint.origin:
-            raise PolicyError(f"{key.name} cannot sign for the log {checkpoint.origin}")
+    for key in keys:
+        if key.name != origin:
+            raise PolicyError(f"{key.name} cannot sign for the log {origin}")
         if key not in lines:
-            raise SignatureError(
-                f"checkpoint {checkpoint.size} of {checkpoint.origin} is not signed by its key "
-                f"{key.key_id.hex()} of type 0x{key.type:02x}"
-            )
-    return tuple(lines[key] for key in log_keys)
+            which = f"{key.key_id.hex()} of type 0x{key.type:02x}"
+            raise SignatureError(f"a checkpoint of {origin} is not signed by its key {which}")
+    return tuple(lines[key] for key in keys)
 
 
 def _check_times(opened: OpenedNote, now: int | None) -> None:
-    skew = COSIGNATURE_MAX_SKEW.total_seconds()
     for signature in opened.signatures:
-        if now is not None and signature.time is not None and signature.time > now + skew:
-            raise StaleError(
-                f"{signature.key.name} signed at {signature.time}, which is ahead of our clock, {now}",
-                hint="compare this machine's clock with another one",
-            )
+        ahead = 0 if now is None else (signature.time or 0) - now
+        if ahead > COSIGNATURE_MAX_SKEW.total_seconds():
+            what = f"{signature.key.name} signed at {signature.time}, which is ahead of our clock, {now}"
+            raise StaleError(what, hint="compare this machine's clock with another one")

@@ -21,8 +21,7 @@ empty context) covers
 A checkpoint is the subtree from 0 to its size. Time 0 then means "consistent with all I saw, though perhaps
 not the newest"; a subtree that starts elsewhere has no time.
 
-Whoever cosigns states that no larger tree of this origin, and no other of this size, was seen by then. The
-statement is worth what its signer's memory is worth: nothing here remembers anything.
+A cosignature is worth what its signer's memory is worth: nothing here remembers anything.
 
 Format: https://c2sp.org/tlog-cosignature@v1.1.0-rc.1 (the Ed25519 half is v1.0.1)
 """
@@ -31,18 +30,8 @@ from __future__ import annotations
 
 from countermark.errors import MalformedError, SignatureError
 from countermark.limits import TIME_MAX
-from countermark.tlog.note import (
-    ED25519_COSIGNATURE,
-    ML_DSA_44,
-    KeySigner,
-    Signature,
-    VerifierKey,
-    check_key_name,
-    check_text_signature,
-    format_base64,
-    parse_decimal,
-    parse_hash,
-)
+from countermark.tlog import note
+from countermark.tlog.note import ED25519_COSIGNATURE, ML_DSA_44, KeySigner, Signature, VerifierKey
 
 _LABEL = b"subtree/v1\n\x00"
 
@@ -55,9 +44,9 @@ def covered(text: str) -> tuple[str, int, bytes]:
     lines = text.split("\n")
     if len(lines) != 4 or lines[3]:
         raise MalformedError(f"a checkpoint must have exactly 3 lines, this one has {len(lines) - 1}")
-    origin, size, root_hash = lines[0], parse_decimal(lines[1]), parse_hash(lines[2])
-    check_key_name(origin)
-    if f"{origin}\n{size}\n{format_base64(root_hash)}\n" != text:
+    origin, size, root_hash = lines[0], note.parse_decimal(lines[1]), note.parse_hash(lines[2])
+    note.check_key_name(origin)
+    if f"{origin}\n{size}\n{note.format_base64(root_hash)}\n" != text:
         raise MalformedError("the checkpoint is not in canonical form")
     return origin, size, root_hash
 
@@ -80,23 +69,14 @@ def ml_dsa_message(cosigner: str, time: int, *, origin: str, start: int, end: in
     return b"".join([_LABEL, cosigner_name, _u64(time), log_origin, _u64(start), _u64(end), hash])
 
 
-def decode_timestamped(sig: bytes) -> tuple[int, bytes]:
-    if len(sig) <= 8:
-        raise MalformedError(f"a cosignature of {len(sig)} bytes has no room for a time and a signature")
-    time = int.from_bytes(sig[:8], "big")
-    _check_time(time)
-    return time, sig[8:]
-
-
 def check_signature(key: VerifierKey, text: str, sig: bytes) -> int | None:
     """Verify one line under a checkpoint by its key's type; returns the time it states (0x01 states none)."""
     if key.type not in (ED25519_COSIGNATURE, ML_DSA_44):
-        return check_text_signature(key, text, sig)
-    try:
-        time, signature = decode_timestamped(sig)
-    except MalformedError as error:
-        raise SignatureError(f"the signature by {key.name} is false: {error}") from None
-    key.verify(_message(key, text, time), signature)
+        return note.check_text_signature(key, text, sig)
+    time = int.from_bytes(sig[:8], "big")
+    if len(sig) <= 8 or time > TIME_MAX:
+        raise SignatureError(f"the signature by {key.name} is false: it states no time from 0 to 2**63 - 1")
+    key.verify(_message(key, text, time), sig[8:])
     return time
 
 

@@ -10,10 +10,9 @@ below n: the left side is complete and never changes again, which is why a log c
 as immutable tiles, and why the few hashes of its *right edge* are all that an append needs.
 
 A *subtree* [start, end) is one that a complete tree could hold: `start` is 0, or a multiple of the smallest
-power of two that is not below end - start. A proof shows how a subtree and a tree hang together, and
-which hashes it needs follows from (start, end, size) alone (`_steps`): proving reads them, checking folds
-them. An inclusion proof is the case of the one leaf [index, index + 1), a consistency proof the case of the
-old tree [0, old size).
+power of two that is not below end - start. A proof shows a subtree to be part of a tree: one leaf (inclusion),
+or an old tree (consistency). Which hashes it needs follows from the numbers alone (`_steps`): proving reads
+them, checking folds them.
 
 What a proof does not say: the size of the tree. The same hashes may lead to the same root under a size one
 off. Take size and root hash from one verified checkpoint, never from whoever offers the proof.
@@ -34,6 +33,7 @@ from countermark.limits import TREE_SIZE_MAX
 HASH_SIZE = 32
 EMPTY_ROOT = sha256(b"").digest()
 
+Hashes = Sequence[bytes]
 # Reads the hashes of complete subtrees: (level, index) is [index * 2**level, (index + 1) * 2**level).
 HashReader = Callable[[Sequence[tuple[int, int]]], list[bytes]]
 
@@ -46,7 +46,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
-def root_hash(leaf_hashes: Sequence[bytes]) -> bytes:
+def root_hash(leaf_hashes: Hashes) -> bytes:
     """The root hash of the tree with these leaves."""
     return RightEdge.empty().extend(leaf_hashes).root()
 
@@ -91,7 +91,7 @@ class RightEdge:
         return _fold(self.hashes) if self.hashes else EMPTY_ROOT
 
 
-def reader(leaf_hashes: Sequence[bytes]) -> HashReader:
+def reader(leaf_hashes: Hashes) -> HashReader:
     """Reads the complete subtrees of a tree whose leaf hashes are at hand."""
     levels = [list(leaf_hashes)]
     while len(below := levels[-1]) > 1:
@@ -105,73 +105,47 @@ def subtree_hash(start: int, end: int, read: HashReader) -> bytes:
     return _fold(read(_complete(start, end))) if start < end else EMPTY_ROOT
 
 
-def prove_inclusion(index: int, size: int, read: HashReader) -> tuple[bytes, ...]:
-    """Prove that the leaf at `index` is in the tree of `size` leaves; the leaf's sibling comes first."""
-    return prove_subtree_inclusion(index, 0, size, read)
+def prove_inclusion(index: int, size: int, read: HashReader, *, start: int = 0) -> tuple[bytes, ...]:
+    """Prove that the leaf at `index` is in the tree of `size` leaves; the leaf's sibling comes first.
+
+    With `start`: that it is in the subtree [start, size) of any larger tree.
+    """
+    return _read(_leaf_steps(index, start, size), read)
 
 
 def check_inclusion(
-    proof: Sequence[bytes], *, index: int, size: int, leaf_hash: bytes, root_hash: bytes
+    proof: Hashes, *, index: int, size: int, leaf_hash: bytes, root_hash: bytes, start: int = 0
 ) -> None:
-    """Check that `leaf_hash` is the leaf at `index` of the tree of `size` leaves with `root_hash`."""
-    check_subtree_inclusion(
-        proof, index=index, start=0, end=size, leaf_hash=leaf_hash, subtree_hash=root_hash
-    )
+    """Check that `leaf_hash` is the leaf at `index` of the (sub)tree [start, size) with `root_hash`."""
+    _, root = _climb(_leaf_steps(index, start, size), proof, leaf_hash)
+    if root != root_hash:
+        what = f"the inclusion proof of leaf {index} in [{start}, {size})"
+        raise ProofError(f"{what} leads to {root.hex()}, not to {root_hash.hex()}")
 
 
-def prove_consistency(old_size: int, new_size: int, read: HashReader) -> tuple[bytes, ...]:
-    """Prove that the tree of `old_size` leaves is a prefix of the tree of `new_size` leaves."""
-    return prove_subtree_consistency(0, old_size, new_size, read)
+def prove_consistency(old_size: int, new_size: int, read: HashReader, *, start: int = 0) -> tuple[bytes, ...]:
+    """Prove that the (sub)tree [start, old_size) is part of the tree of `new_size` leaves."""
+    _check_subtree(start, old_size, new_size)
+    return _read(_steps(start, old_size, 0, new_size), read) if start < old_size else ()
 
 
 def check_consistency(
-    proof: Sequence[bytes], *, old_size: int, old_root: bytes, new_size: int, new_root: bytes
+    proof: Hashes, *, old_size: int, old_root: bytes, new_size: int, new_root: bytes, start: int = 0
 ) -> None:
-    """Check that the old tree is a prefix of the new one. Every tree is consistent with the empty tree."""
-    check_subtree_consistency(
-        proof, start=0, end=old_size, subtree_hash=old_root, size=new_size, root_hash=new_root
-    )
+    """Check that the (sub)tree [start, old_size) with `old_root` is part of the new tree.
 
-
-def prove_subtree_inclusion(index: int, start: int, end: int, read: HashReader) -> tuple[bytes, ...]:
-    """Prove that the leaf at `index` of the whole tree is in its subtree [start, end)."""
-    return _read(_leaf_steps(index, start, end), read)
-
-
-def check_subtree_inclusion(
-    proof: Sequence[bytes], *, index: int, start: int, end: int, leaf_hash: bytes, subtree_hash: bytes
-) -> None:
-    """Check that `leaf_hash` is the leaf at `index`, inside the subtree [start, end) with `subtree_hash`."""
-    _, root = _climb(_leaf_steps(index, start, end), proof, leaf_hash)
-    if root != subtree_hash:
-        raise ProofError(
-            f"the inclusion proof of leaf {index} in [{start}, {end}) leads to {root.hex()}, "
-            f"not to {subtree_hash.hex()}"
-        )
-
-
-def prove_subtree_consistency(start: int, end: int, size: int, read: HashReader) -> tuple[bytes, ...]:
-    """Prove that the subtree [start, end) is part of the tree of `size` leaves."""
-    _check_subtree(start, end, size)
-    return _read(_steps(start, end, 0, size), read) if start < end else ()
-
-
-def check_subtree_consistency(
-    proof: Sequence[bytes], *, start: int, end: int, subtree_hash: bytes, size: int, root_hash: bytes
-) -> None:
-    """Check that the subtree [start, end) with `subtree_hash` is part of the tree of `size` leaves."""
-    _check_subtree(start, end, size)
-    if start < end:
-        part, root = _climb(_steps(start, end, 0, size), proof, subtree_hash)
-    elif proof:
-        raise ProofError(f"the empty tree is part of every tree, it needs no proof of {len(proof)} hashes")
+    The empty tree is part of every tree.
+    """
+    _check_subtree(start, old_size, new_size)
+    if start < old_size:
+        part, root = _climb(_steps(start, old_size, 0, new_size), proof, old_root)
     else:  # nothing leads to the root hash; only that of the empty tree is known without a proof
-        part, root = EMPTY_ROOT, EMPTY_ROOT if size == 0 else root_hash
-    if (part, root) != (subtree_hash, root_hash):
-        raise ProofError(
-            f"the consistency proof of [{start}, {end}) in a tree of size {size} leads to {part.hex()} and "
-            f"{root.hex()}, not to {subtree_hash.hex()} and {root_hash.hex()}"
-        )
+        part, _ = _climb([], proof, EMPTY_ROOT)
+        root = new_root if new_size else EMPTY_ROOT
+    if (part, root) != (old_root, new_root):
+        what = f"the consistency proof of [{start}, {old_size}) in a tree of size {new_size}"
+        wanted = f"{old_root.hex()} and {new_root.hex()}"
+        raise ProofError(f"{what} leads to {part.hex()} and {root.hex()}, not to {wanted}")
 
 
 # A hash of a proof: that of [lo, hi), and where it goes. "right" and "left" of the tree reached so far; "both":
@@ -215,7 +189,7 @@ def _read(steps: Sequence[_Step], read: HashReader) -> tuple[bytes, ...]:
     return tuple(_fold([next(hashes) for _ in group]) for group in places)
 
 
-def _climb(steps: Sequence[_Step], proof: Sequence[bytes], hash: bytes) -> tuple[bytes, bytes]:
+def _climb(steps: Sequence[_Step], proof: Hashes, hash: bytes) -> tuple[bytes, bytes]:
     """Fold a proof; returns what it makes of the subtree and of the tree."""
     if len(proof) != len(steps):
         raise ProofError(f"the proof has {len(proof)} hashes, but this place in this tree needs {len(steps)}")
@@ -244,7 +218,7 @@ def _complete(start: int, end: int) -> list[tuple[int, int]]:
     return places
 
 
-def _fold(hashes: Sequence[bytes]) -> bytes:
+def _fold(hashes: Hashes) -> bytes:
     """The hash over complete subtrees that shrink from left to right."""
     *others, hash = hashes
     for left in reversed(others):

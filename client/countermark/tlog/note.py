@@ -19,9 +19,6 @@ Parsing proves nothing about who wrote a note: `open_note` does. What the signat
 type of the key. Here that is the text (0x01, Ed25519); types 0x04 and 0x06 sign checkpoints only and live in
 cosignature.py, which hands its own `check` to `open_note`.
 
-Every format in this package is parsed strictly: it is split on the bytes it names, decoded, encoded again
-and compared, so that two readers cannot see two things in the same bytes.
-
 Format: https://c2sp.org/signed-note@v1.0.0
 """
 
@@ -49,7 +46,9 @@ _PUBLIC_KEY_BYTES = {ED25519: 32, ED25519_COSIGNATURE: 32, ML_DSA_44: 1312}
 
 _DASH = "\N{EM DASH} "
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
-_KEY_ID = re.compile(r"[0-9a-f]{8}")
+_VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+(.+)", re.DOTALL)  # base64 may hold a plus, a name may not
+_NAME = re.compile("[^\\s+\x00-\x1f\ud800-\udfff]+")
+_UNFIT = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,7 @@ class Signature:
         check_key_name(name)
         raw = parse_base64(encoded)
         if len(raw) < 5:
-            raise MalformedError(
-                f"the signature line of {name} holds {len(raw)} bytes, too few for a signature"
-            )
+            raise MalformedError(f"the line of {name} holds {len(raw)} bytes, too few for a signature")
         return cls(name, raw[:4], raw[4:])
 
 
@@ -92,14 +89,15 @@ class Note:
     def parse(cls, raw: bytes) -> Note:
         if len(raw) > NOTE_MAX_BYTES:
             raise MalformedError(f"a note of {len(raw)} bytes; at most {NOTE_MAX_BYTES} are read")
-        text, _, block = _decode(raw).rpartition("\n\n")
-        *lines, rest = block.split("\n")
-        if not lines or rest:
-            raise MalformedError("a note must end in an empty line and signature lines")
-        if len(lines) > NOTE_MAX_SIGNATURES:
-            raise MalformedError(
-                f"a note with {len(lines)} signatures; at most {NOTE_MAX_SIGNATURES} are read"
-            )
+        try:
+            decoded = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise MalformedError("a note must be UTF-8") from None
+        check_text(decoded)
+        text, _, block = decoded.rpartition("\n\n")
+        *lines, _ = block.split("\n")
+        if not 1 <= len(lines) <= NOTE_MAX_SIGNATURES:
+            raise MalformedError(f"a note with {len(lines)} signatures; 1 to {NOTE_MAX_SIGNATURES} are read")
         note = cls(text + "\n", tuple(Signature.parse(line) for line in lines))
         if note.format() != raw:
             raise MalformedError("the note is not in canonical form")
@@ -117,10 +115,8 @@ class VerifierKey:
     def __post_init__(self) -> None:
         check_key_name(self.name)
         if len(self.public_key) != _PUBLIC_KEY_BYTES.get(self.type):
-            raise MalformedError(
-                f"key {self.name}: no known signature type 0x{self.type:02x} has a public key of "
-                f"{len(self.public_key)} bytes"
-            )
+            what = f"type 0x{self.type:02x} with a public key of {len(self.public_key)} bytes"
+            raise MalformedError(f"key {self.name} is of no known kind: {what}")
 
     @cached_property
     def key_id(self) -> bytes:
@@ -132,15 +128,13 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, vkey: str) -> VerifierKey:
-        parts = vkey.split("+", maxsplit=2)  # base64 may hold a plus, a name may not
-        if len(parts) != 3 or not _KEY_ID.fullmatch(parts[1]):
+        match = _VKEY.fullmatch(vkey)
+        if match is None:
             raise MalformedError("a vkey must be <name>+<8 hex digits>+<base64>")
-        raw = parse_base64(parts[2])
-        if not raw:
-            raise MalformedError(f"the vkey of {parts[0]} holds no key")
-        key = cls(parts[0], raw[0], raw[1:])
+        raw = parse_base64(match[3])
+        key = cls(match[1], raw[0], raw[1:])
         if key.format() != vkey:
-            raise MalformedError(f"vkey {parts[0]} claims key ID {parts[1]}, its key has {key.key_id.hex()}")
+            raise MalformedError(f"vkey {match[1]} claims key ID {match[2]}, its key has {key.key_id.hex()}")
         return key
 
     def verify(self, message: bytes, signature: bytes) -> None:
@@ -155,7 +149,10 @@ class VerifierKey:
 
 
 class NoteSigner(Protocol):
-    """What can put a line under a note: a key in this process, or one behind a socket."""
+    """What can put a line under a note: a key in this process, or one behind a socket.
+
+    `time`, in POSIX seconds, is for the types that state one.
+    """
 
     @property
     def name(self) -> str: ...
@@ -163,9 +160,7 @@ class NoteSigner(Protocol):
     def key_id(self) -> bytes: ...
     @property
     def vkey(self) -> VerifierKey: ...
-    def sign(self, text: str, *, time: int) -> Signature:
-        """Sign; `time`, in POSIX seconds, is for the types that state one."""
-        ...
+    def sign(self, text: str, *, time: int) -> Signature: ...
 
 
 @dataclass(frozen=True)
@@ -255,18 +250,15 @@ def open_note(
 
 def check_key_name(name: str) -> None:
     """Refuse what cannot be a key's name, which is what an origin and a witness are called."""
-    if not name or any(c == "+" or c.isspace() or c < " " for c in name) or not _is_utf8(name):
-        raise MalformedError(f"{name!r} cannot be a key name: it is empty, or holds a space or a plus")
-    if len(name.encode()) > KEY_NAME_MAX_BYTES:
-        raise MalformedError(f"a key name of {len(name.encode())} bytes; at most {KEY_NAME_MAX_BYTES} fit")
+    if not _NAME.fullmatch(name) or len(name.encode()) > KEY_NAME_MAX_BYTES:
+        what = f"it has 1 to {KEY_NAME_MAX_BYTES} bytes, no space and no plus"
+        raise MalformedError(f"{name[:80]!r} cannot be a key name: {what}")
 
 
 def check_text(text: str) -> None:
     """Refuse what cannot be a note's text."""
-    if not text.endswith("\n") or not _is_utf8(text):
-        raise MalformedError("a note's text must be UTF-8 and end in a newline")
-    if any(c < " " and c != "\n" for c in text):
-        raise MalformedError("a note must not hold control characters")
+    if not text.endswith("\n") or _UNFIT.search(text):
+        raise MalformedError("a note must be UTF-8, hold no control character and end in a newline")
 
 
 def parse_decimal(text: str) -> int:
@@ -297,16 +289,3 @@ def parse_hash(text: str) -> bytes:
     if len(raw) != 32:
         raise MalformedError(f"a hash of {len(raw)} bytes instead of 32")
     return raw
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedError("a note must be UTF-8") from None
-    check_text(text)
-    return text

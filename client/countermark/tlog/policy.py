@@ -11,16 +11,14 @@ witness counts twice. `quorum none` asks for no witness; who may write that is d
 with one name are one log's *key set*: our verifiers want every key of it under a checkpoint.
 
 Names and URLs are opaque, and only blanks and tabs part them. A text that does not end in a newline has lost
-its end and is refused.
-
-Format: https://c2sp.org/tlog-policy (text of 2026-07). Narrower than it: keys of logs are of type 0x01 or
-0x06, keys of witnesses of type 0x04 or 0x06, as anything else states no time.
+its end and is refused. Format: https://c2sp.org/tlog-policy (text of 2026-07), with logs' keys of type 0x01 or
+0x06 and witnesses' keys of type 0x04 or 0x06 only, as others state no time.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from countermark.errors import MalformedError
@@ -29,6 +27,7 @@ from countermark.tlog.note import ED25519, ED25519_COSIGNATURE, ML_DSA_44, Verif
 
 NONE = "none"
 _THRESHOLD = re.compile(r"[1-9][0-9]{0,5}")
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")  # the rest may stand for a byte
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,11 @@ class Policy:
         return cls(tuple(reader.logs), tuple(reader.witnesses), tuple(reader.groups), reader.quorum)
 
     def format(self) -> str:
-        lines = [["log", log.key.format(), log.url] for log in self.logs]
+        lines: list[list[str | None]] = [["log", log.key.format(), log.url] for log in self.logs]
         lines += [["witness", w.name, w.key.format(), w.url] for w in self.witnesses]
         lines += [["group", group.name, str(group.threshold), *group.members] for group in self.groups]
         lines += [["quorum", self.quorum]]
-        return "".join(" ".join(word for word in line if word is not None) + "\n" for line in lines)
+        return "".join(" ".join(filter(None, line)) + "\n" for line in lines)
 
     def log_keys(self, origin: str) -> tuple[VerifierKey, ...]:
         """The key set of the log with this origin; empty when the policy does not know it."""
@@ -113,15 +112,12 @@ class _Reader:
 
     def take(self, words: list[str]) -> None:
         match words:
-            case ["log", vkey] | ["log", vkey, _]:
-                known = [log.key for log in self.logs]
-                key = _key(vkey, (ED25519, ML_DSA_44), known)
-                self.logs.append(Log(key, words[2] if len(words) == 3 else None))
-            case ["witness", name, vkey] | ["witness", name, vkey, _]:
-                known = [witness.key for witness in self.witnesses]
-                key = _key(vkey, (ED25519_COSIGNATURE, ML_DSA_44), known)
+            case ["log", vkey, *url] if len(url) <= 1:
+                self.logs.append(Log(_key(vkey, (ED25519, ML_DSA_44), self.logs), *url))
+            case ["witness", name, vkey, *url] if len(url) <= 1:
+                key = _key(vkey, (ED25519_COSIGNATURE, ML_DSA_44), self.witnesses)
                 self._define(name)
-                self.witnesses.append(Witness(name, key, words[3] if len(words) == 4 else None))
+                self.witnesses.append(Witness(name, key, *url))
             case ["group", name, threshold, *members] if members:
                 for member in members:
                     self._enlist(member)
@@ -130,8 +126,8 @@ class _Reader:
             case ["quorum", name]:
                 if self.quorum is not None:
                     raise MalformedError("a second quorum")
-                if name != NONE and name not in self.names:
-                    raise MalformedError(f"the quorum {name!r} is not defined above this line")
+                if name != NONE:
+                    self._look_up(name)
                 self.quorum = name
             case _:
                 raise MalformedError(f"this is no log, witness, group or quorum line: {words[0][:40]!r}")
@@ -141,34 +137,33 @@ class _Reader:
             raise MalformedError(f"the name {name!r} is already taken")
         self.names.add(name)
 
+    def _look_up(self, name: str) -> None:
+        if name not in self.names:
+            raise MalformedError(f"the name {name!r} is not defined above this line")
+
     def _enlist(self, member: str) -> None:
-        if member not in self.names:
-            raise MalformedError(f"the member {member!r} is not defined above this line")
+        self._look_up(member)
         if member in self.members:
             raise MalformedError(f"{member!r} is already a member of a group")
         self.members.add(member)
 
 
 def _lines(text: str) -> list[str]:
-    try:
-        raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise MalformedError("a policy must be made of bytes") from None
-    if len(raw) > POLICY_MAX_BYTES or raw.count(b"\n") > POLICY_MAX_LINES:
+    if _UNFIT.search(text):
+        raise MalformedError("a policy must be bytes without control characters, but for tab and newline")
+    if len(text.encode("utf-8", "surrogateescape")) > POLICY_MAX_BYTES or text.count("\n") > POLICY_MAX_LINES:
         raise MalformedError(f"a policy has at most {POLICY_MAX_BYTES} bytes and {POLICY_MAX_LINES} lines")
-    if any((byte < 0x20 and byte not in b"\t\n") or byte == 0x7F for byte in raw):
-        raise MalformedError("a policy must not hold control characters other than tab and newline")
     *lines, rest = text.split("\n")
     if rest or not lines:
         raise MalformedError("a policy must end in a newline")
     return lines
 
 
-def _key(vkey: str, types: tuple[int, ...], known: list[VerifierKey]) -> VerifierKey:
+def _key(vkey: str, types: tuple[int, ...], known: Sequence[Log | Witness]) -> VerifierKey:
     key = VerifierKey.parse(vkey)
     if key.type not in types:
         raise MalformedError(f"key {key.name} has type 0x{key.type:02x}, which cannot serve here")
-    if any(key.public_key == other.public_key for other in known):
+    if any(key.public_key == other.key.public_key for other in known):
         raise MalformedError(f"the public key of {key.name} is listed twice")
     return key
 

@@ -75,10 +75,5 @@ def check(entry: bytes, proof: TlogProof, checkpoint: VerifiedCheckpoint) -> Non
     `checkpoint` is the proof's own, opened, or any other that the proof was made for: size and root hash come
     from what was verified, never from the proof.
     """
-    merkle.check_inclusion(
-        proof.hashes,
-        index=proof.index,
-        size=checkpoint.size,
-        leaf_hash=merkle.leaf_hash(entry),
-        root_hash=checkpoint.root_hash,
-    )
+    leaf, size, root = merkle.leaf_hash(entry), checkpoint.size, checkpoint.root_hash
+    merkle.check_inclusion(proof.hashes, index=proof.index, size=size, leaf_hash=leaf, root_hash=root)

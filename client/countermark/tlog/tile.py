@@ -86,10 +86,8 @@ def new_tiles(old_size: int, new_size: int) -> list[Tile]:
     tiles = []
     for level in range(8):
         old, new = old_size >> 8 * level, new_size >> 8 * level
-        if old != new:
-            tiles += [
-                tile_at(level, index, new_size) for index in range(old // WIDTH, (new - 1) // WIDTH + 1)
-            ]
+        changed = range(old // WIDTH, -(-new // WIDTH)) if old != new else ()
+        tiles += [tile_at(level, index, new_size) for index in changed]
     return tiles
 
 
@@ -145,9 +143,8 @@ def open_bundle(raw: bytes, bundle: Tile, read: HashReader) -> list[bytes]:
     leaves = read([(0, first + i) for i in range(len(entries))])
     for index, (entry, leaf) in enumerate(zip(entries, leaves, strict=True), first):
         if leaf_hash(entry) != leaf:
-            raise ProofError(
-                f"entry {index} has the leaf hash {leaf_hash(entry).hex()}, the tree has {leaf.hex()}"
-            )
+            found = leaf_hash(entry).hex()
+            raise ProofError(f"entry {index} has the leaf hash {found}, the tree has {leaf.hex()}")
     return entries
 
 
@@ -155,11 +152,8 @@ class TileHashes:
     """A HashReader over tiles that believes none of them before it leads to the root hash."""
 
     def __init__(self, size: int, root_hash: bytes, fetch: Callable[[Tile], bytes]) -> None:
-        self.size = size
-        self.root_hash = root_hash
-        self._fetch = fetch
+        self.size, self.root_hash, self._fetch = size, root_hash, fetch
         self._believed: dict[Tile, list[bytes]] = {}
-        self._edge_believed = False
 
     def __call__(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
         return [self._hash(level, index) for level, index in places]
@@ -170,11 +164,11 @@ class TileHashes:
         row, height = divmod(level, 8)
         tile, slot = divmod(index << height, WIDTH)
         hashes = self._believe(tile_at(row, tile, self.size))
-        return root_hash(hashes[slot : slot + (1 << height)])
+        return root_hash(hashes[slot : slot + (1 << height)]) if height else hashes[slot]
 
     def _believe(self, tile: Tile) -> list[bytes]:
         """The hashes of a tile, up the tree first: a full tile is believed by its hash in the tile above."""
-        if not self._edge_believed:
+        if not self._believed:
             self._believe_edge()
         if tile not in self._believed:
             parent = self._believe(tile_at(tile.level + 1, tile.index // WIDTH, self.size))
@@ -190,15 +184,12 @@ class TileHashes:
         rows = [row for row in range(7, -1, -1) if (self.size >> 8 * row) % WIDTH]
         tiles = [tile_at(row, self.size >> 8 * (row + 1), self.size) for row in rows]
         hashes = [self._read(tile) for tile in tiles]
-        peaks: list[bytes] = []
-        for group in hashes:
-            peaks += RightEdge.empty().extend(group).hashes
+        peaks = [peak for group in hashes for peak in RightEdge.empty().extend(group).hashes]
         claimed = RightEdge(self.size, tuple(peaks)).root()
         if claimed != self.root_hash:
             paths = ", ".join(tile.path() for tile in tiles) or "no tiles"
             raise ProofError(f"{paths} lead to {claimed.hex()}, the checkpoint has {self.root_hash.hex()}")
         self._believed.update(zip(tiles, hashes, strict=True))
-        self._edge_believed = True
 
     def _read(self, tile: Tile) -> list[bytes]:
         try:

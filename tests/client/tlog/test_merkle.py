@@ -18,12 +18,8 @@ from countermark.tlog.merkle import (
     RightEdge,
     check_consistency,
     check_inclusion,
-    check_subtree_consistency,
-    check_subtree_inclusion,
     prove_consistency,
     prove_inclusion,
-    prove_subtree_consistency,
-    prove_subtree_inclusion,
 )
 from tests.log_samples import leaves, vectors
 from tests.oracles import naive_merkle
@@ -81,9 +77,9 @@ def test_every_inclusion_proof_up_to_130_leaves_is_the_known_one_and_checks() ->
     for start, end in SUBTREES:
         root = merkle.subtree_hash(start, end, READ)
         for index in range(start, end):
-            proof = prove_subtree_inclusion(index, start, end, READ)
-            check_subtree_inclusion(
-                proof, index=index, start=start, end=end, leaf_hash=BYTE_LEAVES[index], subtree_hash=root
+            proof = prove_inclusion(index, end, READ, start=start)
+            check_inclusion(
+                proof, index=index, start=start, size=end, leaf_hash=BYTE_LEAVES[index], root_hash=root
             )
             line = [f"{index} [{start}, {end})", *(hash.hex() for hash in proof)]
             digest.update((" ".join(line) + "\n").encode())
@@ -98,14 +94,14 @@ def test_every_consistency_proof_up_to_130_leaves_is_the_known_one_and_checks() 
         for start, end in SUBTREES:
             if end > size:
                 continue
-            proof = prove_subtree_consistency(start, end, size, READ)
-            check_subtree_consistency(
+            proof = prove_consistency(end, size, READ, start=start)
+            check_consistency(
                 proof,
                 start=start,
-                end=end,
-                subtree_hash=hashes[start, end],
-                size=size,
-                root_hash=hashes[0, size],
+                old_size=end,
+                old_root=hashes[start, end],
+                new_size=size,
+                new_root=hashes[0, size],
             )
             line = [f"[{start}, {end}) {size}", *(hash.hex() for hash in proof)]
             digest.update((" ".join(line) + "\n").encode())
@@ -168,10 +164,10 @@ def test_the_empty_tree_is_a_prefix_of_every_tree_and_needs_no_proof() -> None:
 def test_what_no_complete_tree_could_hold_is_not_a_subtree(start: int, end: int, size: int) -> None:
     """Neither proved nor checked: unaligned, backwards, outside, beyond 2**63 - 1."""
     with pytest.raises(ProofError):
-        prove_subtree_consistency(start, end, size, READ)
+        prove_consistency(end, size, READ, start=start)
     with pytest.raises(ProofError):
-        check_subtree_consistency(
-            (), start=start, end=end, subtree_hash=EMPTY_ROOT, size=size, root_hash=EMPTY_ROOT
+        check_consistency(
+            (), start=start, old_size=end, old_root=EMPTY_ROOT, new_size=size, new_root=EMPTY_ROOT
         )
 
 
