@@ -369,3 +369,34 @@ class World:
 
 def metadata(role: str, version: int) -> dict[str, Any]:
     return {"length": 500 + version, "sha256": digest(f"{role} {version}"), "version": version}
+
+
+def samples() -> dict[str, tuple[DictView, Entry]]:
+    """One allowed entry of every type, each with a copy of the state before it."""
+    alice, bob = ed25519_signer("alice"), p256_signer("bob")
+    wheel = "acme-1.0-py3-none-any.whl"
+    world = World()
+    found: dict[str, tuple[DictView, Entry]] = {}
+
+    def keep(entry: Entry) -> None:
+        before = DictView()
+        for key, value in world.view.items():
+            before.put(key, value)
+        found[entry.type] = (before, entry)
+        world.accept(entry)
+
+    keep(world.tuf())
+    world.accept(world.enroll("acme", alice, ALICE))
+    keep(world.enroll("acme", bob, ALICE, alice, valid_for=10_000))
+    keep(world.publish(wheel, by=bob))
+    keep(world.attest(wheel, by=alice))
+    keep(world.verdict(wheel))
+    keep(world.decision("hold", wheel))
+    keep(world.decision("clear", wheel))
+    keep(world.owner_act("yank", wheel, by=alice))
+    keep(world.owner_act("unyank", wheel, by=alice))
+    keep(world.decision("takedown", wheel))
+    keep(world.owner_act("remove", wheel, by=alice))
+    keep(world.owner("acme", "add", alice, account=BOB, role="maintainer"))
+    keep(world.revoke("acme", bob, alice, since=5))
+    return found

@@ -40,6 +40,26 @@ Standing: TypeAlias = Literal["ok", "yanked", "held", "removed"]
 LOG: Final[Key] = ("log",)
 AUTHORITY: Final[Key] = ("role", "authority")
 PASSING_TIERS: Final = frozenset({"none", "note"})
+CODES: Final = frozenset(  # every `Broken.code`; a new one is a new rule version
+    {
+        *("about-mismatch", "already-held", "already-removed", "already-yanked", "applied", "authorised-by"),
+        *("bins", "file-exists", "file-mismatch", "file-unknown", "key-exists", "key-expired", "key-index"),
+        *("key-pending", "key-revoked", "key-taken", "key-unknown", "last-owner", "malformed", "moderator"),
+        *("namespace-unknown", "no-dispute", "no-recovery", "not-an-owner", "not-authorised", "not-signing"),
+        *("not-understood", "not-yanked", "nothing-to-clear", "opaque", "own-project", "owner-exists"),
+        *("owner-unknown", "prev-stale", "project-frozen", "project-unknown", "recovery-pending"),
+        *(
+            "signature-count",
+            "signature-false",
+            "signature-required",
+            "since-ahead",
+            "threshold",
+            "time-fell",
+        ),
+        *("too-many-keys", "too-many-owners", "tuf-incomplete", "tuf-version", "two-moderators"),
+        *("wrong-origin",),
+    }
+)
 
 
 class View(Protocol):

@@ -23,6 +23,7 @@ from countermark.errors import MalformedError
 from countermark.limits import (
     ANALYZERS_MAX,
     ENTRY_TIME_MAX,
+    JSON_MAX_INTEGER,
     NAME_MAX_CHARS,
     PUBLIC_KEY_MAX_BYTES,
     SIGNATURES_MAX,
@@ -72,11 +73,11 @@ _NAMESPACE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 # --- what a member may be -------------------------------------------------------------------------------
 def _integer(value: Any) -> bool:
-    return type(value) is int
+    return type(value) is int and 0 <= value <= JSON_MAX_INTEGER
 
 
 def _positive(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= JSON_MAX_INTEGER
 
 
 def _seconds(value: Any) -> bool:
@@ -131,7 +132,7 @@ def _public_key(value: Any) -> bool:
 
 
 def _authorised_by(value: Any) -> bool:
-    return type(value) is int or value in ("registry", "authority")
+    return _integer(value) or (type(value) is str and value in ("registry", "authority"))
 
 
 def _analyzers(value: Any) -> bool:
