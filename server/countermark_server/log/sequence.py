@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from countermark import rules
 from countermark.entry import Entry, make_entry
-from countermark.errors import CountermarkError
+from countermark.errors import CountermarkError, ProofError
 from countermark.statement import Envelope
 from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_log_checkpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
@@ -191,8 +191,12 @@ class Sequencer:
         """Everything the new tree has and the old one has not, and the new right edge."""
         size, root = checkpoint.size, checkpoint.root_hash
         hashes = [leaf_hash(entry) for entry in added]
-        tiles = grow(size, self._tree.edge(size, root), hashes)
-        entries = self._tree.last_entries(size, self._tree.reader(size, root)) + added
+        partial = self._tree.edge(size, root)
+        tiles = grow(size, partial, hashes)
+        stored = self._tree.last_entries(size)
+        if b"".join(map(leaf_hash, stored)) != partial.get(0, b""):
+            raise ProofError(f"an entry of the last bundle at size {size} is not in the tree")
+        entries = stored + added
         first = size // WIDTH
         files = {tile.path(): raw for tile, raw in tiles.items()}
         for start in range(0, len(entries), WIDTH):

@@ -2,7 +2,7 @@
 
     tree = public_tree(public)
     read = tree.reader(size, root_hash)                    # a HashReader; every tile leads to the root first
-    entries = tree.last_entries(size, read)                # of the partial bundle, hashed to their slots
+    entries = tree.entries(0, size, read)                  # each hashed to its slot
 
 The sequencer keeps no copy of the tree in memory: each round reads the few tiles of the right edge back and
 proves from them that the old tree is a prefix of the new one, so a damaged disk stops the log before it signs
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from countermark.tlog.merkle import HashReader
-from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, open_bundle, tile_at
+from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, decode_bundle, open_bundle, tile_at
 from countermark_server.stores.public import Public
 
 PREFIX = "log/"
@@ -55,12 +55,11 @@ class PublicTree:
             )
         return found
 
-    def last_entries(self, size: int, read: HashReader) -> list[bytes]:
-        """The entries of the partial bundle at this size, each hashed to its slot; none when it is full."""
+    def last_entries(self, size: int) -> list[bytes]:
+        """The entries of the partial bundle at this size, not verified; none when the last one is full."""
         if size % WIDTH == 0:
             return []
-        bundle = Tile(ENTRIES, size // WIDTH, size % WIDTH)
-        return open_bundle(self.fetch(bundle), bundle, read)
+        return decode_bundle(self.fetch(Tile(ENTRIES, size // WIDTH, size % WIDTH)), size % WIDTH)
 
     def entries(self, start: int, end: int, read: HashReader) -> list[bytes]:
         """The entries [start, end) of the tree that `read` reads, hashed to their slots."""
