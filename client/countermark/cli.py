@@ -8,33 +8,32 @@ stdout is data, stderr is talk: `--json` puts one JSON document on stdout and no
 line, lower case, and a hint when we can guess; its exit code is the error's own (errors.py). A traceback is
 a bug of ours, and even then people see one line unless COUNTERMARK_DEBUG is set.
 
-Engines are imported inside the command that needs them, so `--help` and `verify` start fast.
+This file knows the arguments; the commands themselves are in commands_*.py, imported only when they run, so
+that `--help` and `verify` start fast.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from countermark.console import PROGRAM, fail, say
 from countermark.errors import CountermarkError
-
-PROGRAM = "countermark"
-Command = Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every outcome is an exit code."""
     arguments = _parser().parse_args(argv)
-    command: Command = arguments.command
+    json = getattr(arguments, "json", None) is True
     try:
-        return command(arguments)
+        return _command(arguments.command)(arguments)
     except CountermarkError as error:
-        return _fail(arguments, str(error), error.hint, error.exit_code)
+        return fail(str(error), error.hint, error.exit_code, json=json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -44,84 +43,122 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("COUNTERMARK_DEBUG"):
             raise
-        hint = "please report it; COUNTERMARK_DEBUG=1 shows where"
-        return _fail(arguments, f"bug: {type(error).__name__}: {error}", hint, 1)
+        return fail(f"bug: {type(error).__name__}: {error}", "COUNTERMARK_DEBUG=1 shows where", 1, json=json)
 
 
-def say(text: str) -> None:
-    """One line of talk."""
-    print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
-
-
-def put(document: Any) -> None:
-    """One JSON document as data."""
-    print(json.dumps(document, sort_keys=True, indent=1), flush=True)
-
-
-def _fail(arguments: argparse.Namespace, message: str, hint: str | None, exit_code: int) -> int:
-    say(f"error: {message}")
-    if hint:
-        say(f"hint: {hint}")
-    if getattr(arguments, "json", None) is True:
-        put({"error": message, "exit_code": exit_code, "hint": hint, "verified": False})
-    return exit_code
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """`trust.add` is the function `add` of commands_trust.py."""
+    module, _, function = name.partition(".")
+    found: Callable[[argparse.Namespace], int] = getattr(
+        importlib.import_module(f"countermark.commands_{module}"), function
+    )
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="verify what a package registry serves")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _trust_arguments(commands)
+    _install_arguments(commands)
+    _publish_arguments(commands)
+    _key_arguments(commands)
     _witness_arguments(commands)
     return parser
+
+
+def _add(
+    commands: Any, name: str, command: str, help: str, *, registry: bool = True, json: bool = True
+) -> Any:
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.set_defaults(command=command)
+    if registry:
+        parser.add_argument(
+            "--registry", metavar="URL", help="which pinned registry; not needed for an only one"
+        )
+        parser.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
+    if json:
+        parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
+
+
+def _trust_arguments(commands: Any) -> None:
+    trust = commands.add_parser("trust", help="which registries this machine trusts, and by which root")
+    actions = trust.add_subparsers(required=True, metavar="ACTION")
+    add = _add(actions, "add", "trust.add", "pin a registry's root", registry=False)
+    add.add_argument("url", metavar="URL")
+    add.add_argument("--root", type=Path, metavar="FILE", help="the root, from somebody you trust")
+    add.add_argument("--root-words", metavar="WORDS", help="its twelve words, from somebody you trust")
+    add.add_argument(
+        "--trust-on-first-use", action="store_true", help="believe the first root seen; never under CI"
+    )
+    _add(actions, "list", "trust.show_all", "list pinned registries", registry=False)
+    show = _add(actions, "show", "trust.show", "show one pinned root", registry=False)
+    show.add_argument("url", metavar="URL", nargs="?")
+
+
+def _install_arguments(commands: Any) -> None:
+    verify = _add(commands, "verify", "install.verify", "verify files, or every hash in a lock file")
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    verify.add_argument(
+        "--at", metavar="TIME", help="judge as of a later time (seconds, or 2026-01-31T12:00:00Z)"
+    )
+    run = _add(
+        commands, "run", "install.run", "verify what a lock pins, then start the installer", json=False
+    )
+    run.add_argument("--json", type=Path, metavar="FILE", dest="json_file", help="write the result to a file")
+    run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+
+
+def _publish_arguments(commands: Any) -> None:
+    login = _add(commands, "login", "publish.login", "sign in with a one-time code", registry=False)
+    login.add_argument("url", metavar="URL")
+    login.add_argument("--root-words", metavar="WORDS", help="the root's words, where no root is pinned yet")
+    login.add_argument("--code", help="the one-time code; asked for when absent")
+    login.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
+    token = _add(
+        commands, "token", "publish.token", "print the upload token, for other upload tools", registry=False
+    )
+    token.add_argument("url", metavar="URL", nargs="?")
+    for name, text in (
+        ("sign", "write FILE.publish.attestation beside each distribution"),
+        ("publish", "sign, upload, wait until listed, verify"),
+    ):
+        parser = _add(commands, name, f"publish.{name}", text)
+        parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
+        parser.add_argument("--yes", action="store_true", help="enrol the key without asking")
+        parser.add_argument("--no-passphrase", action="store_true", help="a key made now gets no passphrase")
+    status = _add(
+        commands, "status", "publish.status", "what became of uploads; fetches and checks their proofs"
+    )
+    status.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    status.add_argument("--wait", action="store_true", help="wait until listed")
+    status.add_argument("--proofs", type=Path, metavar="DIR", help="write each proof as FILE.tlog-proof")
+
+
+def _key_arguments(commands: Any) -> None:
+    key = commands.add_parser("key", help="publisher keys on this machine")
+    actions = key.add_subparsers(required=True, metavar="ACTION")
+    new = _add(actions, "new", "key.new", "make a key", registry=False)
+    new.add_argument("--name", default="publisher")
+    new.add_argument("--no-passphrase", action="store_true", help="whoever can read the key file can sign")
+    _add(actions, "list", "key.show_all", "list keys", registry=False)
+    show = _add(actions, "show", "key.show", "show one key's public half", registry=False)
+    show.add_argument("name", nargs="?", default="publisher")
 
 
 def _witness_arguments(commands: Any) -> None:
     witness = commands.add_parser("witness", help="cosign a log's checkpoints")
     actions = witness.add_subparsers(required=True, metavar="ACTION")
-    init = actions.add_parser("init", help="make a witness's key and state; prints its vkey")
+    options = {"registry": False, "json": False}
+    init = _add(actions, "init", "witness.init", "make a witness's key and state; prints its vkey", **options)
     init.add_argument("--name", required=True, help="the key's name, a URL without scheme")
-    init.set_defaults(command=_witness_init)
-    add = actions.add_parser("add-log", help="start witnessing a log")
+    add = _add(actions, "add-log", "witness.add_log", "start witnessing a log", **options)
     add.add_argument("--vkey", required=True, action="append", help="one per key of the log")
-    add.set_defaults(command=_witness_add_log)
-    run = actions.add_parser("run", help="answer add-checkpoint requests")
+    run = _add(actions, "run", "witness.run", "answer add-checkpoint requests", **options)
     run.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0 takes any free one")
-    run.set_defaults(command=_witness_run)
     for action in (init, add, run):
         action.add_argument("--dir", required=True, type=Path, help="the witness's own directory")
-
-
-def _witness_init(arguments: argparse.Namespace) -> int:
-    from countermark import witness  # noqa: PLC0415
-
-    print(witness.create_witness(arguments.dir, arguments.name).format())
-    return 0
-
-
-def _witness_add_log(arguments: argparse.Namespace) -> int:
-    from countermark import witness  # noqa: PLC0415
-    from countermark.tlog.note import VerifierKey  # noqa: PLC0415
-
-    log = witness.load_store(arguments.dir).add_log([VerifierKey.parse(vkey) for vkey in arguments.vkey])
-    say(f"witnessing {log.origin} from size {log.size}")
-    return 0
-
-
-def _witness_run(arguments: argparse.Namespace) -> int:
-    import signal  # noqa: PLC0415
-    import threading  # noqa: PLC0415
-    import time  # noqa: PLC0415
-
-    from countermark import serving, witness  # noqa: PLC0415
-    from countermark.limits import WITNESS_BODY_MAX_BYTES  # noqa: PLC0415
-
-    engine = witness.load_witness(arguments.dir, lambda: int(time.time()))
-    host, port = serving.parse_listen(arguments.listen)
-    with serving.listening(engine, host, port, max_body=WITNESS_BODY_MAX_BYTES) as server:
-        # shutdown() waits for the loop, so it must not run inside the loop's own thread.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-        say(f"witness listens on {server.url}")
-        server.serve_forever(poll_interval=0.1)
-    return 0
 
 
 if __name__ == "__main__":

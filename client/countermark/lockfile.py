@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from countermark.errors import UsageError
+from countermark.errors import MalformedError, UsageError
 from countermark.limits import LOCK_MAX_BYTES
+from countermark.names import normalise_project
 
 HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 REQUIREMENTS_DEPTH = 8  # files including files
@@ -85,11 +86,6 @@ def read_lock(path: Path) -> LockFile:
     return _requirements(path)
 
 
-def normalise(name: str) -> str:
-    """PEP 503: runs of `-`, `_` and `.` are one `-`, lower case."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _toml_lock(path: Path, kind: str, packages: Any) -> LockFile:
     raw = _bytes(path)
     try:
@@ -102,6 +98,7 @@ def _toml_lock(path: Path, kind: str, packages: Any) -> LockFile:
         TypeError,
         ValueError,
         AttributeError,
+        MalformedError,
     ) as error:
         raise UsageError(f'"{path}" is not a {kind} we can read: {type(error).__name__}: {error}') from None
     return LockFile(
@@ -117,7 +114,7 @@ def _uv_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
     if document["version"] != 1:
         raise ValueError(f"lock version {document['version']}, we know 1")
     for package in document.get("package", []):
-        name, version, source = normalise(package["name"]), package.get("version"), package["source"]
+        name, version, source = normalise_project(package["name"]), package.get("version"), package["source"]
         if "virtual" in source:
             continue  # the project's own table: nothing is built or installed for it
         folder = source.get("editable", source.get("directory"))
@@ -134,7 +131,7 @@ def _pylock_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovabl
     if not str(document["lock-version"]).startswith("1."):
         raise ValueError(f"lock version {document['lock-version']}, we know 1.x")
     for package in document.get("packages", []):
-        name, version = normalise(package["name"]), package.get("version")
+        name, version = normalise_project(package["name"]), package.get("version")
         other = next((kind for kind in ("vcs", "directory", "archive") if kind in package), None)
         if other is not None:
             yield Unprovable(
@@ -149,7 +146,11 @@ def _pylock_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovabl
 def _poetry_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
     document["metadata"]["lock-version"]  # every poetry.lock has one
     for package in document.get("package", []):
-        name, version, source = normalise(package["name"]), package["version"], package.get("source", {})
+        name, version, source = (
+            normalise_project(package["name"]),
+            package["version"],
+            package.get("source", {}),
+        )
         if source.get("type", "legacy") != "legacy":
             yield Unprovable(
                 name, version, f"comes from {source['type']} {source.get('url', '')}, not from an index"
@@ -221,16 +222,22 @@ def _requirement(line: str) -> Iterator[Pinned | Unprovable]:
     specifier, hashes = words[0].strip(), [word.strip() for word in words[1:]]
     match = REQUIREMENT.fullmatch(specifier)
     if match is None:
-        yield Unprovable(
-            normalise(re.split(r"[^A-Za-z0-9._-]", specifier)[0]), None, f'"{specifier}" pins no version'
-        )
+        yield Unprovable(_loose_name(specifier), None, f'"{specifier}" pins no version')
         return
-    name, version = normalise(match["name"]), match["version"]
+    name, version = normalise_project(match["name"]), match["version"]
     digests = [digest for word in hashes if (digest := _sha256(word)) is not None]
     if not digests:
         yield Unprovable(name, version, "has no --hash=sha256:...")
     for digest in digests:
         yield Pinned(name, version, None, digest)
+
+
+def _loose_name(specifier: str) -> str:
+    """The project a requirement speaks of, or the requirement itself where it names none."""
+    try:
+        return normalise_project(re.split(r"[^A-Za-z0-9._-]", specifier)[0])
+    except MalformedError:
+        return specifier
 
 
 def _logical_lines(path: Path, inputs: dict[Path, str], depth: int) -> Iterator[str]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,11 +38,10 @@ from countermark.errors import (
     NetworkError,
     PolicyError,
     ProofError,
-    SignatureError,
     StaleError,
 )
 from countermark.evidence import Evidence, EvidenceClass, save
-from countermark.fetch import Fetcher, tuf_fetcher
+from countermark.fetch import Fetcher
 from countermark.limits import (
     BIN_MAX_BYTES,
     COSIGNATURE_MAX_SKEW,
@@ -62,6 +60,7 @@ from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.tlog.policy import NONE
 from countermark.trustfile import TARGET_PATH, TrustFile
+from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -169,7 +168,7 @@ class View:
 
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
-        with _tuf_errors(self.registry.url):
+        with tuf_errors(self.registry.url):
             info = self.updater.get_targetinfo(path)
         role, number, bit_length = _bin_of(self.cache, path)
         targets = self._check_bin(role, number, bit_length)
@@ -206,7 +205,7 @@ class View:
 @contextlib.contextmanager
 def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
     """One verified view of the registry; what was learned is kept when the block ends without an error."""
-    recorder = _Recorder(fetcher)
+    recorder = Recorder(fetcher)
     timeline_file = registry.folder / "timeline.json"
     try:
         with locked(registry.folder / "lock"):
@@ -229,10 +228,10 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
         raise
 
 
-def _view(registry: Registry, recorder: _Recorder, timeline: Timeline, cache: Path, now: int) -> View:
+def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Path, now: int) -> View:
     cached = read_file(cache / "timestamp.json", max_bytes=TIMESTAMP_MAX_BYTES)
     try:
-        updater = _refresh(registry, recorder, cache, now)
+        updater = refresh(registry, recorder, cache, now)
         raw = recorder.timestamp
         online = True
     except (NetworkError, StaleError) as error:
@@ -240,9 +239,9 @@ def _view(registry: Registry, recorder: _Recorder, timeline: Timeline, cache: Pa
             raise
         late = error
         online = False
-        _restore(cache, registry.folder / "tuf")
+        restore(cache, registry.folder / "tuf")
         raw = cached
-        updater = _refresh(registry, _Cached(recorder, cached), cache, _grace_time(cached, now, error))
+        updater = refresh(registry, Cached(recorder, cached), cache, _grace_time(cached, now, error))
     except EvidenceError as error:
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
     timestamp = Timestamp.parse(raw)
@@ -269,31 +268,6 @@ def _view(registry: Registry, recorder: _Recorder, timeline: Timeline, cache: Pa
         updater=updater,
         cache=cache,
     )
-
-
-def _refresh(registry: Registry, fetcher: _Recorder, cache: Path, now: int) -> Updater:
-    """Root chain, timestamp, snapshot and targets by ngclient, from the pinned root, as of `now`."""
-    from tuf.ngclient import Updater  # noqa: PLC0415
-
-    with _tuf_errors(registry.url):
-        updater = Updater(
-            metadata_dir=str(cache),
-            metadata_base_url=registry.metadata_url,
-            target_dir=str(cache),
-            target_base_url=f"{registry.metadata_url}/targets",
-            fetcher=tuf_fetcher(fetcher),
-            bootstrap=registry.root,
-        )
-        set_reference_time(updater, now)
-        updater.refresh()
-    return updater
-
-
-def set_reference_time(updater: Updater, now: int) -> None:
-    """Judge expiry at a time of ours: ngclient has no public way, and a test fails when this one moves."""
-    if not isinstance(getattr(updater._trusted_set, "reference_time", None), datetime):
-        raise RuntimeError("this version of tuf keeps its reference time elsewhere")
-    updater._trusted_set.reference_time = datetime.fromtimestamp(now, UTC)
 
 
 def _grace_time(cached: bytes, now: int, why: Exception) -> int:
@@ -331,7 +305,7 @@ def _freshness(timestamp: Timestamp, now: int, fetched_at: int, network: str | N
 
 def _trust_file(registry: Registry, updater: Updater, cache: Path) -> TrustFile:
     """The trust file, signed by TUF's `trust` role and named by the root."""
-    with _tuf_errors(registry.url):
+    with tuf_errors(registry.url):
         info = updater.get_targetinfo(TARGET_PATH)
         if info is None:
             raise EvidenceError(f"{registry.url}: its TUF metadata lists no {TARGET_PATH}")
@@ -405,13 +379,6 @@ def _listed(path: str, role: str, target: Any) -> ListedTarget:
     return found
 
 
-def _restore(cache: Path, original: Path) -> None:
-    """Undo what a failed refresh left in the working copy."""
-    for child in cache.iterdir():
-        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
-    shutil.copytree(original, cache, symlinks=True, dirs_exist_ok=True)
-
-
 def _with_timestamps(error: EvidenceError, cached: bytes, offered: bytes) -> EvidenceError:
     if not isinstance(error, RollbackError):
         return error
@@ -427,59 +394,3 @@ def _ago(seconds: int) -> str:
         if seconds >= 120
         else f"{seconds} s"
     )
-
-
-class RollbackError(EvidenceError):
-    """TUF metadata with a lower version than what this machine has verified."""
-
-
-@contextlib.contextmanager
-def _tuf_errors(url: str) -> Iterator[None]:
-    """ngclient's errors as ours: what expired is stale, what went back or is unsigned is evidence."""
-    from tuf.api import exceptions  # noqa: PLC0415
-
-    try:
-        yield
-    except exceptions.DownloadError as error:
-        cause = error.__cause__
-        raise cause if isinstance(cause, NetworkError) else NetworkError(f"{url}: {error}") from error
-    except exceptions.ExpiredMetadataError as error:
-        raise StaleError(f"{url} serves expired metadata: {error}", hint="its operator is late") from error
-    except exceptions.BadVersionNumberError as error:
-        raise RollbackError(f"rollback: {url} serves older metadata than before: {error}") from error
-    except exceptions.UnsignedMetadataError as error:
-        raise SignatureError(f"{url} is not the registry whose root is pinned here: {error}") from error
-    except exceptions.RepositoryError as error:
-        raise EvidenceError(f"{url} serves TUF metadata that contradicts itself: {error}") from error
-
-
-class _Recorder:
-    """A Fetcher that remembers the timestamp as it was served."""
-
-    def __init__(self, fetcher: Fetcher) -> None:
-        self.fetcher = fetcher
-        self.timestamp = b""
-
-    def get(self, url: str, **options: Any) -> bytes | None:
-        raw = self.fetcher.get(url, **options)
-        if url.endswith("/tuf/timestamp.json") and raw is not None:
-            self.timestamp = raw
-        return raw
-
-    def post(self, url: str, body: bytes, **options: Any) -> Any:
-        return self.fetcher.post(url, body, **options)
-
-
-class _Cached(_Recorder):
-    """A Fetcher of what is on this disk: no newer root, the cached timestamp, and nothing else."""
-
-    def __init__(self, recorder: _Recorder, timestamp: bytes) -> None:
-        super().__init__(recorder.fetcher)
-        self._cached = timestamp
-
-    def get(self, url: str, **options: Any) -> bytes | None:
-        if url.endswith("/tuf/timestamp.json"):
-            return self._cached
-        if url.endswith(".root.json"):
-            return None
-        raise NetworkError(f"offline: {url} is not in the cache")

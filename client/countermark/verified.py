@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from countermark.errors import CountermarkError, MalformedError, UsageError, worst
+from countermark.errors import CountermarkError, EvidenceError, MalformedError, UsageError, worst
 from countermark.names import parse_filename
 from countermark.signature import SignedBy
+from countermark.trustfile import CentralPolicy
 
 READ_CHUNK = 1024 * 1024  # bytes hashed at a time
 
@@ -53,6 +54,14 @@ class Artifact:
     @property
     def target(self) -> str:
         return f"files/{self.project}/{self.filename}"
+
+
+class TamperedError(EvidenceError):
+    """A file, or what is said of it, contradicts its entry in the log; `objects` are both sides."""
+
+    def __init__(self, message: str, **objects: bytes) -> None:
+        super().__init__(message)
+        self.objects = objects
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ class Report:
     freshness: str
     late: str | None
     remarks: tuple[str, ...]
+    policy: CentralPolicy | None = None
 
     @property
     def exit_code(self) -> int:

@@ -25,11 +25,9 @@ of the timestamp key, which auditors check.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from countermark.clientpolicy import Decision, Policies
 from countermark.disk import read_file, replace_file
@@ -38,28 +36,20 @@ from countermark.errors import (
     CountermarkError,
     EvidenceError,
     MalformedError,
-    NetworkError,
     PolicyError,
     StaleError,
     WithdrawnError,
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher
-from countermark.limits import FETCH_MAX_BYTES, LOCAL_FILE_MAX_BYTES, UNAPPLIED_MAX
+from countermark.limits import LOCAL_FILE_MAX_BYTES, UNAPPLIED_MAX
 from countermark.names import normalise_filename, normalise_version
 from countermark.pins import Registry
 from countermark.signature import SignedBy, check_publisher
 from countermark.tlog import merkle
 from countermark.trust import Level, ListedTarget, View, opened
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, Verified
-
-
-class TamperedError(EvidenceError):
-    """A file, or what is said of it, contradicts its entry in the log; `objects` are both sides."""
-
-    def __init__(self, message: str, **objects: bytes) -> None:
-        super().__init__(message)
-        self.objects = objects
+from countermark.unlisted import why_unlisted
+from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, TamperedError, Verified
 
 
 @dataclass
@@ -81,8 +71,11 @@ class _AbandonError(Exception):
         self.report = report
 
 
+Wanted = Sequence[Artifact] | Callable[[View], Sequence[Artifact]]
+
+
 def verify(
-    artifacts: Sequence[Artifact],
+    artifacts: Wanted,
     registry: Registry,
     fetcher: Fetcher,
     *,
@@ -90,10 +83,14 @@ def verify(
     policies: Policies | None = None,
     remarks: Sequence[str] = (),
 ) -> Report:
-    """Verify every artifact against one view of the registry. Errors of the view itself are raised."""
+    """Verify every artifact against one view of the registry. Errors of the view itself are raised.
+
+    `artifacts` may be a function of the view, for pins that name no file.
+    """
     try:
         with opened(registry, fetcher, now=now) as view:
-            report = verify_with(view, artifacts, policies or Policies(), remarks)
+            wanted = artifacts(view) if callable(artifacts) else artifacts
+            report = verify_with(view, wanted, policies or Policies(), remarks)
             if any(isinstance(o, Refused) and o.exit_code == 7 for o in report.outcomes):
                 raise _AbandonError(report)
             return report
@@ -119,6 +116,7 @@ def verify_with(
         freshness=freshness.level.value,
         late=freshness.late,
         remarks=tuple(remarks),
+        policy=policies.central,
     )
 
 
@@ -163,7 +161,7 @@ def _prove(
         1, f"root version 1 pinned, timestamp {view.timestamp.version} {freshness.level.value}", "TUF keys"
     )
     if target is None:
-        raise _why_absent(view, artifact)
+        raise why_unlisted(view, artifact)
     progress.held(
         2, f"bin {target.role} under the bins root {view.timestamp.bins_root.hex()[:16]}", "timestamp key"
     )
@@ -308,70 +306,6 @@ def _withdrawal(raw: bytes, index: int, artifact: Artifact, publish: int, before
     if entry.type == "clear":
         return None
     return f"{entry.type} by entry #{index} ({statement.predicate['reason']})"
-
-
-def _why_absent(view: View, artifact: Artifact) -> CountermarkError:
-    """Why the index does not list a file. The registry's answer is only a hint where to look in the log."""
-    name = f"{artifact.project}/{artifact.filename}"
-    answer = _ask(view, f"/api/v1/files/{name}")
-    index = answer.get("index")
-    if type(index) is not int or index >= view.checkpoint.size:
-        if artifact.filename in _page_files(view, artifact.project):
-            return TamperedError(
-                f"{artifact.filename} is on the simple index, and the log has no entry for it"
-            )
-        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
-    raw = view.log.entry(index)
-    entry = Entry.parse(raw)
-    statement = entry.statement
-    same = (
-        statement is not None
-        and entry.type == "publish"
-        and normalise_filename(statement.subject_name) == normalise_filename(artifact.filename)
-    )
-    if statement is None or not same:
-        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
-    if statement.subject_sha256 != artifact.sha256:
-        return TamperedError(
-            f"{artifact.filename} is sha256:{artifact.sha256}, "
-            f"entry #{index} of {view.checkpoint.origin} says sha256:{statement.subject_sha256}",
-            entry=raw,
-        )
-    standing, reason = str(answer.get("standing", "")), str(answer.get("reason") or "")
-    if standing in ("held", "removed"):
-        words = f" ({reason})" if reason.isprintable() and reason else ""
-        return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
-    return PolicyError(
-        f"{artifact.filename} is logged as entry #{index} and not listed yet",
-        hint="wait for it and try again",
-    )
-
-
-def _ask(view: View, path: str) -> dict[str, Any]:
-    """An answer of the registry's API, which nobody vouches for; an empty one when there is none."""
-    try:
-        raw = view.fetcher.get(view.registry.url + path, max_bytes=FETCH_MAX_BYTES, missing_ok=True)
-        document = json.loads(raw) if raw else {}
-    except (NetworkError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _page_files(view: View, project: str) -> set[str]:
-    files = simple_page(view.fetcher, view.registry.url, project)
-    return {item["filename"] for item in files}
-
-
-def simple_page(fetcher: Fetcher, url: str, project: str) -> list[dict[str, Any]]:
-    """The files a simple page lists; nobody vouches for it."""
-    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
-    page = f"{url}/simple/{project}/"
-    try:
-        raw = fetcher.get(page, max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
-        files = json.loads(raw)["files"] if raw else []
-        return [item for item in files if isinstance(item["filename"], str)]
-    except (ValueError, KeyError, TypeError):
-        raise MalformedError(f"{page} is not a simple page in JSON") from None
 
 
 def _keep_evidence(view: View, artifact: Artifact, error: EvidenceError) -> None:

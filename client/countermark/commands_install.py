@@ -1,0 +1,144 @@
+"""The commands of who installs: `verify` and `run`. The engines are verify.py and run.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from countermark import run as runner
+from countermark.clientpolicy import Policies, load_policy
+from countermark.console import GREEN, RED, YELLOW, put, put_json, say
+from countermark.disk import replace_file
+from countermark.errors import CountermarkError, UsageError
+from countermark.fetch import HttpFetcher
+from countermark.lockfile import LockFile, read_lock
+from countermark.pins import Home, Registry
+from countermark.verified import Artifact, Outcome, Refused, Report, Verified
+from countermark.verify import verify as verify_artifacts
+
+LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
+
+
+def pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
+    """The registry a command is about, and the words every result about it carries."""
+    home = Home()
+    registry = home.registry(arguments.registry or os.environ.get("COUNTERMARK_REGISTRY"))
+    return home, registry, registry.admit(os.environ, allow_trial=arguments.allow_trial)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    home, registry, remarks = pinned(arguments)
+    now = _at(arguments.at, int(time.time()))
+    policies = Policies(local=load_policy(home.policy_file))
+    locks, files = _sort(arguments.files)
+    if locks and files:
+        raise UsageError("files and locks are verified by separate commands")
+    fetcher = HttpFetcher()
+    if locks:
+        report = runner.verify_locks(locks, registry, fetcher, now=now, policies=policies, remarks=remarks)
+    else:
+        artifacts = [Artifact.from_path(path) for path in files]
+        report = verify_artifacts(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
+    if arguments.json:
+        put_json(report.to_json())
+    else:
+        _talk(report, report.outcomes)
+    return report.exit_code
+
+
+def run(arguments: argparse.Namespace) -> int:
+    command = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    try:
+        return _run(arguments, command)
+    except CountermarkError as error:
+        if arguments.json_file is not None:
+            document = {"error": str(error), "exit_code": error.exit_code, "exit_code_of": "countermark"}
+            replace_file(arguments.json_file, json.dumps(document, sort_keys=True).encode(), mode=0o644)
+        say(f"error: {error}", colour=RED)
+        if error.hint:
+            say(f"hint: {error.hint}")
+        say(f"exit code {error.exit_code} is countermark's: the installer was not started")
+        return error.exit_code
+
+
+def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    todo = runner.plan(command, folder=Path.cwd())
+    home, registry, remarks = pinned(arguments)
+    finished = runner.run(
+        todo,
+        registry,
+        HttpFetcher(),
+        now=int(time.time()),
+        policies=Policies(local=load_policy(home.policy_file)),
+        environment=os.environ,
+        say=say,
+        remarks=remarks,
+    )
+    if arguments.json_file is not None:
+        replace_file(arguments.json_file, json.dumps(finished.to_json(), sort_keys=True).encode(), mode=0o644)
+    _talk(finished.report, runner.refusals(finished.report), remarks_only=True)
+    for sentence in finished.sentences:
+        say(sentence, colour=YELLOW)
+    say(f"exit code {finished.exit_code} is {finished.whose}'s")
+    return finished.exit_code
+
+
+def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = False) -> None:
+    """The report for people: results on stdout, everything about them on stderr."""
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
+    for outcome in outcomes:
+        _talk_outcome(outcome)
+    if not remarks_only:
+        if report.late:
+            say(f"late: {report.late}", colour=YELLOW)
+        behind = report.tree_size - report.applied
+        say(f"log of {report.tree_size} entries, {behind} not applied yet, {report.freshness}")
+
+
+def _talk_outcome(outcome: Outcome) -> None:
+    name = outcome.artifact.filename
+    if isinstance(outcome, Refused):
+        say(f"{name}: refused: {outcome.error}", colour=RED)
+        if outcome.error.hint:
+            say(f"hint: {outcome.error.hint}")
+        return
+    if isinstance(outcome, Verified):
+        signed = outcome.signed_by.sentence if outcome.signed_by else "verified here before"
+        word, colour = ("verified", GREEN) if outcome.verified else ("let pass", YELLOW)
+        put(f"{name}: {word}, entry #{outcome.index}, {signed}", colour=colour)
+        for text in (*outcome.remarks, *map(str, outcome.findings)):
+            say(f"{name}: {text}", colour=YELLOW)
+        return
+    put(f"{name}: let pass, not verified: {outcome.error} ({outcome.because})", colour=YELLOW)
+
+
+def _sort(paths: Sequence[Path]) -> tuple[list[LockFile], list[Path]]:
+    """Locks, and files to verify; signatures lying beside distributions are passed over."""
+    locks = [read_lock(path) for path in paths if LOCK_NAMES.fullmatch(path.name)]
+    files = [path for path in paths if not LOCK_NAMES.fullmatch(path.name)]
+    files = [path for path in files if not path.name.endswith((".attestation", ".asc", ".tlog-proof"))]
+    if not locks and not files:
+        raise UsageError("nothing to verify")
+    return locks, files
+
+
+def _at(text: str | None, now: int) -> int:
+    """`--at` moves forward only: a time in the past would revive what has expired."""
+    if text is None:
+        return now
+    try:
+        moment = (
+            int(text) if text.isdigit() else int(datetime.fromisoformat(text).astimezone(UTC).timestamp())
+        )
+    except (ValueError, OverflowError):
+        raise UsageError(f'"{text}" is not a time', hint="seconds, or 2026-01-31T12:00:00Z") from None
+    if moment < now:
+        raise UsageError(f"--at only moves forward; {text} is {now - moment} s in the past")
+    return moment

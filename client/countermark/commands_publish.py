@@ -1,0 +1,209 @@
+"""The commands of who publishes: `login`, `token`, `sign`, `publish`, `status`. The engine is publish.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+
+from countermark import publish as engine
+from countermark.clientpolicy import Policies, load_policy
+from countermark.commands_install import pinned
+from countermark.console import GREEN, ask, confirm, put, put_json, say
+from countermark.disk import replace_file
+from countermark.distribution import Distribution, distributions, read_distribution
+from countermark.errors import CountermarkError, PolicyError, UsageError, worst
+from countermark.fetch import HttpFetcher
+from countermark.pins import Home, Registry, find_root, normalise_url
+from countermark.signer import StoredKey, create_key, load_key, open_signer
+from countermark.statement import KeySigner
+from countermark.trust import View, opened
+from countermark.verified import Artifact, Verified
+from countermark.verify import verify
+
+
+def login(arguments: argparse.Namespace) -> int:
+    """Pin the root if there is none, check that the server is that registry, then hand over the code."""
+    home, fetcher, url = Home(), HttpFetcher(), normalise_url(arguments.url)
+    known = any(registry.url == url for registry in home.registries())
+    if not known or arguments.root_words:
+        words = arguments.root_words or ask("no root is pinned; its twelve words")
+        if not words:
+            raise PolicyError(
+                f"no trusted root for {url}",
+                hint=f"countermark login {url} --root-words '...' (ask the operator)",
+            )
+        if not known:
+            home.add(url, find_root(fetcher, url, words))
+    registry = home.registry(url)
+    for remark in registry.admit(os.environ, allow_trial=arguments.allow_trial):
+        say(remark)
+    code = arguments.code or ask("one-time code")
+    session = engine.sign_in(registry, fetcher, code, now=_now())
+    if arguments.json:
+        put_json({"account": session.account, "login": session.login, "url": url})
+    else:
+        put(f"signed in at {url} as {session.login}, account {session.account[:8]}")
+    return 0
+
+
+def token(arguments: argparse.Namespace) -> int:
+    registry = Home().registry(arguments.url)
+    session = engine.Session.load(registry)
+    if arguments.json:
+        put_json({"upload_token": session.upload_token, "username": "__token__"})
+    else:
+        put(session.upload_token)
+    return 0
+
+
+def sign(arguments: argparse.Namespace) -> int:
+    _, registry, files, signer = _prepare(arguments)
+    fetcher = HttpFetcher()
+    with opened(registry, fetcher, now=_now()) as view:
+        _enrol(view, fetcher, arguments, files, signer)
+        for file in files:
+            file.attest(view.trust_file.origin, signer)
+            if not arguments.json:
+                put(f"{file.attestation_path}")
+    if arguments.json:
+        put_json([{"attestation": str(file.attestation_path), "keyid": signer.keyid} for file in files])
+    return 0
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    home, registry, files, signer = _prepare(arguments)
+    fetcher, session = HttpFetcher(), engine.Session.load(registry)
+    uploaded = []
+    with opened(registry, fetcher, now=_now()) as view:
+        _enrol(view, fetcher, arguments, files, signer)
+        for file in files:
+            envelope = file.attest(view.trust_file.origin, signer)
+            attestation = envelope.to_json()
+            started = time.perf_counter()
+            answer = engine.upload(
+                view, fetcher, session, file, attestation, now=_now(), timer=time.perf_counter
+            )
+            say(f"{file.filename}: {_proof_words(answer)}; {answer.message or answer.state}")
+            uploaded.append((file, answer, started))
+        results = []
+        for file, answer, started in uploaded:
+            engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+            results.append((file, answer, (time.perf_counter() - started) * 1000))
+    # Listed: the newest view must show it, as every installer will see it.
+    artifacts = [Artifact.from_path(file.path) for file in files]
+    report = verify(
+        artifacts, registry, fetcher, now=_now(), policies=Policies(local=load_policy(home.policy_file))
+    )
+    documents = []
+    for (file, answer, milliseconds), outcome in zip(results, report.outcomes, strict=True):
+        if not isinstance(outcome, Verified):
+            say(f"{file.filename}: published, but {getattr(outcome, 'error', 'not verified')}")
+            continue
+        url = f"{registry.url}/simple/{file.name.project}/"
+        times = {"milliseconds_listed": milliseconds, "milliseconds_proof": answer.milliseconds}
+        documents.append(outcome.to_json() | times | {"url": url})
+        if not arguments.json:
+            put(
+                f"{file.filename}  {url}  entry #{outcome.index}  "
+                f"proof in {answer.milliseconds:.0f} ms, listed in {milliseconds:.0f} ms, verified",
+                colour=GREEN,
+            )
+    if arguments.json:
+        put_json({"artifacts": documents, "exit_code": report.exit_code})
+    return report.exit_code
+
+
+def status(arguments: argparse.Namespace) -> int:
+    _, registry, _ = pinned(arguments)
+    fetcher, codes, documents = HttpFetcher(), [0], []
+    with opened(registry, fetcher, now=_now()) as view:
+        for path in distributions(arguments.files):
+            file = read_distribution(path)
+            try:
+                state = _state(view, fetcher, file, arguments)
+            except CountermarkError as error:
+                codes.append(error.exit_code)
+                say(f"{file.filename}: {error}")
+                documents.append(
+                    {"error": str(error), "exit_code": error.exit_code, "filename": file.filename}
+                )
+                continue
+            document = {key: value for key, value in vars(state).items() if key != "proof"}
+            documents.append(document | {"filename": file.filename, "proof": state.proof is not None})
+            if state.proof is not None and arguments.proofs is not None:
+                replace_file(arguments.proofs / f"{file.filename}.tlog-proof", state.proof, mode=0o644)
+            if not arguments.json:
+                proof = "proof checked" if state.proof else "no proof yet"
+                put(f"{file.filename}: {state.state}, {state.standing}, entry #{state.index}, {proof}")
+    if arguments.json:
+        put_json({"artifacts": documents, "exit_code": worst(codes)})
+    return worst(codes)
+
+
+def _state(
+    view: View, fetcher: HttpFetcher, file: Distribution, arguments: argparse.Namespace
+) -> engine.FileState:
+    if arguments.wait:
+        return engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+    state = engine.file_state(view, fetcher, file.name.project, file.filename, now=_now())
+    if state is None:
+        raise PolicyError(f"{view.registry.url} has never taken {file.filename}")
+    return state
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distribution], KeySigner]:
+    """The registry, the distributions, and the key that signs them, made now if there is none."""
+    files = [read_distribution(path) for path in distributions(arguments.files)]
+    home, registry, remarks = pinned(arguments)
+    for remark in remarks:
+        say(remark)
+    key = _key(home, arguments)
+    return home, registry, files, open_signer(key)
+
+
+def _key(home: Home, arguments: argparse.Namespace) -> StoredKey:
+    try:
+        return load_key(home.keys, arguments.key)
+    except UsageError:
+        if (home.keys / f"{arguments.key}.json").exists():
+            raise
+    key = create_key(home.keys, arguments.key, no_passphrase=arguments.no_passphrase)
+    say(f"made key {key.name} ({key.keyid[:16]}) in {key.path}")
+    return key
+
+
+def _enrol(
+    view: View,
+    fetcher: HttpFetcher,
+    arguments: argparse.Namespace,
+    files: Sequence[Distribution],
+    signer: KeySigner,
+) -> None:
+    """Enrol the key where it is missing, after one question about all of it."""
+    projects = {file.name.project for file in files}
+    missing = engine.needs_enrolment(view.registry, fetcher, projects, signer.keyid)
+    if not missing:
+        return
+    names = ", ".join(state.project for state in missing)
+    if not arguments.yes:
+        say(f"key {signer.keyid} will sign for {names} from now on")
+        say("it stays in the public log for ever, and so does your account id; it may identify you")
+        if not confirm(f"enrol it for {names}?"):
+            raise PolicyError(f"the key is not enrolled for {names}", hint="--yes enrols it without asking")
+    session = engine.Session.load(view.registry)
+    for state in missing:
+        index = engine.enrol(view, fetcher, session, signer, state, now=_now())
+        say(f"key {signer.keyid[:16]} enrolled for {state.project}, entry #{index}, first seen there")
+
+
+def _proof_words(answer: engine.Uploaded) -> str:
+    if answer.checkpoint is None:
+        return f"taken in {answer.milliseconds:.0f} ms, proof to follow"
+    witnesses = ", ".join(sorted(answer.checkpoint.cosignatures)) or "no witness"
+    return f"entry #{answer.index}, proof checked in {answer.milliseconds:.0f} ms, cosigned by {witnesses}"
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,136 @@
+"""The publisher's key: one encrypted key file per name, opened by a passphrase.
+
+    ~/.config/countermark/keys/publisher.json           keyfile.py; the public half is readable
+                               publisher.passphrase     only after `key new --no-passphrase`
+
+The passphrase comes from COUNTERMARK_PASSPHRASE, or is asked for on the terminal, or, where somebody
+decided so in words (`--no-passphrase`), lies beside the key: then whoever reads this folder can sign.
+Without any of the three there is no key, rather than an unprotected one.
+
+A public key stays in the log for ever and may identify its owner: that is said before it is enrolled, and a
+fresh key is offered first.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from countermark import keyfile
+from countermark.disk import create_file, read_file
+from countermark.errors import UsageError
+from countermark.limits import KEY_FILE_MAX_BYTES
+from countermark.statement import KeySigner
+
+DEFAULT_NAME = "publisher"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+Ask = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class StoredKey:
+    """A key file in the keys folder."""
+
+    name: str
+    path: Path
+    file: keyfile.KeyFile
+
+    @property
+    def keyid(self) -> str:
+        return self.file.keyid
+
+    @property
+    def passphrase_file(self) -> Path:
+        return self.path.with_suffix(".passphrase")
+
+
+def ask_terminal(prompt: str) -> str:
+    """Ask without echo; UsageError where nobody could answer."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "a passphrase is needed and nobody is there to type it",
+            hint="set COUNTERMARK_PASSPHRASE, or make the key with `key new --no-passphrase`",
+        )
+    return getpass.getpass(prompt)
+
+
+def create_key(
+    folder: Path,
+    name: str = DEFAULT_NAME,
+    *,
+    no_passphrase: bool = False,
+    environment: Mapping[str, str] = os.environ,
+    ask: Ask = ask_terminal,
+) -> StoredKey:
+    """Make an Ed25519 key; never over an existing one."""
+    path = _path(folder, name)
+    if path.exists():
+        raise UsageError(f'key "{name}" already exists', hint="choose another --name")
+    if no_passphrase:
+        passphrase = secrets.token_hex(16)
+        create_file(path.with_suffix(".passphrase"), passphrase.encode())
+    else:
+        passphrase = environment.get("COUNTERMARK_PASSPHRASE") or _ask_twice(ask)
+    raw = keyfile.encrypt(
+        Ed25519PrivateKey.generate(),
+        passphrase.encode(),
+        name=name,
+        salt=secrets.token_bytes(keyfile.SALT_BYTES),
+    )
+    create_file(path, raw)
+    return load_key(folder, name)
+
+
+def load_key(folder: Path, name: str) -> StoredKey:
+    """The key file of this name; UsageError with the command to run when there is none."""
+    path = _path(folder, name)
+    raw = read_file(path, max_bytes=KEY_FILE_MAX_BYTES)
+    if raw is None:
+        raise UsageError(f'no key "{name}"', hint=f"countermark key new --name {name}")
+    return StoredKey(name, path, keyfile.KeyFile.parse(raw))
+
+
+def list_keys(folder: Path) -> Iterator[StoredKey]:
+    """Every key in the folder, by name."""
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        yield load_key(folder, path.stem)
+
+
+def open_signer(
+    key: StoredKey, *, environment: Mapping[str, str] = os.environ, ask: Ask = ask_terminal
+) -> KeySigner:
+    """The signer of a key, once its passphrase opened it."""
+    raw = read_file(key.path, max_bytes=KEY_FILE_MAX_BYTES) or b""
+    stored = read_file(key.passphrase_file, max_bytes=1024)
+    if stored is not None:
+        passphrase = stored.decode().strip()
+    else:
+        passphrase = environment.get("COUNTERMARK_PASSPHRASE") or ask(f"passphrase of key {key.name}: ")
+    private = keyfile.decrypt(raw, passphrase.encode())
+    if not isinstance(private, Ed25519PrivateKey | EllipticCurvePrivateKey):
+        raise UsageError(f'key "{key.name}" is of a kind that signs no statements')
+    return KeySigner(private)
+
+
+def _ask_twice(ask: Ask) -> str:
+    first = ask("new passphrase: ")
+    if not first:
+        raise UsageError("an empty passphrase protects nothing", hint="--no-passphrase says so deliberately")
+    if ask("the same once more: ") != first:
+        raise UsageError("the two passphrases differ")
+    return first
+
+
+def _path(folder: Path, name: str) -> Path:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f'"{name}" is no key name: small letters, digits, dash and underscore')
+    return folder / f"{name}.json"

@@ -1,0 +1,114 @@
+"""TUF's own client (ngclient), fenced in: our fetcher, our clock, our errors, and a cache it may not spoil.
+
+    updater = refresh(registry, Recorder(fetcher), cache, now)      # root chain, timestamp, snapshot, targets
+    with tuf_errors(url): updater.get_targetinfo(path)
+
+ngclient verifies signatures, thresholds, versions and expiries; nothing of that is repeated here. What it
+lacks is added: a reference time of ours (for `--at`, and for judging a cache in the grace period), the
+timestamp exactly as it was served, and an offline mode that is the same verification over cached bytes,
+never a raw read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from countermark.errors import EvidenceError, NetworkError, SignatureError, StaleError
+from countermark.fetch import Fetcher, tuf_fetcher
+from countermark.pins import Registry
+
+if TYPE_CHECKING:
+    from tuf.ngclient import Updater
+
+
+def refresh(registry: Registry, fetcher: Recorder, cache: Path, now: int) -> Updater:
+    """Root chain, timestamp, snapshot and targets by ngclient, from the pinned root, as of `now`."""
+    from tuf.ngclient import Updater  # noqa: PLC0415
+
+    with tuf_errors(registry.url):
+        updater = Updater(
+            metadata_dir=str(cache),
+            metadata_base_url=registry.metadata_url,
+            target_dir=str(cache),
+            target_base_url=f"{registry.metadata_url}/targets",
+            fetcher=tuf_fetcher(fetcher),
+            bootstrap=registry.root,
+        )
+        set_reference_time(updater, now)
+        updater.refresh()
+    return updater
+
+
+def set_reference_time(updater: Updater, now: int) -> None:
+    """Judge expiry at a time of ours: ngclient has no public way, and a test fails when this one moves."""
+    if not isinstance(getattr(updater._trusted_set, "reference_time", None), datetime):
+        raise RuntimeError("this version of tuf keeps its reference time elsewhere")
+    updater._trusted_set.reference_time = datetime.fromtimestamp(now, UTC)
+
+
+def restore(cache: Path, original: Path) -> None:
+    """Undo what a failed refresh left in the working copy."""
+    for child in cache.iterdir():
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    shutil.copytree(original, cache, symlinks=True, dirs_exist_ok=True)
+
+
+class RollbackError(EvidenceError):
+    """TUF metadata with a lower version than what this machine has verified."""
+
+
+@contextlib.contextmanager
+def tuf_errors(url: str) -> Iterator[None]:
+    """ngclient's errors as ours: what expired is stale, what went back or is unsigned is evidence."""
+    from tuf.api import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except exceptions.DownloadError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, NetworkError) else NetworkError(f"{url}: {error}") from error
+    except exceptions.ExpiredMetadataError as error:
+        raise StaleError(f"{url} serves expired metadata: {error}", hint="its operator is late") from error
+    except exceptions.BadVersionNumberError as error:
+        raise RollbackError(f"rollback: {url} serves older metadata than before: {error}") from error
+    except exceptions.UnsignedMetadataError as error:
+        raise SignatureError(f"{url} is not the registry whose root is pinned here: {error}") from error
+    except exceptions.RepositoryError as error:
+        raise EvidenceError(f"{url} serves TUF metadata that contradicts itself: {error}") from error
+
+
+class Recorder:
+    """A Fetcher that remembers the timestamp as it was served."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self.fetcher = fetcher
+        self.timestamp = b""
+
+    def get(self, url: str, **options: Any) -> bytes | None:
+        raw = self.fetcher.get(url, **options)
+        if url.endswith("/tuf/timestamp.json") and raw is not None:
+            self.timestamp = raw
+        return raw
+
+    def post(self, url: str, body: bytes, **options: Any) -> Any:
+        return self.fetcher.post(url, body, **options)
+
+
+class Cached(Recorder):
+    """A Fetcher of what is on this disk: no newer root, the cached timestamp, and nothing else."""
+
+    def __init__(self, recorder: Recorder, timestamp: bytes) -> None:
+        super().__init__(recorder.fetcher)
+        self._cached = timestamp
+
+    def get(self, url: str, **options: Any) -> bytes | None:
+        if url.endswith("/tuf/timestamp.json"):
+            return self._cached
+        if url.endswith(".root.json"):
+            return None
+        raise NetworkError(f"offline: {url} is not in the cache")

@@ -1,0 +1,87 @@
+"""Unlisted: why the index does not list a file, or has none with that hash.
+
+The registry's own answers (its API, its simple pages) are hints where to look; nobody vouches for them.
+What they say ends in an entry of the log, or it ends nowhere:
+
+    no entry, and no page lists it       5  there is no such file here
+    no entry, but a page lists it        7  listed without entry
+    an entry with another hash           7  these bytes were never published under that name
+    an entry with this hash              6  held or removed since, or 5, not listed yet
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from countermark.entry import Entry
+from countermark.errors import CountermarkError, MalformedError, NetworkError, PolicyError, WithdrawnError
+from countermark.fetch import Fetcher
+from countermark.limits import FETCH_MAX_BYTES
+from countermark.names import normalise_filename
+from countermark.trust import View
+from countermark.verified import Artifact, TamperedError
+
+
+def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
+    """Why the index does not list a file. The registry's answer is only a hint where to look in the log."""
+    name = f"{artifact.project}/{artifact.filename}"
+    answer = _ask(view, f"/api/v1/files/{name}")
+    index = answer.get("index")
+    if type(index) is not int or index >= view.checkpoint.size:
+        if artifact.filename in _page_files(view, artifact.project):
+            return TamperedError(
+                f"{artifact.filename} is on the simple index, and the log has no entry for it"
+            )
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+    raw = view.log.entry(index)
+    entry = Entry.parse(raw)
+    statement = entry.statement
+    same = (
+        statement is not None
+        and entry.type == "publish"
+        and normalise_filename(statement.subject_name) == normalise_filename(artifact.filename)
+    )
+    if statement is None or not same:
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+    if statement.subject_sha256 != artifact.sha256:
+        return TamperedError(
+            f"{artifact.filename} is sha256:{artifact.sha256}, "
+            f"entry #{index} of {view.checkpoint.origin} says sha256:{statement.subject_sha256}",
+            entry=raw,
+        )
+    standing, reason = str(answer.get("standing", "")), str(answer.get("reason") or "")
+    if standing in ("held", "removed"):
+        words = f" ({reason})" if reason.isprintable() and reason else ""
+        return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
+    return PolicyError(
+        f"{artifact.filename} is logged as entry #{index} and not listed yet",
+        hint="wait for it and try again",
+    )
+
+
+def _ask(view: View, path: str) -> dict[str, Any]:
+    """An answer of the registry's API, which nobody vouches for; an empty one when there is none."""
+    try:
+        raw = view.fetcher.get(view.registry.url + path, max_bytes=FETCH_MAX_BYTES, missing_ok=True)
+        document = json.loads(raw) if raw else {}
+    except (NetworkError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _page_files(view: View, project: str) -> set[str]:
+    files = simple_page(view.fetcher, view.registry.url, project)
+    return {item["filename"] for item in files}
+
+
+def simple_page(fetcher: Fetcher, url: str, project: str) -> list[dict[str, Any]]:
+    """The files a simple page lists; nobody vouches for it."""
+    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    page = f"{url}/simple/{project}/"
+    try:
+        raw = fetcher.get(page, max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
+        files = json.loads(raw)["files"] if raw else []
+        return [item for item in files if isinstance(item["filename"], str)]
+    except (ValueError, KeyError, TypeError):
+        raise MalformedError(f"{page} is not a simple page in JSON") from None
