@@ -32,9 +32,7 @@ def encode_canonical(value: Any) -> bytes:
 
 def parse_canonical(raw: bytes, *, max_bytes: int) -> Any:
     """The value spelled by `raw`, which must be its canonical spelling of at most `max_bytes`."""
-    if len(raw) > max_bytes:
-        raise MalformedError(f"JSON document has {len(raw)} bytes, more than the limit of {max_bytes}")
-    value = parse_json(raw, max_bytes=max_bytes)
+    value = _decode(raw, max_bytes)
     # Arrays and objects can't be nested deeper than there are opening brackets, and an ASCII document whose
     # re-encoding is identical has ASCII keys: most leaves are spared the walk.
     if not raw.isascii() or raw.count(b"{") + raw.count(b"[") > JSON_MAX_DEPTH:
@@ -49,6 +47,12 @@ def parse_json(raw: bytes, *, max_bytes: int) -> Any:
 
     Duplicate keys are taken as the last one says here; never sign or hash what this returns.
     """
+    value = _decode(raw, max_bytes)
+    _check(value, 0)
+    return value
+
+
+def _decode(raw: bytes, max_bytes: int) -> Any:
     if len(raw) > max_bytes:
         raise MalformedError(f"JSON document has {len(raw)} bytes, more than the limit of {max_bytes}")
     try:

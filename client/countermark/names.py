@@ -13,6 +13,7 @@ only the key of a file's state; what is served, signed and shown keeps the publi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from countermark.errors import MalformedError
@@ -74,6 +75,7 @@ def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)  # an entry's name is asked for when it is parsed, and again by the rules
 def parse_filename(filename: str) -> FileName:
     """Take a wheel's or source distribution's file name apart."""
     if len(filename) > NAME_MAX_CHARS:

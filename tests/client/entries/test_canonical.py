@@ -146,3 +146,11 @@ def test_limits_are_inclusive() -> None:
 def test_a_quoted_bracket_is_no_depth() -> None:
     """Brackets inside strings count for nothing."""
     assert parse(b'["[[[[[[[[[[{{{{{{{{"]') == ["[[[[[[[[[[{{{{{{{{"]
+
+
+@pytest.mark.parametrize("raw", [b"[" * 900 + b"]" * 900, b'{"\xc3\xa9":1}', b"[1.5]", b"", b"[" * 60_000])
+def test_the_lenient_parser_keeps_the_bounds(raw: bytes) -> None:
+    """Any spelling, but the same depth, numbers and member names."""
+    assert parse_json(b' { "b" : 1, "a" : "\\u0041" } ', max_bytes=100) == {"a": "A", "b": 1}
+    with pytest.raises(MalformedError):
+        parse_json(raw, max_bytes=65_535)
