@@ -7,7 +7,7 @@ as the root says, trust and index as targets says; the trust file is the one tha
 keys in all of it are the ones on this machine, and the log's keys and its origin are ours. A ceremony for
 another registry, or one that somebody altered on its way, is refused with the part that disagrees.
 
-Then the files are copied, immutable, into public/tuf, and the log is created with its genesis entries
+Then the files are copied, immutable, into public/tuf, the root is given to the timestamper, and the log is created with its genesis entries
 (`log/create.py`), in one transaction. Adopting twice is refused; a crash in between is repeated harmlessly,
 since the same files are written again and the log did not exist yet.
 
@@ -36,6 +36,7 @@ from countermark_server.initialise import INPUT_FILE
 from countermark_server.log.create import create
 from countermark_server.settings import Settings
 from countermark_server.stores import heads
+from countermark_server.stores.immutable import write_files
 from countermark_server.stores.public import Public
 
 ROLES = ("root", "targets", "trust", "index")
@@ -73,6 +74,7 @@ def adopt(settings: Settings, output: Path, *, now: int) -> Adopted:
         signers = signing.log_signers(settings)
         check_ours(settings, ceremony, [signer.vkey.format() for signer in signers])
         Public(settings.public).put_all({f"tuf/{name}": raw for name, raw in ceremony.files.items()})
+        write_files(settings.data / "timestamper", {"root.json": ceremony.files["1.root.json"]})
         # Published, and served by nobody yet. If we stop here the same ceremony can be adopted again.
         with db.write(engine) as connection:
             create(connection, ceremony.trust, signers, ceremony.role_keys, now=now)
@@ -147,6 +149,8 @@ def _read(output: Path, now: datetime) -> _Ceremony:
     files = {f"1.{role}.json": content for role, content in raw.items()} | {name: trust_raw}
     files |= {f"ceremony/1/{each}": _file(output, each) for each in COMPANIONS}
     role_keys = json.loads(_file(output, ROLE_KEYS_FILE))
+    if not isinstance(role_keys, dict) or not all(isinstance(each, dict) for each in role_keys.values()):
+        raise MalformedError(f"{ROLE_KEYS_FILE} is not an object of envelopes")
     return _Ceremony(files, root, index, trust_file, role_keys)
 
 
@@ -184,7 +188,7 @@ def _check_role_keys(data: Path, ceremony: _Ceremony) -> None:
         ours = keyid_of(spki)
         envelope = Envelope.parse(ceremony.role_keys[role])
         statement = Statement.parse(envelope.payload)
-        said = (statement.type, statement.predicate["scope"], statement.subject_name)
+        said = (statement.type, statement.predicate.get("scope"), statement.subject_name)
         if said != ("key-enroll", role, f"key:{ours}"):
             raise EvidenceError(f"the {role} key enrolled by the ceremony is not the one on this machine")
         opened = open_envelope(envelope, {ours: spki, authority: ceremony.trust.authority_key})

@@ -198,7 +198,7 @@ class _Registry:
             self.say(f"{name} did not end in time and was killed; the next start recovers what it left")
 
     def _record(self) -> None:
-        addresses = {"witness": self.witness, "timestamper": f"http://{self.timestamper}", "web": self.local}
+        addresses = {"witness": self.witness, "web": self.local}  # the others record themselves
         for name, pid in self.children.pids().items():
             if name in addresses:
                 telemetry.record(self.run, name, {"pid": pid, "url": addresses[name]})
