@@ -9,9 +9,8 @@ log's key set, Ed25519 and ML-DSA-44, and by witnesses (cosignature.py).
 
 `Checkpoint.parse` proves nothing about who wrote it. `open_log_checkpoint` proves that the log did, which is
 what a witness and the log itself ask. `open_checkpoint` proves besides that enough witnesses of a policy
-have seen it; its VerifiedCheckpoint is the only thing that proof.check takes.
-
-What no checkpoint says: that it is the newest. The cosignatures say when it was.
+have seen it; its VerifiedCheckpoint is the only thing that proof.check takes. No checkpoint says that it is
+the newest: cosignatures say when it was.
 
 Format: https://c2sp.org/tlog-checkpoint@v1.0.0, without extension lines.
 """
@@ -94,7 +93,11 @@ def open_checkpoint(raw: bytes, policy: Policy, *, now: int | None) -> VerifiedC
     # (2) The log signed, with all its keys.
     log_lines = _log_lines(origin, opened, log_keys)
     # (3) No time lies in the future.
-    _check_times(opened, now)
+    for signature in opened.signatures:
+        ahead = 0 if now is None else (signature.time or 0) - now
+        if ahead > COSIGNATURE_MAX_SKEW.total_seconds():
+            what = f"{signature.key.name} signed at {signature.time}, which is ahead of our clock, {now}"
+            raise StaleError(what, hint="compare this machine's clock with another one")
     # (4) Enough witnesses signed. Time 0 (not stated) is not yet a claim to have seen nothing newer.
     times = {witnesses[s.key]: s.time for s in opened.signatures if s.key in witnesses and s.time}
     quorum_time = policy.quorum_time(times)
@@ -117,11 +120,3 @@ def _log_lines(origin: str, opened: OpenedNote, keys: Sequence[VerifierKey]) -> 
             which = f"{key.key_id.hex()} of type 0x{key.type:02x}"
             raise SignatureError(f"a checkpoint of {origin} is not signed by its key {which}")
     return tuple(lines[key] for key in keys)
-
-
-def _check_times(opened: OpenedNote, now: int | None) -> None:
-    for signature in opened.signatures:
-        ahead = 0 if now is None else (signature.time or 0) - now
-        if ahead > COSIGNATURE_MAX_SKEW.total_seconds():
-            what = f"{signature.key.name} signed at {signature.time}, which is ahead of our clock, {now}"
-            raise StaleError(what, hint="compare this machine's clock with another one")

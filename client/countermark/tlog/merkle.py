@@ -106,10 +106,7 @@ def subtree_hash(start: int, end: int, read: HashReader) -> bytes:
 
 
 def prove_inclusion(index: int, size: int, read: HashReader, *, start: int = 0) -> tuple[bytes, ...]:
-    """Prove that the leaf at `index` is in the tree of `size` leaves; the leaf's sibling comes first.
-
-    With `start`: that it is in the subtree [start, size) of any larger tree.
-    """
+    """Prove that the leaf at `index` is in the (sub)tree [start, size); the leaf's sibling comes first."""
     return _read(_leaf_steps(index, start, size), read)
 
 
@@ -132,10 +129,7 @@ def prove_consistency(old_size: int, new_size: int, read: HashReader, *, start: 
 def check_consistency(
     proof: Hashes, *, old_size: int, old_root: bytes, new_size: int, new_root: bytes, start: int = 0
 ) -> None:
-    """Check that the (sub)tree [start, old_size) with `old_root` is part of the new tree.
-
-    The empty tree is part of every tree.
-    """
+    """Check that the (sub)tree [start, old_size) is part of the new tree, as the empty tree always is."""
     _check_subtree(start, old_size, new_size)
     if start < old_size:
         part, root = _climb(_steps(start, old_size, 0, new_size), proof, old_root)

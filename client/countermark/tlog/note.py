@@ -43,7 +43,6 @@ ED25519 = 0x01  # signs a note's text
 ED25519_COSIGNATURE = 0x04
 ML_DSA_44 = 0x06
 _PUBLIC_KEY_BYTES = {ED25519: 32, ED25519_COSIGNATURE: 32, ML_DSA_44: 1312}
-
 _DASH = "\N{EM DASH} "
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+(.+)", re.DOTALL)  # base64 may hold a plus, a name may not
@@ -89,10 +88,9 @@ class Note:
     def parse(cls, raw: bytes) -> Note:
         if len(raw) > NOTE_MAX_BYTES:
             raise MalformedError(f"a note of {len(raw)} bytes; at most {NOTE_MAX_BYTES} are read")
-        try:
-            decoded = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            raise MalformedError("a note must be UTF-8") from None
+        decoded = raw.decode(
+            "utf-8", "surrogateescape"
+        )  # what is no UTF-8 comes out as what no text may hold
         check_text(decoded)
         text, _, block = decoded.rpartition("\n\n")
         *lines, _ = block.split("\n")
@@ -149,10 +147,7 @@ class VerifierKey:
 
 
 class NoteSigner(Protocol):
-    """What can put a line under a note: a key in this process, or one behind a socket.
-
-    `time`, in POSIX seconds, is for the types that state one.
-    """
+    """Puts a line under a note. `time`, in POSIX seconds, is for the types that state one."""
 
     @property
     def name(self) -> str: ...
@@ -165,7 +160,7 @@ class NoteSigner(Protocol):
 
 @dataclass(frozen=True)
 class KeySigner:
-    """A key in this process. Each type of signature is a subclass that says what it signs."""
+    """A key in this process (not behind a socket). Each type of signature is a subclass that signs with it."""
 
     type: ClassVar[int]
     name: str
@@ -238,10 +233,11 @@ def open_note(
         signer = known.get((line.name, line.key_id))
         if signer is None:
             continue
-        opened = VerifiedSignature(signer, line, check(signer, note.text, line.sig))
-        seen = verified.get(signer)
-        if seen is None or (opened.time or 0) > (seen.time or 0):  # one key counts once, at its newest time
-            verified[signer] = opened
+        time = check(signer, note.text, line.sig)
+        if signer not in verified or (time or 0) > (verified[signer].time or 0):
+            verified[signer] = VerifiedSignature(
+                signer, line, time
+            )  # one key counts once, at its newest time
     if not verified:
         names = ", ".join(sorted({line.name for line in note.signatures}))
         raise SignatureError(f"no known key signed this note; it names {names}")

@@ -86,10 +86,7 @@ class Policy:
         return tuple(log.key for log in self.logs if log.key.name == origin)
 
     def quorum_time(self, cosignatures: Mapping[str, int]) -> int | None:
-        """The newest T such that the cosignatures with time >= T satisfy the quorum; None when none does.
-
-        `cosignatures` maps a witness's name in this policy to the time it states.
-        """
+        """The newest T such that the cosignatures (by witness, their times) of T or later make the quorum."""
         if self.quorum == NONE:
             return max(cosignatures.values(), default=0)
         times = {witness.name: cosignatures.get(witness.name) for witness in self.witnesses}
@@ -120,7 +117,10 @@ class _Reader:
                 self.witnesses.append(Witness(name, key, *url))
             case ["group", name, threshold, *members] if members:
                 for member in members:
-                    self._enlist(member)
+                    self._look_up(member)
+                    if member in self.members:
+                        raise MalformedError(f"{member!r} is already a member of a group")
+                    self.members.add(member)
                 self._define(name)  # after its members: a group is not its own
                 self.groups.append(Group(name, _threshold(threshold, len(members)), tuple(members)))
             case ["quorum", name]:
@@ -140,12 +140,6 @@ class _Reader:
     def _look_up(self, name: str) -> None:
         if name not in self.names:
             raise MalformedError(f"the name {name!r} is not defined above this line")
-
-    def _enlist(self, member: str) -> None:
-        self._look_up(member)
-        if member in self.members:
-            raise MalformedError(f"{member!r} is already a member of a group")
-        self.members.add(member)
 
 
 def _lines(text: str) -> list[str]:

@@ -52,10 +52,7 @@ class TlogProof:
         head, blank, checkpoint = raw.partition(b"\n\n")
         if not blank or not checkpoint:
             raise MalformedError("a proof must end in an empty line and a checkpoint")
-        try:
-            header, *lines = head.decode("ascii").split("\n")
-        except UnicodeDecodeError:
-            raise MalformedError("the proof above its checkpoint must be ASCII") from None
+        header, *lines = head.decode("ascii", "surrogateescape").split("\n")
         if header != _HEADER:
             raise MalformedError(f"a proof must start with {_HEADER}, not {header[:40]!r}")
         extra = parse_base64(lines.pop(0)[6:]) if lines and lines[0].startswith("extra ") else None

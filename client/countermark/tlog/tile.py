@@ -27,7 +27,6 @@ from countermark.tlog.merkle import HASH_SIZE, HashReader, RightEdge, leaf_hash,
 
 WIDTH = 256
 ENTRIES = -1  # the level of entry bundles
-
 _PATH = re.compile(r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 _GONE = (NetworkError, LookupError, FileNotFoundError)
 
@@ -41,9 +40,8 @@ class Tile:
     width: int = WIDTH
 
     def __post_init__(self) -> None:
-        if not (
-            ENTRIES <= self.level <= 63 and 0 <= self.index <= TREE_SIZE_MAX >> 8 and 1 <= self.width <= WIDTH
-        ):
+        exists = ENTRIES <= self.level <= 63 and 0 <= self.index <= TREE_SIZE_MAX >> 8
+        if not exists or not 1 <= self.width <= WIDTH:
             raise MalformedError(f"no tile has level {self.level}, index {self.index} and width {self.width}")
 
     @property
@@ -51,9 +49,7 @@ class Tile:
         return self.width == WIDTH
 
     def path(self) -> str:
-        groups = f"{self.index:03d}"
-        groups = "0" * (-len(groups) % 3) + groups
-        *high, low = (groups[i : i + 3] for i in range(0, len(groups), 3))
+        *high, low = (group.zfill(3) for group in f"{self.index:,}".split(","))
         level = "entries" if self.level == ENTRIES else str(self.level)
         partial = "" if self.full else f".p/{self.width}"
         return f"tile/{level}/{''.join(f'x{group}/' for group in high)}{low}{partial}"
@@ -142,9 +138,8 @@ def open_bundle(raw: bytes, bundle: Tile, read: HashReader) -> list[bytes]:
     first = bundle.index * WIDTH
     leaves = read([(0, first + i) for i in range(len(entries))])
     for index, (entry, leaf) in enumerate(zip(entries, leaves, strict=True), first):
-        if leaf_hash(entry) != leaf:
-            found = leaf_hash(entry).hex()
-            raise ProofError(f"entry {index} has the leaf hash {found}, the tree has {leaf.hex()}")
+        if (found := leaf_hash(entry)) != leaf:
+            raise ProofError(f"entry {index} has the leaf hash {found.hex()}, the tree has {leaf.hex()}")
     return entries
 
 

@@ -1,6 +1,6 @@
 """Every proof of every tree of up to 130 leaves, with every bit of every hash flipped: all refused.
 
-Taken literally these are 27 million checks. Checking is a fold from the leaf to the root, so two proofs of
+Taken literally these are 28 million checks. Checking is a fold from the leaf to the root, so two proofs of
 one tree that share the rest of the way share its outcome: a flipped hash is climbed from where it stands, once
 for every place (tree size, node, side) it can stand in. That is the checker's own fold on the rest of the
 steps, and a root that differs is a refusal whatever came before. The whole check is run besides: for every
