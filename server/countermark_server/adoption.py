@@ -7,9 +7,9 @@ as the root says, trust and index as targets says; the trust file is the one tha
 keys in all of it are the ones on this machine, and the log's keys and its origin are ours. A ceremony for
 another registry, or one that somebody altered on its way, is refused with the part that disagrees.
 
-Then the files are copied, immutable, into public/tuf, the root is given to the timestamper, and the log is created with its genesis entries
-(`log/create.py`), in one transaction. Adopting twice is refused; a crash in between is repeated harmlessly,
-since the same files are written again and the log did not exist yet.
+Then the files are copied, immutable, into public/tuf, the root is given to the timestamper, and the log is
+created with its genesis entries (`log/create.py`), in one transaction. Adopting twice is refused; a crash in
+between is repeated harmlessly, since the same files are written again and the log did not exist yet.
 
 The operator's trust in the root comes from the words they compare, never from here.
 """
