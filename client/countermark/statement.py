@@ -33,14 +33,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-)
 
 from countermark.canonical import encode_canonical, parse_canonical, parse_json
 from countermark.errors import MalformedError, SignatureError
@@ -53,6 +48,10 @@ PREDICATE_PREFIX = "https://countermark.dev/v1/"
 PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 PrivateKey: TypeAlias = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
+# All that comes before the key itself (RFC 8410; RFC 5480 with an uncompressed point). These two kinds have
+# one length and one spelling each, so comparing a prefix says more than a lenient DER reader would.
+_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
+_P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 _HEX_32 = re.compile(r"[0-9a-f]{64}")
 _TYPE = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
@@ -71,17 +70,23 @@ def keyid_of(public_key: bytes) -> str:
 def load_public_key(spki: bytes) -> PublicKey:
     """Read an Ed25519 or ECDSA P-256 key; other kinds, and other spellings of these, are refused."""
     try:
-        key = load_der_public_key(spki)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise MalformedError("public key is not an SPKI in DER") from None
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if not isinstance(key.curve, ec.SECP256R1):
-            raise MalformedError(f"public key is on curve {key.curve.name}, not on P-256")
-    elif not isinstance(key, ed25519.Ed25519PublicKey):
-        raise MalformedError("public key is neither Ed25519 nor ECDSA P-256")
-    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
-        raise MalformedError("public key is not in canonical form")
-    return key
+        if len(spki) == 44 and spki.startswith(_ED25519_SPKI):
+            return ed25519.Ed25519PublicKey.from_public_bytes(spki[len(_ED25519_SPKI) :])
+        if len(spki) == 91 and spki.startswith(_P256_SPKI):
+            return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), spki[len(_P256_SPKI) :])
+    except ValueError:
+        raise MalformedError("public key is not a point of its curve") from None
+    raise MalformedError("public key is not the SPKI of an Ed25519 or ECDSA P-256 key")
+
+
+def spki_of(key: PublicKey) -> bytes:
+    """The one SPKI in DER that `load_public_key` reads for this key."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return _ED25519_SPKI + key.public_bytes_raw()
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise MalformedError(f"public key is on curve {key.curve.name}, not on P-256")
+    numbers = key.public_numbers()
+    return _P256_SPKI + b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
 
 
 @dataclass(frozen=True)
@@ -214,10 +219,7 @@ class KeySigner:
 
     def __init__(self, private_key: PrivateKey) -> None:
         self._key = private_key
-        self.public_key = private_key.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
-        load_public_key(self.public_key)  # refuses other curves
+        self.public_key = spki_of(private_key.public_key())
         self.keyid = keyid_of(self.public_key)
 
     def sign(self, message: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -262,8 +262,19 @@ def test_keys_of_other_kinds_are_refused() -> None:
     head = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200")
     with pytest.raises(MalformedError):
         load_public_key(head + compressed)
-    with pytest.raises(MalformedError):
+    off_curve = bob.public_key[:-1] + bytes([bob.public_key[-1] ^ 1])
+    with pytest.raises(MalformedError, match="curve"):
+        load_public_key(off_curve)
+    with pytest.raises(MalformedError, match="P-256"):
         KeySigner(others[0])
+
+
+@pytest.mark.parametrize("signer", [alice, bob], ids=["ed25519", "p256"])
+def test_our_spki_is_everybodys(signer: KeySigner) -> None:
+    """A general DER reader and writer agrees with the prefixes we compare."""
+    key = load_der_public_key(signer.public_key)
+    assert key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == signer.public_key
+    assert load_public_key(signer.public_key) == key
 
 
 def test_keyid_is_the_sha256_of_the_spki() -> None:
