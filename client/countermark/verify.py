@@ -36,6 +36,7 @@ from countermark.errors import (
     CountermarkError,
     EvidenceError,
     MalformedError,
+    NetworkError,
     PolicyError,
     StaleError,
     WithdrawnError,
@@ -156,7 +157,11 @@ def _prove(
     # (1) The TUF chain from the pinned root, and how fresh it is: trust.py did it for the top roles, the
     #     artifact's own bin is fetched and checked now. Against freeze, rollback, mix and match.
     # (2) The bin is one the timestamp's bins root commits to. Against a bin for this client only.
-    target = view.target(artifact.target)
+    try:
+        target = view.target(artifact.target)
+    except NetworkError:
+        _check_grace(view, known=False, progress=progress)  # in the grace period it is new, not unreachable
+        raise
     progress.held(
         1, f"root version 1 pinned, timestamp {view.timestamp.version} {freshness.level.value}", "TUF keys"
     )
