@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Engine, bindparam, select, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark.errors import CountermarkError
@@ -137,10 +137,7 @@ class Publisher:
                 )
             for row in rows:
                 if row["type"] == "publish" and row["submission_id"] is not None:
-                    leaf = {"leaf_index": row["leaf_index"], "leaf_hash": row["leaf_hash"]}
-                    submission.finish(
-                        connection, row["submission_id"], State.RECEIVED, State.LOGGED, now=now, **leaf
-                    )
+                    _logged(connection, row, now=now)
             for name in staged:
                 heads.applied(connection, self._origin, name)
         return len(rows)
@@ -179,3 +176,12 @@ class Publisher:
                     return offered
                 self._news.wait(timeout=None if offered is None or left == float("-inf") else max(left, 0.01))
         return None
+
+
+def _logged(connection: Connection, row: RowMapping, *, now: int) -> None:
+    """Move the submission of a published entry on; one that is elsewhere already is said, and left there."""
+    leaf = {"leaf_index": row["leaf_index"], "leaf_hash": row["leaf_hash"]}
+    try:
+        submission.finish(connection, row["submission_id"], State.RECEIVED, State.LOGGED, now=now, **leaf)
+    except submission.IllegalMoveError as error:
+        telemetry.logger().error("a published entry's submission was not waiting", error=str(error))

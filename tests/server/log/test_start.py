@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from countermark.errors import CountermarkError, UsageError
-from countermark.tlog.checkpoint import Checkpoint
+from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
 from countermark.tlog.note import Ed25519NoteSigner, Note, sign_note
+from countermark_server.log import publish
 from countermark_server.log.sequence import LogError
 from countermark_server.log.station import StartRefusedError, only_sequencer
 from countermark_server.log.witnesses import WitnessAheadError, WitnessDisagreesError
@@ -270,3 +271,46 @@ def test_a_witness_that_is_ahead_stops_the_running_log(world: LogWorld, monkeypa
         station.work(threading.Event(), poll_interval=0.001)
     assert world.published_size() == 6
     assert not isinstance(LogError("x"), CountermarkError)  # never retried as a failed round
+
+
+def test_an_idle_log_is_cosigned_again(world: LogWorld, monkeypatch) -> None:
+    """The head does not change, its cosignature's time does."""
+    monkeypatch.setattr(publish, "RECOSIGN_SECONDS", 0.05)
+    station = world.station()
+    station.check_start()
+    stop = threading.Event()
+    thread = threading.Thread(target=station.work, args=(stop,), kwargs={"poll_interval": 0.01})
+    thread.start()
+    head = world.head()
+    try:
+        world.clock.now = NOW + 4000
+        for _ in range(500):
+            if quorum_time(world) == NOW + 4000:
+                break
+            stop.wait(0.01)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert quorum_time(world) == NOW + 4000
+    assert (world.head(), world.published_size()) == (head, 6)
+    world.check()
+
+
+def quorum_time(world: LogWorld) -> int:
+    raw = world.public.read(CHECKPOINT)
+    assert raw is not None
+    return open_checkpoint(raw, world.trust.policy, now=None).quorum_time
+
+
+def test_a_submission_that_moved_by_itself_does_not_stop_the_log(world: LogWorld) -> None:
+    """Its row is left where it is; every other entry is told."""
+    odd, good = world.upload(70), world.upload(71)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE submission SET state = 'held' WHERE version = '70'")
+    station = world.station()
+    station.check_start()
+    drain(station)
+    assert {world.outcome(i).state for i in (odd, good)} == {"published"}
+    with world.engine.begin() as connection:
+        states = connection.exec_driver_sql("SELECT state FROM submission ORDER BY id").scalars().all()
+    assert states[-2:] == ["held", "logged"]
