@@ -1,0 +1,82 @@
+"""A trial registry for the benchmarks, a signed-in publisher with an enrolled key, and small wheels to upload."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shutil
+import tempfile
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.world.world import World, fresh
+
+PROJECT = "bench"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One wheel's name and bytes, with the attestation that its publisher signed."""
+
+    path: Path
+    attestation: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The wheel's bytes."""
+        return self.path.read_bytes()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[World]:
+    """A trial registry of six processes on loopback, with `alice` signed in and trusted."""
+    root = Path(tempfile.mkdtemp(prefix="countermark-bench-"))
+    try:
+        with fresh(root, settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}) as world:
+            world.init()
+            ceremony = world.ceremony()
+            world.up("--ceremony", ceremony)
+            world.login("alice", world.words(ceremony))
+            yield world
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def signed_wheels(world: World, count: int, *, start: int = 0) -> list[Wheel]:
+    """`count` wheels of about 1 kB, signed by alice's enrolled key."""
+    folder = world.root / "wheels"
+    folder.mkdir(exist_ok=True)
+    paths = [_wheel(folder, f"1.0.{start + number}") for number in range(count)]
+    for first in range(0, count, 100):
+        world.run("countermark", "sign", "--yes", *paths[first : first + 100])
+    return [Wheel(path, path.with_name(path.name + ".publish.attestation").read_bytes()) for path in paths]
+
+
+def _wheel(folder: Path, version: str) -> Path:
+    members = {
+        f"{PROJECT}.py": b"",
+        f"{PROJECT}-{version}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {PROJECT}\nVersion: {version}\n".encode()
+        ),
+        f"{PROJECT}-{version}.dist-info/WHEEL": (
+            b"Wheel-Version: 1.0\nGenerator: bench\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+    }
+    record = "".join(f"{name},sha256={_digest(body)},{len(body)}\n" for name, body in members.items())
+    record += f"{PROJECT}-{version}.dist-info/RECORD,,\n"
+    members[f"{PROJECT}-{version}.dist-info/RECORD"] = record.encode()
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    path = folder / f"{PROJECT}-{version}-py3-none-any.whl"
+    path.write_bytes(raw.getvalue())
+    return path
+
+
+def _digest(body: bytes) -> str:
+    return urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
