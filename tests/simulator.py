@@ -14,6 +14,7 @@ An attack is a method or an override: `world.override["/tuf/timestamp.json"] = b
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -45,18 +46,21 @@ from countermark.entry import Entry, make_entry
 from countermark.fetch import Answer, StatusError
 from countermark.limits import FETCH_MAX_BYTES
 from countermark.replay import DictView, replay
+from countermark.serving import Request, Response
 from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark.tlog import merkle
 from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
 from countermark.tlog.cosignature import Ed25519CosignatureSigner, MlDsaSigner
 from countermark.tlog.note import Ed25519NoteSigner, Note, NoteSigner
 from countermark.tlog.policy import Policy
+from countermark.tlog.proof import TlogProof
 from countermark.tlog.tile import Tile, encode_bundle
 from countermark.trustfile import CentralPolicy, TrustFile
 
 NOW = 1_763_800_000
 HOUR = 3600
 BIT_LENGTH = 2
+LOGIN_CODE = "GOOD-CODE"
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 COMPACT = JSONSerializer(compact=True)
 ROLES = ("root-a", "root-b", "targets", "trust", "index", "bins", "snapshot", "timestamp")
@@ -112,10 +116,18 @@ class Keys:
 class World:
     """The registry. Public methods are honest; what ends in an attack says so."""
 
-    def __init__(self, *, keys: str = "honest", trial: bool = False, mode: str = "enforce") -> None:
-        self.base = "https://registry.test"
+    def __init__(
+        self,
+        *,
+        keys: str = "honest",
+        trial: bool = False,
+        mode: str = "enforce",
+        base: str = "https://registry.test",
+        now: int = NOW,
+    ) -> None:
+        self.base = base
         self.origin = "registry.test/log"
-        self.now = NOW
+        self.now = now
         self.keys = Keys(keys, self.origin)
         self.publisher = KeySigner(signing_key("publisher"))
         self.view = DictView()
@@ -136,6 +148,7 @@ class World:
         self.override: dict[str, bytes | Callable[[], bytes | None] | None] = {}
         self.down: Callable[[str], bool] = lambda path: False
         self.asked: list[str] = []
+        self.next_tier = "none"  # what the scanner will say of the next upload
         self._genesis(trial, mode)
 
     def copy(self) -> World:
@@ -184,7 +197,92 @@ class World:
         max_bytes: int = FETCH_MAX_BYTES,
         timeout: float | None = None,
     ) -> Answer:
-        return Answer(404, "the simulator takes no uploads")
+        path, sent = urlsplit(url).path, {name.lower(): value for name, value in (headers or {}).items()}
+        if self.down(path):
+            return Answer(503, "down", {}, b"{}")
+        if path == "/api/v1/login":
+            return self._login(json.loads(body))
+        if path == "/api/v1/keys":
+            if sent.get("authorization") != "Bearer the-session":
+                return _problem(403, "session-required", "only an interactive session enrols a key")
+            return self._enrol(Envelope.parse(json.loads(body)["envelope"]))
+        if path == "/legacy/":
+            if base64.b64decode(sent.get("authorization", "Basic ").split()[1]) != b"__token__:the-token":
+                return _problem(401, "token-unknown", "no such token")
+            return self._legacy(body, content_type)
+        return Answer(404, "Not Found")
+
+    def _login(self, body: Mapping[str, Any]) -> Answer:
+        if body["code"] != LOGIN_CODE:
+            return _problem(403, "login-refused", "the code is wrong, spent or expired")
+        answer = {
+            "account": ACCOUNT,
+            "login": "alice",
+            "session": "the-session",
+            "session_expires": self.now + HOUR,
+            "upload_token": "the-token",
+        }
+        return Answer(200, "OK", {}, json.dumps(answer).encode())
+
+    def _enrol(self, envelope: Envelope) -> Answer:
+        registry = {"account": ACCOUNT, "authorised_by": "registry", "identity": None}
+        index = self.submit("key-enroll", envelope, registry)
+        if isinstance(index, rules.Broken):
+            return _problem(400, index.code, index.message)
+        self.heartbeat()
+        answer = {"index": index, "leaf_hash": self.leaves[index].hex(), "proof": self.proof(index)}
+        return Answer(200, "OK", {}, json.dumps(answer).encode())
+
+    def _legacy(self, body: bytes, content_type: str) -> Answer:
+        from werkzeug.test import EnvironBuilder
+        from werkzeug.wrappers import Request as WsgiRequest
+
+        environ = EnvironBuilder(method="POST", data=body, content_type=content_type).get_environ()
+        request = WsgiRequest(environ)
+        file = request.files["content"]
+        data, filename = file.read(), file.filename or ""
+        assert hashlib.sha256(data).hexdigest() == request.form["sha256_digest"]
+        (attestation,) = json.loads(request.form["attestations"])
+        envelope = Envelope.parse(attestation)
+        project, version = request.form["name"], request.form["version"]
+        state = self.view.get(rules.file_key("", project, filename))
+        index: int | rules.Broken
+        if state is not None and state["sha256"] == hashlib.sha256(data).hexdigest():
+            index = state["index"]
+        else:
+            key_index = self._enrolled(project, envelope.keyids[0])
+            registry = {"identity": None, "key_index": key_index, "uploader": ACCOUNT}
+            index = self.submit("publish", envelope, registry)
+            if isinstance(index, rules.Broken):
+                return _problem(400, index.code, index.message)
+            published = Published(project, version, filename, data, index)
+            self.packages[f"{project}/{filename}"] = data
+            self.verdict(published, self.next_tier)
+            self.release()
+        answer = {
+            "index": index,
+            "leaf_hash": self.leaves[index].hex(),
+            "message": "logged, not yet listed",
+            "proof": self.proof(index),
+            "state": "logged",
+        }
+        return Answer(200, "OK", {}, json.dumps(answer).encode())
+
+    def _enrolled(self, project: str, keyid: str) -> int | None:
+        state = self.view.get(rules.project_key("", project))
+        item = None if state is None else state["keys"].get(keyid)
+        return None if item is None else item["index"]
+
+    def _project(self, project: str) -> bytes:
+        state = self.view.get(rules.project_key("", project)) or {"keys": {}, "head": None}
+        keys = [{"keyid": keyid, "index": item["index"]} for keyid, item in sorted(state["keys"].items())]
+        return json.dumps({"project": project, "prev": state["head"], "keys": keys}).encode()
+
+    def proof(self, index: int) -> str:
+        """The proof an upload is answered with, against the published checkpoint."""
+        read = merkle.reader(self.leaves[: self.log_size])
+        path = merkle.prove_inclusion(index, self.log_size, read)
+        return TlogProof(index, path, self.checkpoint).format().decode()
 
     def _resource(self, path: str) -> bytes | None:
         if path == "/log/checkpoint":
@@ -197,6 +295,8 @@ class World:
             return self.packages.get(path.removeprefix("/packages/"))
         if path.startswith("/simple/"):
             return self._page(path.removeprefix("/simple/").rstrip("/"))
+        if path.startswith("/api/v1/projects/"):
+            return self._project(path.removeprefix("/api/v1/projects/"))
         if path.startswith("/api/v1/files/"):
             return self._file(*path.removeprefix("/api/v1/files/").split("/"))
         return None
@@ -232,14 +332,30 @@ class World:
             "leaf_hash": state["lh"],
             "message": "",
             "project": project,
-            "proof": None,
+            "proof": self.proof(state["index"]) if state["index"] < self.log_size else None,
             "reason": "malware" if state["takedown"] else "",
             "sha256": state["sha256"],
             "standing": standing,
-            "state": "listed" if listed else "held" if standing == "held" else "logged",
+            "state": "listed" if listed else "held" if _is_held(state, standing) else "logged",
             "version": state["version"],
         }
         return json.dumps(answer).encode()
+
+    def answer(self, request: Request) -> Response:
+        """The same world behind a real socket (`serving.listening(world.answer, ...)`)."""
+        if request.method == "POST":
+            found = self.post(
+                self.base + request.path,
+                request.body,
+                content_type=request.headers.get("content-type", ""),
+                headers=request.headers,
+            )
+            return Response(found.status, found.body, "application/json")
+        try:
+            raw = self.get(self.base + request.path, missing_ok=True)
+        except StatusError as error:
+            return Response(error.answer.status)
+        return Response(404) if raw is None else Response(200, raw, "application/octet-stream")
 
     # --- honest steps -------------------------------------------------------------------------------------
     def publish(
@@ -336,9 +452,16 @@ class World:
 
     def append(self, type: str, envelope: Envelope, registry: Mapping[str, Any]) -> int:
         """Sequence one entry under the rules; an entry they refuse is a bug of the test."""
+        index = self.submit(type, envelope, registry)
+        assert not isinstance(index, rules.Broken), index
+        return index
+
+    def submit(self, type: str, envelope: Envelope, registry: Mapping[str, Any]) -> int | rules.Broken:
+        """Sequence one entry, or say which rule it breaks."""
         entry = make_entry(type=type, envelope=envelope, registry=registry, time=self.now)
         changes = rules.apply(self.view, entry)
-        assert isinstance(changes, rules.Changes), changes
+        if isinstance(changes, rules.Broken):
+            return changes
         self.view.apply(changes)
         return self.append_raw(entry.raw)
 
@@ -518,7 +641,7 @@ class World:
             authority_key=self.keys.authority.public_key,
             witness_policy=f"{logs}witness w1 {self.keys.witness.vkey.format()}\nquorum w1\n",
             client_policy=CentralPolicy(min_tree_size=0, mode=mode),
-            valid_from=NOW - 30 * 24 * HOUR,
+            valid_from=self.now - 30 * 24 * HOUR,
         )
         self.policy = Policy.parse(self.trust_file.witness_policy)
         self._write_offline(trial)
@@ -623,10 +746,18 @@ class World:
             assert hashlib.sha256(self.packages[path.removeprefix("files/")]).hexdigest() == sha256
 
 
-def _b64(raw: bytes) -> str:
-    import base64
+def _is_held(state: Mapping[str, Any], standing: str | None) -> bool:
+    verdict = state["verdict"]
+    return standing == "held" or (verdict is not None and verdict["tier"] in ("queue", "block"))
 
+
+def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
+
+
+def _problem(status: int, code: str, detail: str) -> Answer:
+    document = {"code": code, "detail": detail, "status": status, "type": f"https://registry.test/h/{code}"}
+    return Answer(status, detail, {}, json.dumps(document).encode())
 
 
 def _metadata_file(version: int, raw: bytes) -> dict[str, Any]:

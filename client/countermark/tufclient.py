@@ -73,6 +73,11 @@ def tuf_errors(url: str) -> Iterator[None]:
         cause = error.__cause__
         raise cause if isinstance(cause, NetworkError) else NetworkError(f"{url}: {error}") from error
     except exceptions.ExpiredMetadataError as error:
+        if "root" in str(error):
+            raise StaleError(
+                f"the newest root of {url} has expired",
+                hint="its operator must hold a ceremony; update if one was held",
+            ) from error
         raise StaleError(f"{url} serves expired metadata: {error}", hint="its operator is late") from error
     except exceptions.BadVersionNumberError as error:
         raise RollbackError(f"rollback: {url} serves older metadata than before: {error}") from error
