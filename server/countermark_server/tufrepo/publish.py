@@ -1,0 +1,326 @@
+"""One TUF publish, step by step. Each step can be done twice; beside each durable one stands what is true then.
+
+repository = Repository(parts)
+repository.load()
+repository.step()        # the next thing to do, whatever it is; True when something was done
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+from tuf.api.metadata import Metadata, Root, Targets
+
+from countermark import rules
+from countermark.errors import NetworkError
+from countermark.fetch import Fetcher
+from countermark.limits import TIMESTAMPS_MAX
+from countermark.statement import Signer, Statement, sign
+from countermark.trustfile import TrustFile
+from countermark_server import db, proposal, submission, telemetry
+from countermark_server.journey import State
+from countermark_server.listing import Target
+from countermark_server.ruleview import SqlView
+from countermark_server.stores.public import CANDIDATE, Public
+from countermark_server.tufrepo import store
+from countermark_server.tufrepo.candidate import (
+    OFFLINE,
+    Candidate,
+    Current,
+    Online,
+    binding,
+    build,
+    metadata_file,
+)
+from countermark_server.tufrepo.pending import Pending
+from countermark_server.tufrepo.relay import Relay
+from countermark_server.tufrepo.snapshot import SAMPLE, Fragments, check_stock
+
+GENESIS_APPLIED = 3  # the three role keys come first; the genesis `tuf` entry has index 3
+SNAPSHOT_RENEW = timedelta(days=3.5)  # before its expiry
+BINS_RENEW = timedelta(days=10)
+RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat
+RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
+
+
+class TufrepoError(Exception):
+    """This room can't go on: what it finds is not what it wrote, or the log refused its entry."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a repository works with; built once (station.py, tests)."""
+
+    engine: Engine
+    public: Public
+    online: Online
+    registry: Signer
+    trust_file: TrustFile
+    timestamper: Fetcher
+    timestamper_url: str
+    clock: Callable[[], float]
+    min_interval: float
+    heartbeat: float
+
+
+class Repository:
+    """The one writer of bins and snapshots."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._engine, self._public = parts.engine, parts.public
+        self._origin = parts.trust_file.origin
+        root_raw = self._public.read("tuf/1.root.json")
+        if root_raw is None:
+            raise TufrepoError("there is no root in the public tree: `countermark-server adopt` comes first")
+        self._root = Metadata[Root].from_bytes(root_raw).signed
+        self._relay = Relay(
+            parts.public, self._root, parts.trust_file.policy, parts.timestamper, parts.timestamper_url
+        )
+        self._signed = 0  # snapshots by this process
+        self._not_before = 0.0  # no publish earlier (min_interval)
+        self._relay_at = 0.0
+        self._forced = False
+        self.load()
+
+    def load(self) -> None:
+        """Take up where the database says we are. Also what follows any error."""
+        with db.read(self._engine) as connection:
+            current = store.load(connection)
+            self._candidate = store.open_candidate(connection)
+        self._genesis = current is None
+        self._current = current or _before_genesis(self._public)
+        offline = {f"{role}.json": version for role, version in self._current.offline.items()}
+        online = {f"{self._current.role(i)}.json": b.version for i, b in enumerate(self._current.bins)}
+        self._fragments = Fragments({**offline, **online})
+        self._pending = self._nothing_pending()
+
+    def step(self) -> bool:
+        """The next thing there is to do."""
+        if self._candidate is not None:
+            return self._advance(self._candidate)
+        if self._genesis:
+            self._publish_genesis()
+            return True
+        self._list_cleared()
+        self._pending.read()
+        if self._due():
+            return self._publish()
+        return self._relay_recarried()
+
+    # --- a publish, up to its proposal ------------------------------------------------------------------------
+
+    def _publish_genesis(self) -> None:
+        """Empty bins, snapshot 1, and the `tuf` entry that stands in the log's first checkpoint."""
+        files = {role: _adopted(self._public, role) for role in ("root", *OFFLINE)}
+        contents: dict[int, Mapping[str, Target]] = {
+            number: {} for number in range(1 << self._current.bit_length)
+        }
+        self._write(contents, True, GENESIS_APPLIED, binding(self._origin, files), [])
+
+    def _publish(self) -> bool:
+        """Everything that is due, as one candidate."""
+        try:
+            timestamps = self._relay.unlogged()[:TIMESTAMPS_MAX]
+        except NetworkError as error:
+            telemetry.logger().warning("the timestamper is out of reach", error=str(error))
+            return False
+        contents: dict[int, Mapping[str, Target]] = dict(self._pending.contents)
+        now = self._parts.clock()
+        if self._heartbeat_due(now):
+            contents = {**self._renewals(now), **contents}
+        expiring = self._current.snapshot_expires - now < SNAPSHOT_RENEW.total_seconds()
+        snapshot = bool(contents) or expiring
+        self._write(contents, snapshot, self._pending.applied, binding(self._origin), timestamps)
+        return True
+
+    def _write(
+        self,
+        contents: Mapping[int, Mapping[str, Target]],
+        snapshot: bool,
+        applied: int,
+        said: Mapping[str, Any],
+        timestamps: Sequence[str],
+    ) -> None:
+        now = int(self._parts.clock())
+        roles = [self._current.role(index) for index in contents] + (["snapshot"] if snapshot else [])
+        with db.write(self._engine) as connection:
+            claimed = store.claim(connection, roles)
+        # Claimed. If we stop here, or anywhere before the next transaction, these numbers are skipped: what
+        # was signed with them is named by nothing and will never be signed differently.
+        candidate = build(
+            self._current,
+            contents,
+            claimed=claimed,
+            fragments=self._fragments,
+            online=self._parts.online,
+            binding=said,
+            applied=applied,
+            timestamps=timestamps,
+            now=now,
+        )
+        self._check_snapshot(candidate, claimed.get("snapshot"))
+        self._public.put_all({f"tuf/{name}": raw for name, raw in candidate.files.items()})
+        # Written. If we stop here the files lie there and nobody knows of them; the next try makes others.
+        statement = Statement.about(candidate.subject, "tuf", candidate.predicate)
+        envelope = sign(statement, self._parts.registry).to_dict()
+        with db.write(self._engine) as connection:
+            store.save_state(connection, self._pending.view.writes)
+            store.save(connection, candidate.after, candidate.changed)
+            proposal_id = proposal.propose(connection, "tuf", envelope, {}, now=now)
+            body = {"predicate": dict(candidate.predicate), "subject": candidate.subject}
+            self._candidate = store.add_candidate(connection, applied, body, proposal_id)
+        # Proposed. If we stop here load() finds the candidate and goes on waiting for its entry.
+        self._current, self._genesis, self._forced = candidate.after, False, False
+        self._not_before = self._parts.clock() + self._parts.min_interval
+        self._pending = self._nothing_pending()
+
+    def _check_snapshot(self, candidate: Candidate, version: int | None) -> None:
+        if version is not None:
+            if self._signed % SAMPLE == 0:
+                check_stock(candidate.files[f"{version}.snapshot.json"], self._root, version)
+            self._signed += 1
+
+    # --- from the proposal to the public timestamp ----------------------------------------------------------------
+
+    def _advance(self, candidate: store.CandidateRow) -> bool:
+        with db.read(self._engine) as connection:
+            outcome = proposal.outcome(connection, candidate.proposal_id)
+        if outcome.state == proposal.REFUSED:
+            raise TufrepoError(
+                f"the log refused our tuf entry {candidate.body['subject']}: "
+                f"{outcome.refusal_code}: {outcome.refusal}"
+            )
+        if outcome.state != proposal.PUBLISHED or outcome.index is None:
+            return False
+        if candidate.state == store.WRITTEN:
+            self._show(candidate, outcome)
+            return True
+        return self._await_timestamp(candidate, outcome.index)
+
+    def _show(self, candidate: store.CandidateRow, outcome: proposal.Outcome) -> None:
+        """The entry is public: tell the timestamper that there is something to sign for."""
+        hint = {"applied": candidate.applied, "entry": outcome.index, "leaf_hash": outcome.leaf_hash}
+        self._public.replace(CANDIDATE, json.dumps(hint, sort_keys=True).encode() + b"\n")
+        # Shown. If we stop here the same hint is written again.
+        current = replace(self._current, head=outcome.leaf_hash)
+        with db.write(self._engine) as connection:
+            store.save(connection, current)
+            self._candidate = store.move(connection, candidate, store.LOGGED)
+        # If we stop here load() goes on waiting for the timestamp.
+        self._current = current
+
+    def _await_timestamp(self, candidate: store.CandidateRow, entry: int) -> bool:
+        try:
+            if self._take(candidate, entry):
+                self._finish(candidate, store.TIMESTAMPED)
+                self._list_cleared()
+                return True
+            logged = set(candidate.body["predicate"]["timestamps"])
+            if set(self._relay.unlogged()) - logged and not self._take(candidate, entry):
+                # It signed again while our entry was on its way, and wants that one logged first.
+                self._finish(candidate, store.SUPERSEDED)
+                self._forced = True
+                return True
+        except NetworkError as error:
+            telemetry.logger().debug("the timestamper is out of reach", error=str(error))
+        return False
+
+    def _take(self, candidate: store.CandidateRow, entry: int) -> bool:
+        assert self._current.snapshot is not None
+        bins_root = candidate.body["predicate"]["bins_new"]
+        return self._relay.take(
+            self._current.snapshot, bins_root=bins_root, applied=candidate.applied, entry=entry
+        )
+
+    def _finish(self, candidate: store.CandidateRow, state: str) -> None:
+        with db.write(self._engine) as connection:
+            store.move(connection, candidate, state)
+        # Noted. If we stop before, the same timestamp is found in its place and the row moves then.
+        self._candidate = None
+        self._pending = self._nothing_pending()
+
+    def _relay_recarried(self) -> bool:
+        """With nothing on its way: the timestamper may have carried the same metadata again."""
+        now = self._parts.clock()
+        if now < self._relay_at or self._current.snapshot is None:
+            return False
+        self._relay_at = now + RELAY_SECONDS
+        try:
+            return self._relay.take_recarried(self._current.snapshot)
+        except NetworkError:
+            return False
+
+    # --- what is due ------------------------------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        now = self._parts.clock()
+        if self._forced:
+            return True
+        return now >= self._not_before and (
+            bool(self._pending.contents) or self._pending.status or self._heartbeat_due(now)
+        )
+
+    def _heartbeat_due(self, now: float) -> bool:
+        signed_at = self._relay.signed_at()
+        return signed_at is not None and now - signed_at >= self._parts.heartbeat
+
+    def _renewals(self, now: float) -> dict[int, Mapping[str, Target]]:
+        """A share of the bins whose expiry is near, the nearest first, to be signed again as they are."""
+        near = [
+            (record.expires, number)
+            for number, record in enumerate(self._current.bins)
+            if record.expires - now < BINS_RENEW.total_seconds()
+        ]
+        share = len(self._current.bins) // RENEW_SHARE + 1
+        return {number: self._pending.bin(number) for _, number in sorted(near)[:share]}
+
+    def _nothing_pending(self) -> Pending:
+        return Pending(self._engine, self._public, self._parts.trust_file, self._current)
+
+    # --- the journey's last move ------------------------------------------------------------------------------------
+
+    def _list_cleared(self) -> None:
+        """Move submissions whose files the public timestamp lists; a hold that overtook them goes to its people."""
+        waiting = select(db.submission).where(db.submission.c.state == State.CLEARED)
+        with db.read(self._engine) as connection:
+            if connection.execute(waiting.limit(1)).first() is None:
+                return
+        now = int(self._parts.clock())
+        with db.write(self._engine) as connection:
+            for row in connection.execute(waiting).mappings().all():
+                _settle(connection, dict(row), now)
+
+
+def _settle(connection: Connection, row: Mapping[str, Any], now: int) -> None:
+    view = SqlView(connection, db.tufrepo_state)
+    key = rules.file_key(row["namespace"], row["project"], row["filename"])
+    if rules.is_listed(view, key):
+        submission.finish(connection, row["id"], State.CLEARED, State.LISTED, now=now)
+    elif rules.standing_of(view, key) in ("held", "removed"):
+        said = "a later entry in the log holds this file"
+        submission.finish(connection, row["id"], State.CLEARED, State.HELD, now=now, reason=said)
+
+
+def _before_genesis(public: Public) -> Current:
+    """Nothing was ever signed: only the ceremony's index says how many bins there will be."""
+    raw = public.read("tuf/1.index.json")
+    delegations = Metadata[Targets].from_bytes(raw or b"{}").signed.delegations
+    if delegations is None or delegations.succinct_roles is None:
+        raise TufrepoError("1.index.json delegates to no bins")
+    return Current(
+        delegations.succinct_roles.bit_length, dict.fromkeys(OFFLINE, 1), (), None, None, 0, 0, None
+    )
+
+
+def _adopted(public: Public, role: str) -> dict[str, Any]:
+    """A file of the ceremony, as the genesis entry names it."""
+    raw = public.read(f"tuf/1.{role}.json")
+    if raw is None:
+        raise TufrepoError(f"1.{role}.json is missing from the public tree")
+    return metadata_file(raw, 1)

@@ -1,0 +1,93 @@
+"""`countermark-server work tufrepo`: the loop around one Repository.
+
+After an error everything is loaded anew from the database and tried again; what is not public has not happened.
+Only a refusal by the log, or files of ours that are not what we wrote, end the process: going on would be
+guessing.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+from prometheus_client import Counter
+from sqlalchemy.exc import SQLAlchemyError
+from tuf.api.exceptions import RepositoryError
+
+from countermark.errors import CountermarkError, UsageError
+from countermark.fetch import HttpFetcher
+from countermark_server import adopted, db, signing, telemetry
+from countermark_server.settings import Settings
+from countermark_server.stores.public import Public
+from countermark_server.tufrepo.candidate import Online
+from countermark_server.tufrepo.publish import Parts, Repository
+
+NAME = "tufrepo"
+RETRY_SECONDS = 0.5  # after an error
+FAILURES = (OSError, SQLAlchemyError, CountermarkError, RepositoryError)
+
+STEPS = Counter("countermark_tufrepo_steps_total", "steps by outcome", ["outcome"])
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Work until `stop`."""
+    parts = open_parts(settings)
+    try:
+        repository = Repository(parts)
+        telemetry.ready(settings.data / "run", NAME)
+        while not stop.is_set():
+            if not step(repository, stop):
+                stop.wait(settings.tuf.poll_interval)
+    finally:
+        parts.engine.dispose()
+
+
+def step(repository: Repository, stop: threading.Event) -> bool:
+    """One step; after a failure a fresh load."""
+    try:
+        done = repository.step()
+        if done:
+            STEPS.labels("done").inc()
+        return done
+    except FAILURES as error:
+        STEPS.labels("failed").inc()
+        telemetry.logger().error("tufrepo step failed", error=str(error), kind=type(error).__name__)
+        stop.wait(RETRY_SECONDS)
+        repository.load()
+        return False
+
+
+def open_parts(settings: Settings) -> Parts:
+    """What a repository works with, from this data directory."""
+    public = Public(settings.public)
+    trust_file = adopted.trust_file(public)
+    if trust_file.origin != settings.registry.origin:
+        raise UsageError(
+            f"registry.origin is {settings.registry.origin}, the trust file is for {trust_file.origin}"
+        )
+    return Parts(
+        engine=db.open_engine(settings.database_url),
+        public=public,
+        online=Online(
+            signing.tuf_signer(settings.data, "bins"), signing.tuf_signer(settings.data, "snapshot")
+        ),
+        registry=signing.role_signer(settings, "registry"),
+        trust_file=trust_file,
+        timestamper=HttpFetcher(),
+        timestamper_url=timestamper_url(settings),
+        clock=time.time,
+        min_interval=settings.tuf.min_interval,
+        heartbeat=settings.tuf.heartbeat,
+    )
+
+
+def timestamper_url(settings: Settings) -> str:
+    """Where the timestamper serves; with port 0, what it says about itself in run/timestamper.json."""
+    listen = settings.timestamper.listen
+    if not listen.endswith(":0"):
+        return f"http://{listen}"
+    try:
+        return str(json.loads((settings.data / "run" / "timestamper.json").read_text("utf-8"))["url"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError("the timestamper listens on port 0 and has not said where yet") from error
