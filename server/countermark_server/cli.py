@@ -67,6 +67,7 @@ def adopt(data: Path, ceremony: Path) -> None:
 @click.option("--ceremony", type=click.Path(path_type=Path), help="Adopt this finished ceremony first.")
 @click.option("--trial", is_flag=True, help="Without a ceremony: play one with fresh keys, marked as trial.")
 @click.option("--origin", default=None, help="The origin of a registry that --trial has to initialise.")
+@click.option("--bit-length", default=8, show_default=True, help="2^N bins of a registry that --trial makes.")
 @click.option("--accept-unwitnessed-start", is_flag=True, help="Start the log without its witness quorum.")
 def up(
     data: Path,
@@ -75,6 +76,7 @@ def up(
     *,
     trial: bool,
     origin: str | None,
+    bit_length: int,
     accept_unwitnessed_start: bool,
 ) -> None:
     """Run a whole registry: witness, log, timestamper, tufrepo, scan and web."""
@@ -82,7 +84,13 @@ def up(
     from countermark_server.worker import stop_on_signals  # noqa: PLC0415
 
     request = upping.Request(
-        data, listen, ceremony, trial, origin or upping.TRIAL_ORIGIN, accept_unwitnessed_start
+        data,
+        listen,
+        ceremony=ceremony,
+        trial=trial,
+        origin=origin or upping.TRIAL_ORIGIN,
+        bit_length=bit_length,
+        accept_unwitnessed=accept_unwitnessed_start,
     )
     upping.run(request, stop_on_signals(), click.echo)
 

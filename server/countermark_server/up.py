@@ -36,6 +36,7 @@ from countermark_server.settings import Settings, load
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 
 TRIAL_ORIGIN = "registry.test/trial"
+TRIAL_BIT_LENGTH = 8  # 256 bins: a trial holds a handful of files, and is ready seconds sooner
 READY_SECONDS = 60.0
 FIRST = ("web", "scan", "tufrepo", "timestamper")  # stopped first; then the log, then its witness
 Say = Callable[[str], None]
@@ -50,6 +51,7 @@ class Request:
     ceremony: Path | None = None
     trial: bool = False
     origin: str = TRIAL_ORIGIN
+    bit_length: int = TRIAL_BIT_LENGTH
     accept_unwitnessed: bool = False
 
 
@@ -62,7 +64,7 @@ def prepare(request: Request, say: Say) -> Settings:
                 f'"{data}" is not initialised',
                 hint="countermark-server init --data DIR --origin NAME, then hold a ceremony; or `--trial`",
             )
-        made = initialise(data, request.origin)
+        made = initialise(data, request.origin, bit_length=request.bit_length)
         say(f"initialised {request.origin} in {made.data}")
     settings = load(data)
     if adoption.is_adopted(settings):
