@@ -103,7 +103,7 @@ def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = F
 
 
 def _talk_outcome(outcome: Outcome) -> None:
-    name = outcome.artifact.filename
+    name = outcome.artifact.name
     if isinstance(outcome, Refused):
         say(f"{name}: refused: {outcome.error}", colour=RED)
         if outcome.error.hint:

@@ -238,7 +238,7 @@ def _artifact(view: View, fetcher: Fetcher, pin: Pinned, pages: dict[str, list[d
     # No target has this hash. A page that claims it does is caught by verifying the file it names.
     claimed = [item for item in candidates if _page_hash(item) == pin.sha256]
     chosen = claimed or (candidates if len(candidates) == 1 else [])
-    filename = chosen[0]["filename"] if chosen else f"{pin.project}=={pin.version} with this hash"
+    filename = chosen[0]["filename"] if chosen else ""
     return Artifact(pin.project, pin.version, filename, pin.sha256)
 
 

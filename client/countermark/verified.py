@@ -25,7 +25,10 @@ READ_CHUNK = 1024 * 1024  # bytes hashed at a time
 
 @dataclass(frozen=True)
 class Artifact:
-    """What somebody is about to install: a name and a hash. `length` is known when there are bytes."""
+    """What somebody is about to install: a name and a hash. `length` is known when there are bytes.
+
+    `filename` is empty for a hash that was pinned without a file name and belongs to no file anybody knows.
+    """
 
     project: str
     version: str
@@ -50,6 +53,11 @@ class Artifact:
         except OSError as error:
             raise UsageError(f'cannot read "{path}": {error.strerror}') from None
         return cls(name.project, name.version, path.name, digest.hexdigest(), length, str(path))
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.filename or f"{self.project}=={self.version}"
 
     @property
     def target(self) -> str:

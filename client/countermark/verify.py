@@ -154,6 +154,10 @@ def _prove(
 ) -> tuple[int, str, SignedBy | None]:
     """Steps 1 to 9 of one artifact; raises at the first that fails."""
     freshness, checkpoint = view.freshness, view.checkpoint
+    if not artifact.filename:
+        raise PolicyError(
+            f"no entry for {artifact.name} with sha256:{artifact.sha256} in {checkpoint.origin}"
+        )
     # (1) The TUF chain from the pinned root, and how fresh it is: trust.py did it for the top roles, the
     #     artifact's own bin is fetched and checked now. Against freeze, rollback, mix and match.
     # (2) The bin is one the timestamp's bins root commits to. Against a bin for this client only.

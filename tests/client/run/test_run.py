@@ -1,0 +1,284 @@
+"""run.py: which commands are taken, what is verified before the child starts, and whose exit code it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from countermark import run
+from countermark.clientpolicy import ClientPolicy, Mode, Policies
+from countermark.errors import CountermarkError, PolicyError, UsageError
+from tests.machine import Machine, artifact
+from tests.simulator import Published, World
+
+UV_SYNC = ["uv", "sync", "--frozen"]
+
+
+class Project:
+    """A folder with a lock, on a machine, with a child that only writes down that it ran."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self.folder, self.world = folder / "app", world
+        self.folder.mkdir()
+        self.machine = Machine(folder / "home", world)
+        self.started: list[tuple[list[str], dict[str, str]]] = []
+        self.said: list[str] = []
+        self.child_code = 0
+        self.during = lambda: None
+
+    def uv_lock(self, *files: Published, sha256: str | None = None, extra: str = "") -> Path:
+        text = "version = 1\n"
+        for file in files:
+            text += (
+                f'[[package]]\nname = "{file.project}"\nversion = "{file.version}"\n'
+                'source = { registry = "https://registry.test/simple/" }\n'
+                f'wheels = [{{ url = "https://registry.test/packages/{file.project}/{file.filename}", '
+                f'hash = "sha256:{sha256 or file.sha256}" }}]\n'
+            )
+        (self.folder / "uv.lock").write_text(text + extra)
+        return self.folder / "uv.lock"
+
+    def requirements(self, *files: Published, sha256: str | None = None) -> Path:
+        lines = [f"{f.project}=={f.version} --hash=sha256:{sha256 or f.sha256}\n" for f in files]
+        (self.folder / "requirements.txt").write_text("".join(lines))
+        return self.folder / "requirements.txt"
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        mode: Mode = Mode.OBSERVE,
+    ) -> run.Finished:
+        def start(words: Sequence[str], env: Mapping[str, str]) -> int:
+            self.started.append((list(words), dict(env)))
+            self.during()
+            return self.child_code
+
+        return run.run(
+            run.plan(command, folder=self.folder),
+            self.machine.registry,
+            self.world,
+            now=self.world.now,
+            policies=Policies(local=ClientPolicy(mode=mode)),
+            environment=environment or {},
+            say=self.said.append,
+            start=start,
+        )
+
+    def refuse(self, code: int, command: Sequence[str], *words: str) -> None:
+        """Expect this exit code and words, a child that never started, and unchanged locks."""
+        before = {path: path.read_bytes() for path in self.folder.iterdir()}
+        try:
+            finished = self.run(command)
+        except CountermarkError as error:
+            assert error.exit_code == code, error
+            said = f"{error} {error.hint}"
+        else:
+            assert finished.exit_code == code and finished.whose == "countermark", finished.to_json()
+            said = " ".join([str(o.error) for o in run.refusals(finished.report)] + list(finished.sentences))
+        assert all(word in said for word in words), said
+        assert self.started == []
+        assert {path: path.read_bytes() for path in self.folder.iterdir()} == before
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def project(tmp_path: Path, world: World) -> Project:
+    return Project(tmp_path, world)
+
+
+COMMANDS = [
+    UV_SYNC,
+    ["pip", "install", "--require-hashes", "-r", "requirements.txt"],
+    ["python", "-m", "pip", "install", "--force-reinstall", "--require-hashes", "-r", "requirements.txt"],
+    ["/usr/bin/python3.11", "-m", "pip", "install", "--require-hashes", "--requirement=requirements.txt"],
+    ["uv", "pip", "sync", "--require-hashes", "requirements.txt"],
+    ["uv", "pip", "install", "--require-hashes", "-rrequirements.txt"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_verified_lock_starts_the_installer(project: Project, world: World, command: list[str]) -> None:
+    """Every hash is logged for its project and version: the child runs, its code is ours to pass on."""
+    files = world.publish("acme-demo"), world.publish("other-demo", "2.0")
+    project.uv_lock(*files)
+    project.requirements(*files)
+    project.child_code = 3
+    finished = project.run(command)
+    assert (finished.exit_code, finished.whose) == (3, command[0])
+    assert project.started[0][0] == command
+    assert "2 hashes" in project.said[0] and world.base in project.said[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS[:3], ids=" ".join)
+def test_a_lock_made_after_the_swap_is_refused(project: Project, world: World, command: list[str]) -> None:
+    """The insider's swap, met by a lock that pins the swapped bytes: both hashes and the entry are named."""
+    file = world.publish("acme-demo")
+    swapped = artifact(file, data=b"swapped").sha256
+    world.pages["acme-demo"][file.filename] = swapped
+    project.uv_lock(file, sha256=swapped)
+    project.requirements(file, sha256=swapped)
+    project.refuse(7, command, file.sha256, swapped, f"entry #{file.index}", "not started")
+    # The insider tidies up: the page shows the true hash again, the lock still pins the swapped one.
+    world.pages["acme-demo"][file.filename] = file.sha256
+    project.refuse(7, command, file.sha256, swapped)
+
+
+def test_a_pin_for_another_version_is_refused(project: Project, world: World) -> None:
+    """A logged hash, pinned as another version of the project."""
+    file = world.publish("acme-demo")
+    (project.folder / "requirements.txt").write_text(f"acme-demo==9.0 --hash=sha256:{file.sha256}\n")
+    project.refuse(5, COMMANDS[1], "no entry")
+    text = project.uv_lock(file).read_text().replace('version = "1.0"', 'version = "9.0"')
+    (project.folder / "uv.lock").write_text(text)
+    project.refuse(7, UV_SYNC, "9.0 was asked for")
+
+
+def test_a_withdrawn_file_is_refused_even_before_tuf_shows_it(project: Project, world: World) -> None:
+    """A hold in the log, not applied yet."""
+    file = world.publish("acme-demo")
+    project.uv_lock(file)
+    world.decide("hold", file, "malware")
+    world.heartbeat()
+    project.refuse(6, UV_SYNC, "hold by entry")
+
+
+def test_an_unknown_package_is_refused(project: Project, world: World) -> None:
+    """A pin for something this registry has no entry for."""
+    file = world.publish("acme-demo")
+    stranger = Published("pypi-thing", "1.0", "pypi_thing-1.0-py3-none-any.whl", b"x", 0)
+    project.uv_lock(file, stranger)
+    project.refuse(5, UV_SYNC, "no entry for pypi_thing")
+    project.requirements(file, stranger)
+    project.refuse(5, COMMANDS[1], "no entry for pypi-thing==1.0")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['{ git = "https://git.test/x" }', '{ url = "https://x.test/x.whl" }', '{ editable = "." }'],
+)
+def test_sources_without_a_hash_are_refused_where_policy_enforces(
+    project: Project, world: World, source: str
+) -> None:
+    """git, URL and folders: not provable."""
+    extra = f'[[package]]\nname = "loose"\nversion = "1"\nsource = {source}\n'
+    project.uv_lock(world.publish("acme-demo"), extra=extra)
+    project.refuse(5, UV_SYNC, "not provable: loose")
+
+
+def test_the_own_folder_does_not_count_when_it_is_left_out(project: Project, world: World) -> None:
+    """`--no-install-project` builds nothing."""
+    extra = '[[package]]\nname = "app"\nversion = "1"\nsource = { editable = "." }\n'
+    project.uv_lock(world.publish("acme-demo"), extra=extra)
+    assert project.run([*UV_SYNC, "--no-install-project"]).exit_code == 0
+
+
+def test_sources_without_a_hash_are_listed_where_policy_warns(tmp_path: Path) -> None:
+    """Let pass, named in the one line and in the result."""
+    world = World(mode="warn")
+    project = Project(tmp_path, world)
+    extra = '[[package]]\nname = "loose"\nversion = "1"\nsource = { git = "https://git.test/x" }\n'
+    project.uv_lock(world.publish("acme-demo"), extra=extra)
+    finished = project.run(UV_SYNC)
+    assert finished.exit_code == 0 and "not provable: loose" in project.said[0]
+    assert "UV_NO_BUILD" not in project.started[0][1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["uv", "sync"],
+        ["uv", "sync", "--locked"],
+        ["uv", "add", "x"],
+        ["uv", "run", "--frozen", "x"],
+        ["uv", "pip", "install", "x"],
+        ["uv", "pip", "sync", "requirements.txt"],
+        ["pip", "install", "x"],
+        ["pip", "install", "-r", "requirements.txt"],
+        ["pip", "install", "--require-hashes", "-r", "requirements.txt", "x"],
+        ["pip", "install", "--require-hashes", "-e", ".", "-r", "requirements.txt"],
+        ["pip", "install", "--require-hashes", "-r", "https://x.test/requirements.txt"],
+        ["pip", "download", "x"],
+        ["python", "setup.py", "install"],
+        ["npm", "install"],
+        ["poetry", "install"],
+    ],
+    ids=" ".join,
+)
+def test_what_pins_no_hashes_is_refused_with_what_to_do(
+    project: Project, world: World, command: list[str]
+) -> None:
+    """Exit 5 and a sentence; nothing is asked of the network."""
+    project.requirements(world.publish("acme-demo"))
+    asked = len(world.asked)
+    project.refuse(5, command)
+    assert len(world.asked) == asked
+    with pytest.raises(PolicyError) as error:
+        run.plan(command, folder=project.folder)
+    assert error.value.hint
+
+
+def test_nothing_to_run_and_missing_locks_are_usage_errors(project: Project) -> None:
+    """Exit 2."""
+    for command in ([], UV_SYNC, COMMANDS[1]):
+        with pytest.raises(UsageError):
+            run.plan(command, folder=project.folder)
+
+
+def test_a_lock_changed_by_the_child_is_evidence(project: Project, world: World) -> None:
+    """The child ends with 0 and has rewritten the lock: 7."""
+    lock = project.uv_lock(world.publish("acme-demo"))
+    project.during = lambda: lock.write_text("version = 1\n")
+    finished = project.run(UV_SYNC)
+    assert (finished.exit_code, finished.whose) == (7, "countermark")
+    assert "was changed" in finished.sentences[0]
+
+
+def test_a_lock_changed_while_it_is_verified_is_refused(project: Project, world: World) -> None:
+    """Between reading and starting: the child never runs."""
+    lock = project.uv_lock(world.publish("acme-demo"))
+    todo = run.plan(UV_SYNC, folder=project.folder)
+    lock.write_text("version = 1\n")
+    finished = run.run(
+        todo, project.machine.registry, world, now=world.now, policies=Policies(), environment={}, say=print,
+        start=lambda *_: pytest.fail("started"),
+    )  # fmt: skip
+    assert (finished.exit_code, finished.whose) == (7, "countermark")
+
+
+def test_other_index_settings_are_cleared_and_named(project: Project, world: World) -> None:
+    """The child's only index is the registry; whatever the environment said is gone, and said."""
+    project.uv_lock(world.publish("acme-demo"))
+    environment = {
+        "PATH": "/bin",
+        "PIP_EXTRA_INDEX_URL": "https://evil.test/simple/",
+        "UV_INDEX": "https://evil.test/simple/",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    project.run(UV_SYNC, environment=environment)
+    (_, child), said = project.started[0], project.said[0]
+    assert not [value for value in child.values() if "evil" in value]
+    assert child["PIP_INDEX_URL"] == child["UV_DEFAULT_INDEX"] == f"{world.base}/simple/"
+    assert child["UV_NO_BUILD"] == "1" and child["PATH"] == "/bin"
+    assert "cleared PIP_EXTRA_INDEX_URL, UV_INDEX" in said
+
+
+def test_a_child_that_does_not_exist_is_a_usage_error(project: Project, world: World) -> None:
+    """And says which program."""
+    project.requirements(world.publish("acme-demo"))
+    todo = run.plan(
+        ["pip99.9", "install", "--require-hashes", "-r", "requirements.txt"], folder=project.folder
+    )
+    with pytest.raises(UsageError, match=r"no program .pip99\.9"):
+        run.run(
+            todo, project.machine.registry, world, now=world.now, policies=Policies(),
+            environment=dict(os.environ), say=print,
+        )  # fmt: skip

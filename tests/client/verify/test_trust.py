@@ -1,0 +1,157 @@
+"""trust.py, pins.py and timeline.py where an attack test would not reach."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from countermark.errors import MalformedError, NetworkError, UsageError
+from countermark.fetch import tuf_fetcher
+from countermark.pins import Home, RootInfo, normalise_url
+from countermark.timeline import SeenTimestamp, Timeline
+from countermark.trust import Level, opened
+from countermark.tufclient import set_reference_time
+from tests.machine import Machine
+from tests.simulator import HOUR, World
+
+
+def test_the_reference_time_is_where_we_set_it(tmp_path: Path) -> None:
+    """Fails when tuf moves it: expiry must be judged by our time, backwards and forwards."""
+    from tuf.api.exceptions import ExpiredMetadataError
+    from tuf.ngclient import Updater
+
+    world = World()
+    for number, (now, expired) in enumerate([(world.now, False), (world.now + 25 * HOUR, True)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        updater = Updater(
+            metadata_dir=str(folder), metadata_base_url=f"{world.base}/tuf", fetcher=tuf_fetcher(world),
+            bootstrap=world.root,
+        )  # fmt: skip
+        set_reference_time(updater, now)
+        if expired:
+            with pytest.raises(ExpiredMetadataError):
+                updater.refresh()
+        else:
+            updater.refresh()
+    updater._trusted_set = object()
+    with pytest.raises(RuntimeError, match="reference time"):
+        set_reference_time(updater, world.now)
+
+
+def test_stock_ngclient_reads_the_simulator(tmp_path: Path) -> None:
+    """The world is a TUF repository to anybody, our members aside."""
+    from tuf.ngclient import Updater
+
+    world = World()
+    file = world.publish("acme-demo")
+    updater = Updater(
+        metadata_dir=str(tmp_path), metadata_base_url=f"{world.base}/tuf", fetcher=tuf_fetcher(world),
+        bootstrap=world.root,
+    )  # fmt: skip
+    set_reference_time(updater, world.now)
+    info = updater.get_targetinfo(file.target)
+    assert info is not None and info.hashes["sha256"] == file.sha256
+
+
+def test_freshness_names_the_level_and_who_is_late(tmp_path: Path) -> None:
+    """Fresh within 75 min of signing, then ok with the operator named."""
+    world = World()
+    machine = Machine(tmp_path, world)
+    for minutes, level, late in ((0, Level.FRESH, None), (74, Level.FRESH, None), (76, Level.OK, "operator")):
+        world.now += minutes * 60
+        with opened(machine.registry, world, now=world.now) as view:
+            assert view.freshness.level is level
+            assert (late or "") in (view.freshness.late or "") and bool(late) == bool(view.freshness.late)
+        world.now -= minutes * 60
+
+
+def test_nothing_is_kept_when_the_block_fails(tmp_path: Path) -> None:
+    """The view's metadata and the timeline are kept only after a good end."""
+    world = World()
+    machine = Machine(tmp_path, world)
+    before = machine.snapshot()
+    with pytest.raises(ZeroDivisionError), opened(machine.registry, world, now=world.now):
+        raise ZeroDivisionError
+    assert machine.snapshot() == before
+    with opened(machine.registry, world, now=world.now):
+        pass
+    assert machine.snapshot() != before
+
+
+def test_two_runs_take_turns(tmp_path: Path) -> None:
+    """Threads on one registry: all verify, and the timeline ends at the newest head."""
+    world = World()
+    file = world.publish("acme-demo")
+    machine = Machine(tmp_path, world)
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(machine.verify(file).exit_code)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 4
+    timeline = Timeline.load(machine.registry.folder / "timeline.json")
+    assert timeline.timestamp is not None and timeline.timestamp.size == len(world.entries)
+
+
+def test_the_timeline_is_written_only_over_what_was_read(tmp_path: Path) -> None:
+    """Compare-and-swap: a second writer from the same past is refused."""
+    path = tmp_path / "timeline.json"
+    seen = SeenTimestamp(1, "aa", 3)
+    first, second = Timeline.load(path), Timeline.load(path)
+    Timeline(timestamp=seen, loaded=first.loaded).save(path)
+    kept = path.read_bytes()
+    with pytest.raises(NetworkError, match="another process"):
+        Timeline(timestamp=seen, loaded=second.loaded).save(path)
+    assert path.read_bytes() == kept
+    assert Timeline.load(path).timestamp == seen
+
+
+def test_a_smaller_head_that_is_a_prefix_is_fine(tmp_path: Path) -> None:
+    """One timeline whatever the door: a bundle's older head is checked against the largest, not refused."""
+    from countermark.logreader import LogReader
+    from countermark.tlog.checkpoint import open_checkpoint
+
+    world = World()
+    older = open_checkpoint(world.checkpoint, world.policy, now=world.now)
+    world.publish("acme-demo")
+    timeline = Timeline(largest=world.checkpoint)
+    assert "prefix" in timeline.check_head(LogReader(f"{world.base}/log", older, world))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"null", b"[]", b"\xff", b'{"signed":{},"signatures":[]}', b"x" * 600_000]
+)
+def test_what_is_no_root_cannot_be_pinned(tmp_path: Path, raw: bytes) -> None:
+    """Empty, foreign, oversized: refused, and nothing is written."""
+    with pytest.raises(MalformedError):
+        Home(tmp_path).add("https://x.test", raw)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_other_metadata_and_unsigned_roots_cannot_be_pinned(tmp_path: Path) -> None:
+    """Targets metadata, and a root below its own threshold."""
+    world = World()
+    with pytest.raises(MalformedError):
+        RootInfo.parse(world.tuf["1.targets.json"])
+    import json
+
+    root = json.loads(world.root)
+    root["signatures"] = root["signatures"][:1]
+    with pytest.raises(MalformedError, match="not a root signed"):
+        Home(tmp_path).add("https://x.test", json.dumps(root).encode())
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_urls_have_one_spelling() -> None:
+    """Case, slash and /simple/ do not make another registry; passwords and queries do not belong."""
+    for url in ("HTTPS://Registry.Test", "https://registry.test/", "https://registry.test/simple/"):
+        assert normalise_url(url) == "https://registry.test"
+    for url in ("registry.test", "ftp://x", "https://u:p@x.test", "https://x.test/?a=b", ""):
+        with pytest.raises(UsageError):
+            normalise_url(url)
