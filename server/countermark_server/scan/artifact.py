@@ -14,6 +14,7 @@ import ast
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO
 
 from countermark_server.archive.distribution import open_archive
@@ -27,12 +28,23 @@ _TEST_PARTS = frozenset(
 
 @dataclass(frozen=True)
 class Source:
-    """One Python source. `tree` is None where it does not parse; `text` are its bytes."""
+    """One Python source, as bytes. `tree` is its syntax tree, or None where it does not parse.
+
+    Parsing is what a scan spends its time on (5 MB/s), so it happens when an analyzer first asks.
+    """
 
     file: str
     surface: str
     text: bytes
-    tree: ast.Module | None
+
+    @cached_property
+    def tree(self) -> ast.Module | None:
+        return None if self.is_pth else _parse(self.text)
+
+    @property
+    def is_pth(self) -> bool:
+        """A .pth file: lines for site.py, not a module."""
+        return self.file.lower().endswith(".pth")
 
 
 def surface_of(name: str, *, is_sdist: bool) -> str:
@@ -63,17 +75,10 @@ class Artifact:
             wanted = member.kind == "file" and member.name.lower().endswith((".py", ".pyw", ".pth"))
             if wanted and member.size <= SOURCE_MAX_BYTES:
                 text = b"".join(content)
-                yield Source(
-                    member.name,
-                    surface_of(member.name, is_sdist=self.is_sdist),
-                    text,
-                    _parse(member.name, text),
-                )
+                yield Source(member.name, surface_of(member.name, is_sdist=self.is_sdist), text)
 
 
-def _parse(name: str, text: bytes) -> ast.Module | None:
-    if name.lower().endswith(".pth"):
-        return None
+def _parse(text: bytes) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

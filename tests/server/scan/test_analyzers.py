@@ -53,6 +53,12 @@ def test_decoded_code_that_is_run_is_found(code: bytes) -> None:
     assert rules({"tests/test_demo.py": code}) == [("decoded-code-run", 2, "note")]
 
 
+def test_other_letters_do_not_hide_a_name() -> None:
+    """Identifiers are normalised by Python, so they are here."""
+    code = "import base64\nｅｘｅｃ(base64.b64decode('eA=='))".encode()  # noqa: RUF001
+    assert rules({"setup.py": code}) == [("decoded-code-run", 2, "block")]
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -20,9 +20,9 @@ _PTH_LINE_MAX = 300  # editable installs and namespace packages write one short 
 
 def of_source(source: Source) -> Iterator[Finding]:
     """Sources that nobody can read, and code in .pth files."""
-    if source.file.lower().endswith(".pth"):
+    if source.is_pth:
         yield from _pth(source)
-    elif source.tree is None and source.surface in ("setup", "init"):
+    elif source.surface in ("setup", "init") and source.tree is None:
         yield Finding(
             NAME, "source-unreadable", "queue", source.surface, source.file, 0, "does not parse as Python"
         )

@@ -27,12 +27,18 @@ DECODERS = frozenset(
        "zlib.decompress"}
 )  # fmt: skip
 _TIER = {"setup": "block", "init": "block", "code": "queue", "test": "note"}
-_WORDS = (b"exec", b"eval", b"FunctionType")
+# An ASCII source without a word of both lists is not parsed; it cannot hold what is looked for. (Beyond ASCII it can:
+# identifiers are NFKC-normalised, so a name may be spelled with other letters. What runs by itself is parsed then.)
+_SINK_WORDS = (b"exec", b"eval", b"FunctionType")
+_DECODER_WORDS = (
+    b"fromhex",
+    *sorted({name.partition(".")[0].encode() for name in DECODERS} - {b"bytes", b"bytearray"}),
+)
 
 
 def of_source(source: Source) -> Iterator[Finding]:
     """Each place where decoded data is run."""
-    if source.tree is None or not any(word in source.text for word in _WORDS):
+    if not _worth_parsing(source) or source.tree is None:
         return
     names = imported_names(source.tree)
     for nodes in scopes(source.tree):
@@ -52,6 +58,12 @@ def of_source(source: Source) -> Iterator[Finding]:
                     node.lineno,
                     _line(source, node.lineno),
                 )
+
+
+def _worth_parsing(source: Source) -> bool:
+    if source.surface in ("setup", "init") and not source.text.isascii():
+        return True
+    return all(any(word in source.text for word in words) for words in (_SINK_WORDS, _DECODER_WORDS))
 
 
 def _decoded_names(nodes: list[ast.AST], names: Mapping[str, str]) -> set[str]:

@@ -39,7 +39,7 @@ COMMANDS = frozenset({"install", "develop", "egg_info", "build", "build_py", "sd
 
 def of_source(source: Source) -> Iterator[Finding]:
     """Network and process calls that installing alone would make."""
-    if source.tree is None or source.surface != "setup":
+    if source.surface != "setup" or source.tree is None:
         return
     names = imported_names(source.tree)
     for node in _run_by_installing(source.tree, names):
