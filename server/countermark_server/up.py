@@ -144,7 +144,7 @@ class _Registry:
         return {**own, **os.environ, **ours}
 
     def start(self) -> bool:
-        """Everything, in an order in which each finds what it needs; False when told to stop meanwhile."""
+        """Everything at once: each waits for what it needs. False when told to stop meanwhile."""
         python, env, data = sys.executable, self.environment(), str(self.data)
         server = [python, "-m", "countermark_server.cli"]
         gunicorn = [python, "-m", "gunicorn", "--config", "python:countermark_server.gunicorn_conf"]
@@ -158,8 +158,6 @@ class _Registry:
         self.children.start("witness", [*witness, "--listen", listen], env)
         web = {**env, "PROMETHEUS_MULTIPROC_DIR": str((self.run / "prometheus").resolve())}
         self.children.start("web", [*gunicorn, "countermark_server.wsgi:app"], web)
-        if not self._ready("witness", lambda: self._answers(f"{self.witness}/metrics"), self.witness):
-            return False
         self.children.start("log", [*server, "work", "log", "--data", data, *log], env)
         self.children.start("tufrepo", [*server, "work", "tufrepo", "--data", data], env)
         address = ["--listen", self.timestamper, "--registry", self.local]
@@ -169,7 +167,8 @@ class _Registry:
         healthz = f"http://{self.timestamper}/healthz"
         public = self.data / "public"
         return (
-            self._ready("log", (self.run / "log.ready.json").exists, "sequencing")
+            self._ready("witness", lambda: self._answers(f"{self.witness}/metrics"), self.witness)
+            and self._ready("log", (self.run / "log.ready.json").exists, "sequencing")
             and self._ready("web", lambda: self._answers(f"{self.local}/healthz"), self.local)
             and self._ready("timestamper", lambda: self._answers(healthz), f"http://{self.timestamper}")
             and self._ready("scan", (self.run / "scan.json").exists, "")

@@ -36,6 +36,8 @@ from countermark_server.settings import Settings
 from countermark_server.stores.immutable import StoreError
 from countermark_server.stores.public import CHECKPOINT, Public
 
+START_PATIENCE = 15.0  # seconds for witnesses that start together with us
+START_RETRY = 0.05  # seconds between two tries
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
 
@@ -92,25 +94,36 @@ class Station:
             on_fatal=self._fail,
         )
 
-    def check_start(self, *, accept_unwitnessed: bool = False) -> None:
-        """Refuse to start when anybody knows more than our head. StartRefusedError; nothing was changed."""
+    def check_start(self, *, accept_unwitnessed: bool = False, patience: float = 0.0) -> None:
+        """Refuse to start when anybody knows more than our head. StartRefusedError; nothing was changed.
+
+        `patience`: seconds to wait for witnesses that may be starting beside us.
+        """
         head = self.sequencer.load()
         raw = self.public.read(CHECKPOINT)
         if raw is not None:
             public = open_log_checkpoint(raw, self._keys)
             self._check_public(public, head)
-        try:
-            self.publisher.cosigned(head)
-        except NoQuorumError as error:
-            if not accept_unwitnessed:
-                raise StartRefusedError(
-                    f"too few witnesses answer to know that nothing was lost: {error}"
-                ) from None
-            telemetry.logger().warning("accepted an unwitnessed start", size=head.size, error=str(error))
+        self._ask_witnesses(head, accept_unwitnessed, time.monotonic() + patience)
         # Nobody knows more. What the public checkpoint covers was acknowledged: say so where a crash did not.
         if raw is not None:
             self.publisher.settle(public.size)
             self.publisher.tidy(public.size)
+
+    def _ask_witnesses(self, head: LogCheckpoint, accept_unwitnessed: bool, deadline: float) -> None:
+        while True:
+            try:
+                self.publisher.cosigned(head)
+                return
+            except NoQuorumError as error:
+                if accept_unwitnessed:
+                    telemetry.logger().warning("accepted an unwitnessed start", error=str(error))
+                    return
+                if time.monotonic() >= deadline:
+                    raise StartRefusedError(
+                        f"too few witnesses answer to know that nothing was lost: {error}"
+                    ) from None
+            time.sleep(START_RETRY)
 
     def _check_public(self, public: LogCheckpoint, head: LogCheckpoint) -> None:
         if public.size > head.size:
@@ -177,7 +190,7 @@ def run(settings: Settings, stop: threading.Event, *, accept_unwitnessed: bool =
     with only_sequencer(settings.data / "staging"):
         station = open_station(settings)
         try:
-            station.check_start(accept_unwitnessed=accept_unwitnessed)
+            station.check_start(accept_unwitnessed=accept_unwitnessed, patience=START_PATIENCE)
             telemetry.ready(settings.data / "run", "log", size=station.sequencer.checkpoint.size)
             station.work(stop, poll_interval=settings.log.poll_interval)
         finally:
