@@ -27,7 +27,7 @@ class PublicFiles:
         headers: Mapping[str, str] | None = None,
     ) -> bytes | None:
         """The file's bytes."""
-        raw = self._public.read(url.removeprefix(SCHEME))
+        raw = self._public.read(url.removeprefix(SCHEME).removeprefix("/"))
         if raw is None and not missing_ok:
             raise NetworkError(f"{url} is not in the public tree")
         if raw is not None and len(raw) > max_bytes:
