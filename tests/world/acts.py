@@ -112,7 +112,7 @@ def insider(stage: Stage) -> None:
     stage.fooled(f"plain pip install {PROJECT}: {said}")
 
     app = _application(world)
-    world.run("uv", "lock", cwd=app, home="bob")
+    world.run("uv", "lock", "--default-index", f"{world.url}/simple/", cwd=app, home="bob")
     lock = (app / "uv.lock").read_bytes()
     must(new.encode() in lock, "the lock made after the swap does not pin the swapped wheel")
     world.run("uv", "sync", "--frozen", cwd=app, home="bob")
