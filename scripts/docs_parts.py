@@ -218,3 +218,23 @@ def metrics() -> str:
         if metric.name.startswith("countermark_")
     ]
     return _table(("metric", "type", "what it counts"), sorted(rows))
+
+
+@_part
+def results() -> str:
+    """The committed results of `make bench`."""
+    import json
+
+    rows = json.loads((Path(__file__).resolve().parent.parent / "bench/results.json").read_text("utf-8"))
+
+    def shown(row: dict[str, object]) -> tuple[str, ...]:
+        spread = f"{row['min']} to {row['max']}"
+        budget = "" if row["budget"] is None else f"{row['budget']:g}, {'met' if row['met'] else 'missed'}"
+        return str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"]), budget
+
+    machines = sorted({f"{row['machine']}; other load {row['other_load']} a core" for row in rows})
+    return (
+        _table(("figure", "unit", "median", "range", "n", "budget"), [shown(row) for row in rows])
+        + "\n"
+        + ("Measured on: " + " / ".join(machines) + ".\n")
+    )
