@@ -28,6 +28,7 @@ from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark_server import db
 from countermark_server.accounts import codes, people, tokens
 from countermark_server.app import create_app
+from countermark_server.ruleview import SqlView
 from countermark_server.settings import Registry, Upload, Web
 from tests.archives import metadata, record
 from tests.log_world import NOW, ORIGIN, LogWorld
@@ -116,6 +117,31 @@ class DoorWorld(LogWorld):
                 update(db.submission).where(db.submission.c.served_name == filename).values(**columns)
             )
         assert done.rowcount == 1
+
+    def decide(self, kind: str, filename: str, **predicate: Any) -> int:
+        """An entry about a published file, by who may sign it; its index once it is public."""
+        (row,) = [row for row in self.submissions() if row["served_name"] == filename]
+        with db.read(self.engine) as connection:
+            key = ("file", "", row["project"], row["filename"])
+            file = SqlView(connection, db.rules_state).get(key)
+        assert file is not None
+        owners = kind in ("yank", "unyank", "remove")
+        binding = {
+            "origin": ORIGIN,
+            "namespace": "",
+            "project": row["project"],
+            "prev": file["owner_head" if owners else "registry_head"],
+        }
+        statement = Statement(filename, row["sha256"], kind, {**binding, **predicate})
+        registry: dict[str, Any] = {"actor": row["uploader"]}
+        if not owners:
+            registry = {"case": None, "moderator": "ff" * 16}
+        signer = self.roles["registry" if owners else "moderation"]
+        asked = self.propose(kind, sign(statement, signer).to_dict(), registry)
+        self.quiet()
+        outcome = self.outcome(asked)
+        assert outcome.index is not None, outcome
+        return outcome.index
 
     def submissions(self) -> list[dict[str, Any]]:
         with db.read(self.engine) as connection:

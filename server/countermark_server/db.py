@@ -99,8 +99,6 @@ submission = Table(
     Column("reason", Text, nullable=True),  # why it is held or rejected, in words
     Column("leaf_index", BigInteger, nullable=True),
     Column("leaf_hash", String(64), nullable=True),
-    Column("standing", String(16), nullable=False, server_default="ok"),
-    Column("yanked_reason", Text, nullable=True),
     Column("lease_until", BigInteger, nullable=True),  # a worker's claim; past it, another may take over
     Column("attempts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("namespace", "project", "filename"),

@@ -20,11 +20,11 @@ from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
 from countermark_server.journey import SAID, State
 from countermark_server.published import Published
+from countermark_server.standings import Standing, standings
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
 
 METADATA_SUFFIX = ".metadata"
-SERVED_STANDINGS = ("ok", "yanked")
 
 
 class Files:
@@ -35,43 +35,46 @@ class Files:
         self._blobs = blobs
         self._published = published
 
-    def find(self, project: str, filename: str) -> RowMapping:
-        """The submission of this name, in any spelling. ServerError `not-found`."""
+    def find(self, project: str, filename: str) -> tuple[RowMapping, Standing]:
+        """The submission of this name, in any spelling, and its standing. ServerError `not-found`."""
         try:
             names = normalise_project(project), normalise_filename(filename)
         except MalformedError as error:
             raise ServerError("not-found", str(error)) from None
         with db.read(self._engine) as connection:
             row = submission.find(connection, "", *names)
-        if row is None:
-            raise ServerError("not-found", f"{filename!r} of {project!r} was never published here")
+            if row is not None:
+                return row, standings(connection, [row])[row["id"]]
+        raise ServerError("not-found", f"{filename!r} of {project!r} was never published here")
+
+    def _served(self, project: str, filename: str) -> RowMapping:
+        row, standing = self.find(project, filename)
+        check_served(row, standing)
         return row
 
     def artifact(self, project: str, filename: str) -> Response:
         """The bytes of a listed file."""
-        row = self.find(project, filename)
-        check_served(row)
+        row = self._served(project, filename)
         return self._send(row["sha256"], row["served_name"], "application/octet-stream")
 
     def metadata(self, project: str, filename: str) -> Response:
         """The METADATA of a listed file."""
-        row = self.find(project, filename)
-        check_served(row)
+        row = self._served(project, filename)
         if row["metadata_sha256"] is None:
             raise ServerError("not-found", f"no metadata of {filename!r} is kept")
         return self._send(row["metadata_sha256"], filename + METADATA_SUFFIX, "text/plain; charset=utf-8")
 
     def target(self, project: str, filename: str, sha256: str) -> Response:
         """The bytes of a TUF target, which may be asked for between `cleared` and `listed`."""
-        row = self.find(project, filename)
+        row, standing = self.find(project, filename)
         if row["sha256"] != sha256 or (row["project"], row["served_name"]) != (project, filename):
             raise ServerError("not-found", f"there is no target {project}/{sha256}.{filename}")
-        check_served(row, also=(State.CLEARED,))
+        check_served(row, standing, also=(State.CLEARED,))
         return self._send(sha256, filename, "application/octet-stream")
 
     def status(self, project: str, filename: str) -> dict[str, object]:
         """What became of a file, with the proof once the log has published it."""
-        row = self.find(project, filename)
+        row, standing = self.find(project, filename)
         state = State(row["state"])
         proof = None
         if row["leaf_index"] is not None:
@@ -82,7 +85,7 @@ class Files:
             "filename": row["served_name"],
             "sha256": row["sha256"],
             "state": state,
-            "standing": row["standing"],
+            "standing": standing.name,
             "index": row["leaf_index"],
             "leaf_hash": row["leaf_hash"],
             "proof": proof,
@@ -102,31 +105,28 @@ class Files:
         return response
 
 
-def check_served(row: RowMapping, *, also: tuple[State, ...] = ()) -> None:
+def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...] = ()) -> None:
     """Raise the refusal that fits a file which must not be handed out now."""
-    state, standing, name = State(row["state"]), row["standing"], row["served_name"]
-    if state is State.REJECTED or standing == "removed":
-        raise ServerError("file-removed", f"{name} was removed{_because(row)}")
-    if state is State.HELD or standing not in SERVED_STANDINGS:
-        raise ServerError("file-held", f"{name} is held for review{_because(row)}")
+    state, name = State(row["state"]), row["served_name"]
+    because = f": {row['reason']}" if row["reason"] else ""
+    by = f" by entry {standing.entry} of the log" if standing.entry is not None else ""
+    if state is State.REJECTED or standing.name == "removed":
+        raise ServerError("file-removed", f"{name} was removed{by}{because}")
+    if state is State.HELD or standing.name == "held":
+        raise ServerError("file-held", f"{name} is held for review{by}{because}")
     if state is not State.LISTED and state not in also:
         raise ServerError("not-listed", f"{name}: {SAID[state]}")
 
 
-def _because(row: RowMapping) -> str:
-    return f": {row['reason']}" if row["reason"] else ""
-
-
-def listed_files(engine: Engine, project: str) -> tuple[bool, list[RowMapping]]:
-    """Whether the log knows this project, and its listed files in the order of the log."""
+def listed_files(engine: Engine, project: str) -> tuple[bool, list[tuple[RowMapping, Standing]]]:
+    """Whether the log knows this project, and its listed files with their standing, in the order of the log."""
     table = db.submission
     query = select(table).where(table.c.namespace == "", table.c.project == project).order_by(table.c.id)
     with db.read(engine) as connection:
-        rows = connection.execute(query).mappings().all()
-    known = [row for row in rows if row["leaf_index"] is not None]
-    return bool(known), [
-        row for row in known if row["state"] == State.LISTED and row["standing"] in SERVED_STANDINGS
-    ]
+        rows = [row for row in connection.execute(query).mappings() if row["leaf_index"] is not None]
+        listed = [row for row in rows if row["state"] == State.LISTED]
+        found = standings(connection, listed)
+    return bool(rows), [(row, found[row["id"]]) for row in listed if found[row["id"]].served]
 
 
 def blueprint(files: Files) -> Blueprint:

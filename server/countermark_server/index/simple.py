@@ -27,8 +27,9 @@ from countermark.errors import MalformedError
 from countermark_server import db
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
-from countermark_server.index.files import SERVED_STANDINGS, listed_files
+from countermark_server.index.files import listed_files
 from countermark_server.journey import State
+from countermark_server.standings import Standing
 
 MEDIA_TYPE = "application/vnd.pypi.simple.v1+json"
 ACCEPTED_TYPES = (MEDIA_TYPE, "application/vnd.pypi.simple.latest+json", "application/json")
@@ -56,8 +57,8 @@ def blueprint(engine: Engine) -> Blueprint:
         known, rows = listed_files(engine, name)
         if not known:
             raise ServerError("not-found", f"no project {name!r} here")
-        files = [_file(row) for row in rows]
-        versions = sorted({row["version"] for row in rows})
+        files = [_file(row, standing) for row, standing in rows]
+        versions = sorted({row["version"] for row, _ in rows})
         return _page({"meta": META, "name": name, "versions": versions, "files": files})
 
     return doors
@@ -67,7 +68,7 @@ def _listed_projects(engine: Engine) -> list[str]:
     table = db.submission
     query = (
         select(table.c.project)
-        .where(table.c.namespace == "", table.c.state == State.LISTED, table.c.standing.in_(SERVED_STANDINGS))
+        .where(table.c.namespace == "", table.c.state == State.LISTED)
         .distinct()
         .order_by(table.c.project)
     )
@@ -75,9 +76,9 @@ def _listed_projects(engine: Engine) -> list[str]:
         return list(connection.execute(query).scalars())
 
 
-def _file(row: RowMapping) -> dict[str, Any]:
+def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
     uploaded = datetime.fromtimestamp(row["uploaded"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    yanked: bool | str = (row["yanked_reason"] or True) if row["standing"] == "yanked" else False
+    yanked = f"yanked by entry {standing.entry} of the log" if standing.name == "yanked" else False
     file = {
         "filename": row["served_name"],
         "url": f"../../packages/{row['project']}/{row['served_name']}",

@@ -33,6 +33,7 @@ from countermark_server.errors import ServerError
 from countermark_server.journey import SAID, State
 from countermark_server.published import Published
 from countermark_server.settings import Settings
+from countermark_server.standings import standing
 from countermark_server.stores.blobs import Blobs
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
@@ -220,8 +221,9 @@ class Receiver:
     def _again(self, row: RowMapping, form: Form) -> Answer:
         """The name is taken: by these bytes, which is fine at any time, or by others, for ever."""
         if row["sha256"] != form.sha256:
-            spent = row["state"] == State.REJECTED or row["standing"] == "removed"
-            if spent:
+            with db.read(self._engine) as connection:
+                removed = standing(connection, row).name == "removed"
+            if removed or row["state"] == State.REJECTED:
                 raise ServerError(
                     "filename-spent", f"{row['served_name']} was rejected or removed; its name stays spent"
                 )

@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from countermark.errors import UsageError
 from countermark_server import telemetry
 from countermark_server.settings import SettingsError, Telemetry
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured() -> Iterator[None]:
+    """Whoever comes next must not write to this test's captured stderr."""
+    yield
+    structlog.reset_defaults()
 
 
 def test_every_line_names_its_process_also_from_a_thread(capfd) -> None:

@@ -34,6 +34,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorWorld]:
     made.close()
 
 
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[DoorWorld]:
+    """A registry with one listed wheel, and its log at work."""
+    made = DoorWorld(tmp_path)
+    with made.run():
+        assert made.person("grace").upload(WHEEL, wheel()).status_code == 200
+        made.set_state(WHEEL, state="listed")
+        yield made
+    made.close()
+
+
 def page(world: DoorWorld, path: str = "/simple/demo/") -> dict[str, Any]:
     answer = world.client.get(path, headers=JSON)
     assert answer.status_code == 200, answer.get_data()
@@ -76,27 +87,41 @@ def test_the_simple_page_says_all_that_installers_read(world: DoorWorld) -> None
 
 def test_a_known_project_without_listed_files_is_an_empty_page(world: DoorWorld) -> None:
     """Not a 404, since some installers go on to the next index; unknown projects are one."""
-    for state, standing in (
-        ("held", "ok"),
-        ("listed", "held"),
-        ("listed", "removed"),
-        ("rejected", "removed"),
-    ):
-        world.set_state(WHEEL, state=state, standing=standing)
+    for state in ("logged", "scanned", "cleared", "held", "rejected"):
+        world.set_state(WHEEL, state=state)
         assert page(world)["files"] == [] and page(world, "/simple/")["projects"] == []
-    world.set_state(WHEEL, state="listed", standing="ok")
+    world.set_state(WHEEL, state="listed")
     assert world.client.get("/simple/unknown/", headers=JSON).get_json()["code"] == "not-found"
     assert world.client.get("/simple/-/", headers=JSON).get_json()["code"] == "not-found"
 
 
-def test_a_yanked_file_is_listed_with_its_reason(world: DoorWorld) -> None:
-    """Both installers show it."""
-    world.set_state(WHEEL, standing="yanked", yanked_reason="broken")
-    assert page(world)["files"][0]["yanked"] == "broken"
-    world.set_state(WHEEL, standing="yanked", yanked_reason=None)
-    assert page(world)["files"][0]["yanked"] is True
-    assert world.client.get(f"/packages/demo/{WHEEL}").status_code == 200
-    world.set_state(WHEEL, standing="ok")
+def test_entries_about_a_listed_file_act_at_once(fresh: DoorWorld) -> None:
+    """Yank, hold, clear, takedown, remove: page and file door follow the log, and name the entry."""
+    world, path = fresh, f"/packages/demo/{WHEEL}"
+
+    def seen() -> tuple[list[Any], int, str]:
+        status = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()["standing"]
+        return [file["yanked"] for file in page(world)["files"]], world.client.get(path).status_code, status
+
+    assert seen() == ([False], 200, "ok")
+    index = world.decide("yank", WHEEL, reason="broken")
+    assert seen() == ([f"yanked by entry {index} of the log"], 200, "yanked")
+    world.decide("unyank", WHEEL, reason="fixed")
+    assert seen() == ([False], 200, "ok")
+    about = {"about": None, "evidence_sha256": None}
+    index = world.decide("hold", WHEEL, reason="report", **about)
+    assert seen() == ([], 403, "held")
+    assert f"by entry {index} of the log" in world.client.get(path).get_json()["detail"]
+    assert world.client.get(f"{path}.metadata").status_code == 403
+    world.decide("clear", WHEEL, reason="reviewed", **about)
+    assert seen() == ([False], 200, "ok")
+    world.decide("takedown", WHEEL, reason="malware", **about)
+    assert seen() == ([], 410, "removed")
+    world.decide("clear", WHEEL, reason="appeal-upheld", **about)
+    assert seen() == ([False], 200, "ok")
+    index = world.decide("remove", WHEEL, reason="mistake")
+    assert seen() == ([], 410, "removed")
+    assert f"by entry {index} of the log" in world.client.get(path).get_json()["detail"]
 
 
 def test_other_spellings_lead_to_the_one_page(world: DoorWorld) -> None:
@@ -144,16 +169,14 @@ def test_files_are_served_while_they_are_listed(world: DoorWorld) -> None:
         ({"state": "logged"}, 404, "not-listed"),
         ({"state": "cleared"}, 404, "not-listed"),
         ({"state": "held", "reason": "two rules fired"}, 403, "file-held"),
-        ({"state": "listed", "standing": "held"}, 403, "file-held"),
-        ({"state": "rejected", "standing": "removed"}, 410, "file-removed"),
-        ({"state": "listed", "standing": "removed"}, 410, "file-removed"),
+        ({"state": "rejected"}, 410, "file-removed"),
     ],
 )
 def test_a_file_that_is_not_listed_is_refused_with_its_reason(
     world: DoorWorld, columns: dict[str, Any], status: int, code: str
 ) -> None:
     """The reason phrase and the problem document say why; its state can be asked for at any time."""
-    world.set_state(WHEEL, **{"standing": "ok", "reason": None, **columns})
+    world.set_state(WHEEL, **{"reason": None, **columns})
     for path in (f"/packages/demo/{WHEEL}", f"/packages/demo/{WHEEL}.metadata"):
         answer = world.client.get(path)
         assert (answer.status_code, answer.get_json()["code"]) == (status, code)
@@ -161,7 +184,7 @@ def test_a_file_that_is_not_listed_is_refused_with_its_reason(
         assert columns.get("reason", "") in answer.get_json()["detail"]
     shown = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
     assert shown["state"] == columns["state"] and shown["proof"] is not None
-    world.set_state(WHEEL, state="listed", standing="ok", reason=None)
+    world.set_state(WHEEL, state="listed", reason=None)
 
 
 def test_a_tuf_target_is_served_by_its_hash_from_cleared_on(world: DoorWorld) -> None:

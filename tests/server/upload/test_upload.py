@@ -145,9 +145,20 @@ def test_the_same_bytes_again_make_no_second_entry(fresh: DoorWorld) -> None:
         ada.upload("Demo-1.0.0-py3-none-any.whl", wheel(extra="Summary: x\n"), name="demo"), "file-exists"
     )
     assert fresh.state() == before
-    fresh.set_state(WHEEL, state="rejected", standing="removed")
+    fresh.set_state(WHEEL, state="rejected")
     refused(ada.upload(WHEEL, wheel(extra="Summary: other\n")), "filename-spent")
     assert ada.upload(WHEEL, data).get_json()["state"] == "rejected"
+
+
+def test_a_removed_file_spends_its_name(fresh: DoorWorld) -> None:
+    """After a logged removal other bytes are refused, and told why; the same bytes show their standing."""
+    ada = fresh.person("ada")
+    assert ada.upload(WHEEL, wheel()).status_code == 200
+    fresh.decide("remove", WHEEL, reason="mistake")
+    before = fresh.state()
+    refused(ada.upload(WHEEL, wheel(extra="Summary: other\n")), "filename-spent")
+    assert ada.upload(WHEEL, wheel()).status_code == 200
+    assert fresh.state() == before
 
 
 def test_two_uploads_of_one_name_at_once_have_one_winner(fresh: DoorWorld) -> None:

@@ -85,8 +85,6 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("leaf_index", sa.BigInteger(), nullable=True),
         sa.Column("leaf_hash", sa.String(length=64), nullable=True),
-        sa.Column("standing", sa.String(length=16), server_default="ok", nullable=False),
-        sa.Column("yanked_reason", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["uploader"], ["account.id"], name=op.f("fk_submission_uploader")),
