@@ -12,8 +12,8 @@ Law of this room:
 2. Its state is durable before a signature leaves it (`store.py`), and a refused attempt changes nothing.
 3. When a check fails it goes on serving the old timestamp, says why, counts it, and raises the alarm metric.
 
-Files: `judge` decides, `chain` verifies TUF metadata, `carry` makes the timestamp, `store` remembers, `service`
-polls and answers HTTP.
+Files: `judge` decides, from `history` (the log), `chain` (signatures) and `bincheck` (listings); `carry` makes the
+timestamp, `store` remembers, `service` polls and answers HTTP.
 
 What it can't see: whether a verdict was honest, who sits behind an account, and a log that forks only for it;
 the last one is what witnesses are for.

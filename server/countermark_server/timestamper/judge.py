@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Snapshot
 
-from countermark import bins, replay
+from countermark import replay
 from countermark.errors import NetworkError
 from countermark.fetch import Fetcher
 from countermark.limits import NOTE_MAX_BYTES, TIMESTAMP_MAX_BYTES, TIMESTAMPS_MAX
@@ -37,6 +35,7 @@ from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_che
 from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
 from countermark_server.timestamper import carry, history
+from countermark_server.timestamper.bincheck import Accepted, BinCheck
 from countermark_server.timestamper.chain import OFFLINE, Chain, Offline, check_trust_target
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.history import History, Told
@@ -54,6 +53,7 @@ class Judge:
         self._signer = signer
         self._fetcher = fetcher
         self._base = base_url.rstrip("/")
+        self._accepted: Accepted | None = None
         self.findings: list[replay.Finding] = []  # of the newest attempt
 
     def adopt_root(self, root_raw: bytes) -> None:
@@ -64,8 +64,13 @@ class Judge:
 
     def attempt(self, *, now: int, recarry: bool = False) -> SignedTimestamp | None:
         """Sign for the `tuf` entry in force if it is new, or (`recarry`) again. None: nothing to sign."""
-        with self._store.transaction():
-            return self._attempt(now, recarry)
+        self._accepted = self._accepted or Accepted(self._store)
+        try:
+            with self._store.transaction():
+                return self._attempt(self._accepted, now, recarry)
+        except BaseException:
+            self._accepted = None  # it may hold what was refused; the database does not
+            raise
 
     def watch(self, *, now: int) -> None:
         """Look for an unapplied status entry without signing anything. RefusalError: there is one."""
@@ -74,7 +79,7 @@ class Judge:
             checkpoint = self._checkpoint(trust_file, now)
             _check_status(self._replay(checkpoint, trust_file), checkpoint, now)
 
-    def _attempt(self, now: int, recarry: bool) -> SignedTimestamp | None:
+    def _attempt(self, accepted: Accepted, now: int, recarry: bool) -> SignedTimestamp | None:
         chain, trust_file = self._trust(now)
         self._adopt_public(chain, trust_file)  # (0)
         checkpoint = self._checkpoint(trust_file, now)  # (1)
@@ -91,7 +96,9 @@ class Judge:
         check_trust_target(offline, trust_file)
         self._check_files(chain, offline, told)
         self._check_versions(snapshot, offline)  # (5)
-        tree = self._check_bins(chain, offline, snapshot, replayed)  # (6)
+        check = BinCheck(self._store, chain, offline, self._read_maybe)
+        touched = replayed.touched.bins(offline.bins.bit_length)
+        tree = check.tree(accepted, snapshot, touched, told.predicate["changed_sha256"])  # (6)
         if tree.root.hex() != told.predicate["bins_new"]:  # (7)
             raise RefusalError(
                 "bins-root",
@@ -202,27 +209,6 @@ class Judge:
                 "role-unexpected", f"the snapshot lists other roles than it must: {strange[:3]}"
             )
 
-    def _check_bins(
-        self, chain: Chain, offline: Offline, snapshot: Snapshot, replayed: History
-    ) -> bins.BinsTree:
-        """Every bin holds what the log demands; bins that did not change are those we accepted before."""
-        delegation = offline.bins
-        accepted = self._store.bins()
-        touched = replayed.touched.bins(delegation.bit_length)
-        for number, targets in touched.items():
-            for path, target in targets.items():
-                self._store.put_target(path, number, target)
-        for number, role in enumerate(delegation.get_roles()):
-            version = snapshot.meta[f"{role}.json"].version
-            old = accepted.get(number)
-            if old is not None and old.version == version and number not in touched:
-                continue
-            demanded = self._store.targets(number)
-            accepted[number] = leaf = _check_bin(chain, offline, (role, version), demanded, old)
-            self._store.put_bin(number, leaf)
-        hashes = [accepted[number].leaf_hash for number in range(delegation.number_of_bins)]
-        return bins.BinsTree.build(hashes)
-
     def _remember(
         self,
         signed: SignedTimestamp,
@@ -255,29 +241,6 @@ class Judge:
         return self._fetcher.get(f"{self._base}/tuf/{name}", max_bytes=max_bytes, missing_ok=True)
 
 
-def _check_bin(
-    chain: Chain,
-    offline: Offline,
-    named: tuple[str, int],
-    demanded: Mapping[str, Any],
-    old: bins.BinLeaf | None,
-) -> bins.BinLeaf:
-    """The bin of this role and version, once it holds exactly what the log demands."""
-    role, version = named
-    root = bins.targets_root(demanded)
-    if old is not None and old.version == version:
-        if old.targets_root != root:
-            raise _differs(role, version, f"the log demands {_names(demanded)}, the bin was not changed")
-        return old
-    signed, digest = chain.bin(offline, role, version)
-    if signed.delegations is not None:
-        raise _differs(role, version, "it delegates to others")
-    found = {path: target.to_dict() for path, target in signed.targets.items()}
-    if found != demanded:
-        raise _differs(role, version, _difference(found, demanded))
-    return bins.BinLeaf(role, version, digest, root)
-
-
 def _check_status(replayed: History, checkpoint: VerifiedCheckpoint, now: int) -> None:
     """Refuse while a status entry waits at or above A for more than 15 minutes of a quorum that is up."""
     seen = checkpoint.quorum_time or now
@@ -288,22 +251,3 @@ def _check_status(replayed: History, checkpoint: VerifiedCheckpoint, now: int) -
                 "applied-stale",
                 f"entry {index} ({kind}) waits for {reference - time} s, only {replayed.applied} entries are applied",
             )
-
-
-def _differs(role: str, version: int, how: str) -> RefusalError:
-    return RefusalError("listing", f"{role} version {version} is not what the log demands: {how}")
-
-
-def _difference(found: Mapping[str, Any], demanded: Mapping[str, Any]) -> str:
-    for path in sorted(set(found) | set(demanded)):
-        if path not in demanded:
-            return f"{path} may not be listed"
-        if path not in found:
-            return f"{path} is missing"
-        if found[path] != demanded[path]:
-            return f"{path} says {found[path]}, the log {demanded[path]}"
-    return "nothing"
-
-
-def _names(targets: Mapping[str, Any]) -> str:
-    return ", ".join(list(targets)[:3]) or "no targets"

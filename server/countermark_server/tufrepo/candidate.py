@@ -111,9 +111,18 @@ def build(
     """
     files: dict[str, bytes] = {}
     records = list(current.bins)
+    empty: dict[
+        int, tuple[bytes, BinRecord]
+    ] = {}  # empty bins of one version are the same bytes: signed once
     for index, targets in contents.items():
         role = current.role(index)
-        raw, record = _bin(role, claimed[role], targets, online.bins, now)
+        version = claimed[role]
+        if not targets and version in empty:
+            raw, record = empty[version]
+        else:
+            raw, record = _bin(version, targets, online.bins, now)
+            if not targets:
+                empty[version] = raw, record
         files[f"{record.version}.{role}.json"] = raw
         if index < len(records):
             records[index] = record
@@ -158,9 +167,7 @@ def metadata_file(raw: bytes, version: int) -> dict[str, Any]:
     return {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "version": version}
 
 
-def _bin(
-    role: str, version: int, targets: Mapping[str, Target], signer: Signer, now: int
-) -> tuple[bytes, BinRecord]:
+def _bin(version: int, targets: Mapping[str, Target], signer: Signer, now: int) -> tuple[bytes, BinRecord]:
     expires = _time(now) + BINS_LIFETIME
     files = {path: TargetFile.from_dict(_copy(target), path) for path, target in targets.items()}
     metadata = Metadata(Targets(version, expires=expires, targets=files))

@@ -1,0 +1,133 @@
+"""Every bin against what the log demands; the bins root over all of them.
+
+A bin that changed is fetched, its signature checked, and its targets compared file by file with those that the
+replay left in our own database. A bin that did not change is the one we accepted before, and must still be right:
+if an entry touched one of its files, its targets root must be what it was.
+
+Registries begin with thousands of empty bins whose files are the same bytes. The list of changed bins (named by
+digest in the `tuf` entry) says each file's SHA-256, so bytes verified once are not fetched again for another
+role of the same version and key. The list is only a way to know that in advance: whatever it says ends in the
+leaf, and the leaves in the bins root, which must be the one in the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tuf.api.metadata import Snapshot
+
+from countermark.bins import BinLeaf, BinsTree, parse_changes, targets_root
+from countermark.errors import MalformedError
+from countermark_server.listing import Target
+from countermark_server.timestamper.chain import Chain, Offline
+from countermark_server.timestamper.errors import RefusalError
+from countermark_server.timestamper.store import Store
+
+CHANGES_MAX_BYTES = 16_000_000  # 65,536 lines of up to 160 bytes
+Found = dict[str, Any]
+
+
+class Accepted:
+    """The bins as last signed for, in memory: what `store.bins()` holds, and the tree over it."""
+
+    def __init__(self, store: Store) -> None:
+        self.leaves = store.bins()
+        count = len(self.leaves)
+        self.tree = BinsTree.build([self.leaves[n].leaf_hash for n in range(count)]) if count else None
+
+
+class BinCheck:
+    """One attempt's look at the bins."""
+
+    def __init__(
+        self, store: Store, chain: Chain, offline: Offline, read_maybe: Callable[[str, int], bytes | None]
+    ) -> None:
+        self._store = store
+        self._chain = chain
+        self._offline = offline
+        self._read_maybe = read_maybe
+        self._verified: dict[tuple[int, str], Found] = {}  # by version and SHA-256
+        self._said: dict[tuple[str, int], str] = {}  # by role and version: SHA-256
+
+    def tree(
+        self,
+        accepted: Accepted,
+        snapshot: Snapshot,
+        touched: Mapping[int, Mapping[str, Target | None]],
+        changed_sha256: str | None,
+    ) -> BinsTree:
+        """The tree over all bins, each checked; `accepted` is brought up to date."""
+        for number, targets in touched.items():
+            for path, target in targets.items():
+                self._store.put_target(path, number, target)
+        self._said = self._changes(changed_sha256)
+        changed = {}
+        for number, role in enumerate(self._offline.bins.get_roles()):
+            version = snapshot.meta[f"{role}.json"].version
+            old = accepted.leaves.get(number)
+            if old is not None and old.version == version and number not in touched:
+                continue
+            leaf = self._check(role, version, self._store.targets(number), old)
+            if leaf != old:
+                self._store.put_bin(number, leaf)
+                accepted.leaves[number] = leaf
+                changed[number] = leaf.leaf_hash
+        if accepted.tree is None:
+            accepted.tree = BinsTree.build([changed[number] for number in sorted(changed)])
+        elif changed:
+            accepted.tree, _ = accepted.tree.replace(changed)
+        return accepted.tree
+
+    def _check(self, role: str, version: int, demanded: Mapping[str, Target], old: BinLeaf | None) -> BinLeaf:
+        """The bin of this role and version, once it holds exactly what the log demands."""
+        root = targets_root(demanded)
+        if old is not None and old.version == version:
+            if old.targets_root != root:
+                raise _differs(role, version, f"the log demands {_names(demanded)}, the bin was not changed")
+            return old
+        found, digest = self._found(role, version)
+        if found != demanded:
+            raise _differs(role, version, _difference(found, demanded))
+        return BinLeaf(role, version, digest, root)
+
+    def _found(self, role: str, version: int) -> tuple[Found, str]:
+        """The targets a bin lists, and its file's digest."""
+        said = self._said.get((role, version))
+        if said is not None and (version, said) in self._verified:
+            return self._verified[version, said], said
+        signed, digest = self._chain.bin(self._offline, role, version)
+        if signed.delegations is not None:
+            raise _differs(role, version, "it delegates to others")
+        found = {path: target.to_dict() for path, target in signed.targets.items()}
+        self._verified[version, digest] = found
+        return found, digest
+
+    def _changes(self, sha256: str | None) -> dict[tuple[str, int], str]:
+        raw = None if sha256 is None else self._read_maybe(f"changes/{sha256}", CHANGES_MAX_BYTES)
+        if raw is None or hashlib.sha256(raw).hexdigest() != sha256:
+            return {}  # then each bin is fetched
+        try:
+            return {(leaf.role, leaf.version): leaf.sha256 for leaf in parse_changes(raw)}
+        except MalformedError:
+            return {}
+
+
+def _differs(role: str, version: int, how: str) -> RefusalError:
+    return RefusalError("listing", f"{role} version {version} is not what the log demands: {how}")
+
+
+def _difference(found: Mapping[str, Any], demanded: Mapping[str, Any]) -> str:
+    for path in sorted(set(found) | set(demanded)):
+        if path not in demanded:
+            return f"{path} may not be listed"
+        if path not in found:
+            return f"{path} is missing"
+        if found[path] != demanded[path]:
+            return f"{path} says {found[path]}, the log {demanded[path]}"
+    return "nothing"
+
+
+def _names(targets: Mapping[str, Any]) -> str:
+    return ", ".join(list(targets)[:3]) or "no targets"
