@@ -105,7 +105,8 @@ def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = F
 def _talk_outcome(outcome: Outcome) -> None:
     name = outcome.artifact.name
     if isinstance(outcome, Refused):
-        say(f"{name}: refused: {outcome.error}", colour=RED)
+        told = str(outcome.error)
+        say(f"refused: {told if name in told else f'{name}: {told}'}", colour=RED)
         if outcome.error.hint:
             say(f"hint: {outcome.error.hint}")
         return

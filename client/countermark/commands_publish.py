@@ -87,10 +87,11 @@ def publish(arguments: argparse.Namespace) -> int:
             )
             say(f"{file.filename}: {_proof_words(answer)}; {answer.message or answer.state}")
             uploaded.append((file, answer, started))
-        results = []
-        for file, answer, started in uploaded:
-            engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
-            results.append((file, answer, (time.perf_counter() - started) * 1000))
+    # The view is closed, and with it the lock on this registry: a scan may take its time.
+    results = []
+    for file, answer, started in uploaded:
+        engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+        results.append((file, answer, (time.perf_counter() - started) * 1000))
     # Listed: the newest view must show it, as every installer will see it.
     artifacts = [Artifact.from_path(file.path) for file in files]
     report = verify(
@@ -118,25 +119,24 @@ def publish(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     _, registry, _ = pinned(arguments)
     fetcher, codes, documents = HttpFetcher(), [0], []
+    files = [read_distribution(path) for path in distributions(arguments.files)]
     with opened(registry, fetcher, now=_now()) as view:
-        for path in distributions(arguments.files):
-            file = read_distribution(path)
-            try:
-                state = _state(view, fetcher, file, arguments)
-            except CountermarkError as error:
-                codes.append(error.exit_code)
-                say(f"{file.filename}: {error}")
-                documents.append(
-                    {"error": str(error), "exit_code": error.exit_code, "filename": file.filename}
-                )
-                continue
-            document = {key: value for key, value in vars(state).items() if key != "proof"}
-            documents.append(document | {"filename": file.filename, "proof": state.proof is not None})
-            if state.proof is not None and arguments.proofs is not None:
-                replace_file(arguments.proofs / f"{file.filename}.tlog-proof", state.proof, mode=0o644)
-            if not arguments.json:
-                proof = "proof checked" if state.proof else "no proof yet"
-                put(f"{file.filename}: {state.state}, {state.standing}, entry #{state.index}, {proof}")
+        pass  # the proofs below are checked against its trust file; waiting needs no lock
+    for file in files:
+        try:
+            state = _state(view, fetcher, file, arguments)
+        except CountermarkError as error:
+            codes.append(error.exit_code)
+            say(f"{file.filename}: {error}")
+            documents.append({"error": str(error), "exit_code": error.exit_code, "filename": file.filename})
+            continue
+        document = {key: value for key, value in vars(state).items() if key != "proof"}
+        documents.append(document | {"filename": file.filename, "proof": state.proof is not None})
+        if state.proof is not None and arguments.proofs is not None:
+            replace_file(arguments.proofs / f"{file.filename}.tlog-proof", state.proof, mode=0o644)
+        if not arguments.json:
+            proof = "proof checked" if state.proof else "no proof yet"
+            put(f"{file.filename}: {state.state}, {state.standing}, entry #{state.index}, {proof}")
     if arguments.json:
         put_json({"artifacts": documents, "exit_code": worst(codes)})
     return worst(codes)

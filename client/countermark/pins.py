@@ -101,7 +101,7 @@ class Registry:
                     f"{self.url} is a trial registry, which CI must not rely on",
                     hint="--allow-trial accepts it; a real ceremony makes it unnecessary",
                 )
-            remarks.append("trial registry: its root keys were made by one command on one machine")
+            remarks.append("trial registry: its root says that nobody should rely on it")
         if self.first_use:
             if ci:
                 raise PolicyError(

@@ -39,11 +39,12 @@ from countermark.errors import (
     NetworkError,
     PolicyError,
     StaleError,
+    UsageError,
     WithdrawnError,
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher
-from countermark.limits import LOCAL_FILE_MAX_BYTES, UNAPPLIED_MAX
+from countermark.limits import MEMORY_MAX_BYTES, UNAPPLIED_MAX
 from countermark.names import normalise_filename, normalise_version
 from countermark.pins import Registry
 from countermark.signature import SignedBy, check_publisher
@@ -166,9 +167,8 @@ def _prove(
     except NetworkError:
         _check_grace(view, known=False, progress=progress)  # in the grace period it is new, not unreachable
         raise
-    progress.held(
-        1, f"root version 1 pinned, timestamp {view.timestamp.version} {freshness.level.value}", "TUF keys"
-    )
+    pinned = f"root version {view.registry.info.version} pinned here"
+    progress.held(1, f"{pinned}, timestamp {view.timestamp.version} {freshness.level.value}", "TUF keys")
     if target is None:
         raise why_unlisted(view, artifact)
     progress.held(
@@ -345,7 +345,10 @@ class _Memory:
 
     @classmethod
     def load(cls, path: Path) -> _Memory:
-        raw = read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES * 64) or b""
+        try:
+            raw = read_file(path, max_bytes=MEMORY_MAX_BYTES) or b""
+        except UsageError:
+            raw = b""  # outgrown; who forgets must verify anew, also in a grace period
         return cls(path, set(raw.decode("utf-8", "replace").splitlines()))
 
     def knows(self, target: ListedTarget) -> bool:
