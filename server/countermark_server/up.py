@@ -31,7 +31,7 @@ from countermark.errors import NetworkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark_server import adoption, telemetry
 from countermark_server.initialise import INPUT_FILE, WITNESS, initialise
-from countermark_server.processes import Children, free_port
+from countermark_server.processes import ChildDiedError, Children, free_port
 from countermark_server.settings import Settings, load
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 
@@ -124,6 +124,7 @@ class _Registry:
         self.request, self.stopping, self.say = request, stop, say
         self.children = Children(self.run)
         self.fetcher = HttpFetcher()
+        self.witness_urls = settings.log.witness_urls  # whoever names witnesses names all of them
         self.witness = f"http://127.0.0.1:{free_port()}"
         self.timestamper = f"127.0.0.1:{free_port()}"
 
@@ -140,8 +141,8 @@ class _Registry:
             "COUNTERMARK_TIMESTAMPER_REGISTRY_URL": self.local,
             "PYTHONUNBUFFERED": "1",
         }
-        own = {"COUNTERMARK_LOG_WITNESS_URLS": f"{WITNESS}={self.witness}"}
-        return {**own, **os.environ, **ours}
+        own = {} if self.witness_urls else {"COUNTERMARK_LOG_WITNESS_URLS": f"{WITNESS}={self.witness}"}
+        return {**os.environ, **ours, **own}
 
     def start(self) -> bool:
         """Everything at once: each waits for what it needs. False when told to stop meanwhile."""
@@ -188,7 +189,11 @@ class _Registry:
     def watch(self) -> None:
         """Until told to stop, or something ends."""
         while not self.stopping.wait(0.2):
-            self.children.check()
+            try:
+                self.children.check()
+            except ChildDiedError:
+                if not self.stopping.is_set():  # a terminal's ^C reaches children as well
+                    raise
 
     def stop(self) -> None:
         """Doors first, then the log, then its witness: whoever was asked something can still answer."""

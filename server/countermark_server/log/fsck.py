@@ -15,7 +15,7 @@ from countermark import rules
 from countermark.errors import CountermarkError
 from countermark.replay import DictView, replay
 from countermark.tlog.checkpoint import LogCheckpoint, open_checkpoint, open_log_checkpoint
-from countermark.tlog.merkle import RightEdge, leaf_hash, prove_consistency
+from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
 from countermark.tlog.tile import decode_tile, new_tiles
 from countermark.trustfile import TrustFile
 from countermark_server import db
@@ -27,6 +27,7 @@ from countermark_server.stores.public import CHECKPOINT, Public
 
 def check_log(public: Public, engine: Engine, trust: TrustFile) -> list[str]:
     """What disagrees, one sentence each."""
+    raw = public.read(CHECKPOINT)  # before the head, which only grows: a running log is checked as well
     with db.read(engine) as connection:
         head = heads.load(connection, trust.origin)
         if head is None:
@@ -36,7 +37,7 @@ def check_log(public: Public, engine: Engine, trust: TrustFile) -> list[str]:
             entries = read_tree(public, signed)
         except (CountermarkError, OSError) as error:
             return [f"the stored tree is not the signed one: {error}"]
-        findings = check_public(public, signed, trust)
+        findings = check_public(public, raw, signed, trust)
         findings += check_rules(connection, entries, trust)
         findings += check_proposals(connection, entries)
         edge = RightEdge.empty().extend(map(leaf_hash, entries))
@@ -57,18 +58,22 @@ def read_tree(public: Public, checkpoint: LogCheckpoint) -> list[bytes]:
     return tree.entries(0, checkpoint.size, read)
 
 
-def check_public(public: Public, head: LogCheckpoint, trust: TrustFile) -> list[str]:
+def check_public(public: Public, raw: bytes | None, head: LogCheckpoint, trust: TrustFile) -> list[str]:
     """The public checkpoint holds the quorum and is a prefix of the head."""
-    raw = public.read(CHECKPOINT)
     if raw is None:
         return []
     try:
         checkpoint = open_checkpoint(raw, trust.policy, now=None)
         if checkpoint.size > head.size:
             return [f"the public checkpoint is at size {checkpoint.size}, the head at {head.size}"]
-        tree = public_tree(public)
-        tree.reader(checkpoint.size, checkpoint.root_hash)([(0, 0)] if checkpoint.size else [])
-        prove_consistency(checkpoint.size, head.size, tree.reader(head.size, head.root_hash))
+        read = public_tree(public).reader(head.size, head.root_hash)
+        check_consistency(
+            prove_consistency(checkpoint.size, head.size, read),
+            old_size=checkpoint.size,
+            old_root=checkpoint.root_hash,
+            new_size=head.size,
+            new_root=head.root_hash,
+        )
     except (CountermarkError, OSError) as error:
         return [f"the public checkpoint does not hold: {error}"]
     return []

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from countermark.tlog.checkpoint import Checkpoint
+from countermark.tlog.cosignature import Ed25519CosignatureSigner
+from countermark.tlog.note import Note, sign_note
 from countermark_server.log.fsck import check_log
 from countermark_server.stores.public import CHECKPOINT
-from tests.log_world import LogWorld, drain
+from tests.log_world import NOW, ORIGIN, LogWorld, drain, key
 
 
 @pytest.fixture
@@ -70,3 +73,21 @@ def test_a_changed_row_is_found(world: LogWorld, statement: str) -> None:
     with world.engine.begin() as connection:
         connection.exec_driver_sql(statement)
     assert findings(world)
+
+
+def test_a_running_log_is_sound_at_any_moment(world: LogWorld) -> None:
+    """Sequenced but not published, with staging: nothing disagrees."""
+    station = world.station()
+    station.check_start()
+    world.upload(9)
+    station.sequencer.round()
+    assert findings(world) == []
+
+
+def test_a_public_checkpoint_of_another_tree_is_found(world: LogWorld) -> None:
+    """Rightly signed and cosigned, and no prefix of the head."""
+    note = sign_note(Checkpoint(ORIGIN, 3, b"\7" * 32).text(), world.signers, time=NOW)
+    line = Ed25519CosignatureSigner("witness.test/w1", key("witness")).sign(note.text, time=NOW)
+    world.public.replace(CHECKPOINT, Note(note.text, (*note.signatures, line)).format())
+    (found,) = findings(world)
+    assert "public checkpoint" in found
