@@ -17,10 +17,14 @@ Not promised: secrecy. TLS is checked like everywhere else, and no verdict depen
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -30,6 +34,7 @@ from countermark.limits import CONNECT_TIMEOUT, FETCH_DEADLINE, FETCH_MAX_BYTES,
 if TYPE_CHECKING:
     import urllib3
     from tuf.ngclient.fetcher import FetcherInterface
+    from urllib3.connection import HTTPConnection
 
 USER_AGENT = "countermark/0.1.0"
 CHUNK = 64 * 1024  # bytes read at a time
@@ -168,6 +173,7 @@ class HttpFetcher:
         timeout = urllib3.Timeout(
             connect=min(self._connect_timeout, left), read=min(self._read_timeout, left), total=None
         )
+        _deadline.at = deadline
         try:
             response = self._pool(url).request(
                 method,
@@ -197,10 +203,62 @@ class HttpFetcher:
 
         proxy = _proxy_for(url)
         if proxy not in self._pools:
-            self._pools[proxy] = (
-                urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
-            )
+            pool = urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
+            pool.pool_classes_by_scheme = _impatient_pools()
+            self._pools[proxy] = pool
         return self._pools[proxy]
+
+
+class _Deadline(threading.local):
+    """When the request this thread is making must have its headers."""
+
+    at = float("inf")
+
+
+_deadline = _Deadline()
+
+
+@cache
+def _impatient_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """urllib3's pools with connections that hang up at the deadline, however slowly headers drip.
+
+    A read timeout starts anew with every byte; only closing the socket ends a wait for the next header.
+    """
+    import urllib3  # noqa: PLC0415
+    from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415
+
+    class Plain(HTTPConnection):
+        def getresponse(self) -> Any:
+            with _hanging_up(self):
+                return super().getresponse()
+
+    class Secure(HTTPSConnection):
+        def getresponse(self) -> Any:
+            with _hanging_up(self):
+                return super().getresponse()
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+@contextlib.contextmanager
+def _hanging_up(connection: HTTPConnection) -> Iterator[None]:
+    def hang_up() -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(_deadline.at - time.monotonic(), 0), hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read(response: urllib3.BaseHTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:

@@ -122,6 +122,15 @@ def test_slow_retrieval_ends_at_the_deadline() -> None:
         assert time.monotonic() - before < 1.5
 
 
+def test_slow_headers_end_at_the_deadline() -> None:
+    """Headers that drip are no way around it: a read timeout starts anew with every byte."""
+    with raw_server([b"HTTP/1.1 200 OK\r\nX-A: ", *[b"x"] * 40], pause=0.05) as url:
+        before = time.monotonic()
+        with pytest.raises(NetworkError, match=r"slow|reach"):
+            HttpFetcher(deadline=timedelta(seconds=0.4)).get(url)
+        assert time.monotonic() - before < 1.5
+
+
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n"])
 def test_what_is_not_http_is_a_network_error(answer: bytes) -> None:
     """A server that does not speak HTTP is unreachable, never a traceback."""
