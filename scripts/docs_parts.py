@@ -209,8 +209,10 @@ def metrics() -> str:
     """Every metric that a process exports, as the processes' own registries describe them."""
     from prometheus_client import REGISTRY
 
+    # Importing a process's modules registers what it exports.
     import countermark_server.telemetry
-    import countermark_server.timestamper  # noqa: F401 - importing it registers what it exports
+    import countermark_server.timestamper.service
+    import countermark_server.tufrepo.station  # noqa: F401
 
     rows = [
         (f"`{metric.name}`", metric.type, metric.documentation)

@@ -39,7 +39,7 @@ class Pending:
         self._seen: bytes | None = None
         self.view = Overlay(self._below)
         self.contents: dict[int, dict[str, Target]] = {}  # new targets of each bin that must change
-        self.status = False  # an entry decided about a file
+        self.status_since: int | None = None  # time of the first entry that decided about a file
         self.applied = current.applied
         self.findings: list[Finding] = []
         if current.tree is None:
@@ -77,7 +77,8 @@ class Pending:
 
     def _look(self, _index: int, entry: Entry, changes: rules.Changes) -> None:
         self._touched.note(self.view, changes)
-        self.status = self.status or entry.type in STATUS_TYPES
+        if self.status_since is None and entry.type in STATUS_TYPES:
+            self.status_since = entry.time
 
     def _found(self, finding: Finding) -> None:
         self.findings.append(finding)

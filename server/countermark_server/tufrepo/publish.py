@@ -100,6 +100,16 @@ class Repository:
         self._fragments = Fragments({**offline, **online})
         self._pending = self._nothing_pending()
 
+    @property
+    def current(self) -> Current:
+        """What was last written."""
+        return self._current
+
+    @property
+    def waiting_since(self) -> int | None:
+        """The time of the oldest status entry that no candidate has taken along; None when there is none."""
+        return self._pending.status_since
+
     def step(self) -> bool:
         """The next thing there is to do."""
         if self._candidate is not None:
@@ -263,7 +273,7 @@ class Repository:
         if self._forced:
             return True
         return now >= self._not_before and (
-            bool(self._pending.contents) or self._pending.status or self._heartbeat_due(now)
+            bool(self._pending.contents) or self._pending.status_since is not None or self._heartbeat_due(now)
         )
 
     def _heartbeat_due(self, now: float) -> bool:

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 from tuf.api.exceptions import RepositoryError
 
@@ -28,6 +28,11 @@ RETRY_SECONDS = 0.5  # after an error
 FAILURES = (OSError, SQLAlchemyError, CountermarkError, RepositoryError)
 
 STEPS = Counter("countermark_tufrepo_steps_total", "steps by outcome", ["outcome"])
+APPLIED = Gauge("countermark_tuf_applied", "entries that the newest TUF candidate has applied")
+UNAPPLIED = Gauge(
+    "countermark_tuf_unapplied_seconds", "age of the oldest status entry no candidate has taken"
+)
+EXPIRES = Gauge("countermark_tuf_expires_seconds", "when online metadata expires, by role", ["role"])
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -37,7 +42,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
         repository = Repository(parts)
         telemetry.ready(settings.data / "run", NAME)
         while not stop.is_set():
-            if not step(repository, stop):
+            done = step(repository, stop)
+            report(repository, parts.clock())
+            if not done:
                 stop.wait(settings.tuf.poll_interval)
     finally:
         parts.engine.dispose()
@@ -56,6 +63,15 @@ def step(repository: Repository, stop: threading.Event) -> bool:
         stop.wait(RETRY_SECONDS)
         repository.load()
         return False
+
+
+def report(repository: Repository, now: float) -> None:
+    """Say where this room stands."""
+    current, since = repository.current, repository.waiting_since
+    APPLIED.set(current.applied)
+    UNAPPLIED.set(0 if since is None else max(0.0, now - since))
+    EXPIRES.labels("snapshot").set(current.snapshot_expires)
+    EXPIRES.labels("bins").set(min((record.expires for record in current.bins), default=0))
 
 
 def open_parts(settings: Settings) -> Parts:
