@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,9 +77,26 @@ def alive(pid: int) -> bool:
     return True
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Up:
+    """An empty folder that became a registry, and was stopped."""
+    running = Up(
+        tmp_path_factory.mktemp("first"), "--trial", "--origin", "up.test/registry", "--bit-length", "3"
+    )
+    try:
+        running.wait_ready()
+        assert set(running.pids()) == NAMES
+    finally:
+        code = running.stop()
+    assert code == 0
+    return running
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    running = Up(tmp_path, "--trial", "--origin", "up.test/registry", "--bit-length", "3")
+def up(first: Up, tmp_path: Path) -> Iterator[Up]:
+    """The same registry, copied and running again."""
+    shutil.copytree(first.data, tmp_path / "data")
+    running = Up(tmp_path)
     try:
         running.wait_ready()
         yield running
@@ -86,44 +104,42 @@ def up(tmp_path: Path) -> Iterator[Up]:
         running.stop()
 
 
-def test_an_empty_folder_becomes_a_registry_and_stops_cleanly(up: Up) -> None:
-    """Six processes, each with metrics; the first checkpoint holds genesis; SIGTERM ends all; a restart works."""
-    pids = up.pids()
-    assert set(pids) == NAMES and all(map(alive, pids.values()))
-    public = Public(up.data / "public")
+def test_an_empty_folder_becomes_a_registry(first: Up) -> None:
+    """Genesis is in the first public checkpoint; people are told the words and what one witness is worth."""
+    public = Public(first.data / "public")
     trust = adopted.trust_file(public)
-    raw = up.get("/log/checkpoint")
+    raw = public.read(CHECKPOINT)
+    assert raw is not None
     checkpoint = open_checkpoint(raw, trust.policy, now=int(time.time()))
     assert checkpoint.origin == "up.test/registry" and checkpoint.size >= 4
+    assert "says nothing about split views" in first.said() and "root words" in first.said()
+    assert not list((first.data / "run").glob("*.ready.json"))
+
+
+def test_a_restart_goes_on_where_it_was_and_stops_cleanly(first: Up, up: Up) -> None:
+    """Six processes, each with metrics, behind one address; SIGTERM ends all of them."""
+    pids = up.pids()
+    assert set(pids) == NAMES and all(map(alive, pids.values()))
+    before = Public(first.data / "public")
+    policy = adopted.trust_file(before).policy
+    old = open_checkpoint(before.read(CHECKPOINT) or b"", policy, now=None)
+    assert open_checkpoint(up.get("/log/checkpoint"), policy, now=int(time.time())).size >= old.size
     assert json.loads(up.get("/tuf/timestamp.json"))["signed"]["version"] >= 1
-    assert up.get("/healthz")
-    for name in ("log", "scan", "tufrepo", "timestamper"):
-        metrics = json.loads((up.data / "run" / f"{name}.json").read_text())["metrics"]
-        with urllib.request.urlopen(metrics, timeout=10) as answer:
+    assert up.get("/healthz") and b"countermark_" in up.get("/metrics")
+    run = up.data / "run"
+    urls = {name: json.loads((run / f"{name}.json").read_text()) for name in NAMES - {"web"}}
+    for name, facts in urls.items():
+        with urllib.request.urlopen(facts.get("metrics") or facts["url"] + "/metrics", timeout=10) as answer:
             assert b"countermark_" in answer.read(), name
-    assert (
-        b"countermark_witness_"
-        in urllib.request.urlopen(
-            json.loads((up.data / "run" / "witness.json").read_text())["url"] + "/metrics", timeout=10
-        ).read()
-    )
-    assert b"countermark_" in up.get("/metrics")
-    assert "says nothing about split views" in up.said() and "root words" in up.said()
     assert up.stop() == 0
     assert not any(map(alive, pids.values()))
     with pytest.raises(urllib.error.URLError):
         up.get("/healthz")
-    again = Up(up.data.parent)
-    try:
-        again.wait_ready()
-        assert open_checkpoint(again.get("/log/checkpoint"), trust.policy, now=None).size >= checkpoint.size
-    finally:
-        assert again.stop() == 0
 
 
 @pytest.mark.parametrize("name", ["log", "timestamper"])
 def test_a_child_that_dies_ends_everything_with_its_name(up: Up, name: str) -> None:
-    """Nothing is restarted silently; after a kill -9 of the log the next start recovers."""
+    """Nothing is restarted silently; after a kill -9 the next start recovers."""
     pids = up.pids()
     os.kill(pids[name], signal.SIGKILL)
     assert up.process.wait(30) == 1
@@ -134,8 +150,6 @@ def test_a_child_that_dies_ends_everything_with_its_name(up: Up, name: str) -> N
         again.wait_ready()
     finally:
         assert again.stop() == 0
-    raw = Public(up.data / "public").read(CHECKPOINT)
-    assert raw is not None
 
 
 def test_a_second_up_on_the_same_folder_is_refused(up: Up) -> None:
