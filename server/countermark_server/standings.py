@@ -18,6 +18,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from countermark import rules
 from countermark_server import db
+from countermark_server.journey import SAID, State
 from countermark_server.ruleview import encode_key
 
 KEYS_PER_QUERY = 400  # SQLite takes 999 parameters at the least
@@ -34,6 +35,14 @@ class Standing:
     def served(self) -> bool:
         """Whether installers may have the file (a yanked one by exact pin)."""
         return self.name in ("ok", "yanked")
+
+
+def said(state: State, standing: Standing) -> str:
+    """Where a file is, in words: its standing where its entries gave it one, else the state of its journey."""
+    if standing.name == "ok":
+        return SAID[state]
+    by = f" by entry {standing.entry} of the log" if standing.entry is not None else ""
+    return f"{standing.name}{by}; {SAID[state]}" if standing.name == "yanked" else f"{standing.name}{by}"
 
 
 def standings(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, Standing]:

@@ -2,7 +2,8 @@
 
 Counts live in this process's memory and are lost at a restart; several web workers count apart, so the limit of
 all is at most the number of workers times the one here. That is enough for what it guards: a one-time code has
-80 bits, the limit keeps noise out of the table.
+80 bits, the limit keeps noise out of the table. Behind a proxy all clients are one source unless the proxy's own
+limit tells them apart.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
 from countermark_server.journey import SAID, State
 from countermark_server.published import Published
-from countermark_server.standings import Standing, standings
+from countermark_server.standings import Standing, said, standings
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
 
@@ -89,7 +89,7 @@ class Files:
             "index": row["leaf_index"],
             "leaf_hash": row["leaf_hash"],
             "proof": proof,
-            "message": SAID[state],
+            "message": said(state, standing),
             "reason": row["reason"],
         }
 

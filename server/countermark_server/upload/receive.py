@@ -30,10 +30,10 @@ from countermark_server import db, proposal, submission, telemetry
 from countermark_server.accounts.tokens import Principal, authenticate
 from countermark_server.asking import LAST_LOOK, foresee, holder_state, wait_for
 from countermark_server.errors import ServerError
-from countermark_server.journey import SAID, State
+from countermark_server.journey import State
 from countermark_server.published import Published
 from countermark_server.settings import Settings
-from countermark_server.standings import standing
+from countermark_server.standings import said, standing
 from countermark_server.stores.blobs import Blobs
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
@@ -250,6 +250,8 @@ class Receiver:
         if row["leaf_index"] is not None:
             proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
         state = State(row["state"])
+        with db.read(self._engine) as connection:
+            stands = standing(connection, row)
         return Answer(
             index=row["leaf_index"],
             leaf_hash=row["leaf_hash"],
@@ -258,5 +260,5 @@ class Receiver:
             proof=proof,
             project=row["project"],
             filename=row["served_name"],
-            message=SAID[state],
+            message=said(state, stands),
         )

@@ -19,7 +19,7 @@ def blueprint(receiver: Receiver, *, base_url: str) -> Blueprint:
     """The door, opened onto this receiver."""
     doors = Blueprint("upload", __name__)
 
-    @doors.post("/legacy/")
+    @doors.post("/legacy/", strict_slashes=False)  # twine follows no redirect
     def legacy() -> tuple[Response, int] | Response:
         answer = receiver.receive(request.environ)
         body = jsonify(

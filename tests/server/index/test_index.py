@@ -106,6 +106,8 @@ def test_entries_about_a_listed_file_act_at_once(fresh: DoorWorld) -> None:
     assert seen() == ([False], 200, "ok")
     index = world.decide("yank", WHEEL, reason="broken")
     assert seen() == ([f"yanked by entry {index} of the log"], 200, "yanked")
+    shown = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
+    assert shown["message"].startswith(f"yanked by entry {index} of the log; listed")
     world.decide("unyank", WHEEL, reason="fixed")
     assert seen() == ([False], 200, "ok")
     about = {"about": None, "evidence_sha256": None}
