@@ -18,6 +18,7 @@ Not promised: secrecy. TLS is checked like everywhere else, and no verdict depen
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -275,6 +276,14 @@ def _read(response: urllib3.BaseHTTPResponse, url: str, max_bytes: int, deadline
         if length > max_bytes:
             raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
         pieces.append(piece)
+
+
+def decode_json(raw: bytes) -> Any:
+    """JSON that somebody sent; ValueError for anything else, however deep it is nested."""
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
 
 
 def _check_url(url: str) -> None:

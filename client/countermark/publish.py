@@ -32,7 +32,7 @@ from countermark.errors import (
     UsageError,
     WithdrawnError,
 )
-from countermark.fetch import Answer, Fetcher
+from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.limits import LOCAL_FILE_MAX_BYTES, TLOG_PROOF_MAX_BYTES
 from countermark.pins import Registry
 from countermark.statement import Signer, Statement, sign
@@ -67,7 +67,7 @@ class Session:
     @classmethod
     def parse(cls, raw: bytes) -> Session:
         try:
-            document = json.loads(raw)
+            document = decode_json(raw)
             return cls(
                 account=str(document["account"]),
                 login=str(document["login"]),
@@ -94,7 +94,7 @@ class ProjectState:
     def fetch(cls, fetcher: Fetcher, registry: Registry, project: str) -> ProjectState:
         raw = fetcher.get(f"{registry.url}/api/v1/projects/{project}", missing_ok=True)
         try:
-            document = json.loads(raw) if raw else {"keys": [], "prev": None}
+            document = decode_json(raw) if raw else {"keys": [], "prev": None}
             keys = {str(key["keyid"]): int(key["index"]) for key in document["keys"]}
             prev = document["prev"]
             return cls(project, None if prev is None else str(prev), keys)
@@ -241,7 +241,7 @@ def file_state(view: View, fetcher: Fetcher, project: str, filename: str, *, now
     if raw is None:
         return None
     try:
-        document = json.loads(raw)
+        document = decode_json(raw)
         index, proof = document["index"], document["proof"]
         found = FileState(
             state=str(document["state"]),
@@ -351,8 +351,8 @@ def _check_answer(answer: Answer, doing: str) -> None:
 
 def _document(answer: Answer) -> dict[str, Any]:
     try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
+        document = decode_json(answer.body)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
 

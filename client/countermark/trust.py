@@ -41,7 +41,7 @@ from countermark.errors import (
     StaleError,
 )
 from countermark.evidence import Evidence, EvidenceClass, save
-from countermark.fetch import Fetcher
+from countermark.fetch import Fetcher, decode_json
 from countermark.limits import (
     BIN_MAX_BYTES,
     COSIGNATURE_MAX_SKEW,
@@ -105,7 +105,7 @@ class Timestamp:
     def parse(cls, raw: bytes) -> Timestamp:
         """Read the signed part; EvidenceError when a member we require is missing or has another type."""
         try:
-            signed: Any = json.loads(raw)["signed"]
+            signed: Any = decode_json(raw)["signed"]
             log, bins = signed["x-countermark-log"], signed["x-countermark-bins"]
             expires = datetime.strptime(signed["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
             found = cls(

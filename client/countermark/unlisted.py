@@ -11,12 +11,11 @@ What they say ends in an entry of the log, or it ends nowhere:
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from countermark.entry import Entry
 from countermark.errors import CountermarkError, MalformedError, NetworkError, PolicyError, WithdrawnError
-from countermark.fetch import Fetcher
+from countermark.fetch import Fetcher, decode_json
 from countermark.limits import FETCH_MAX_BYTES
 from countermark.names import normalise_filename
 from countermark.trust import View
@@ -64,7 +63,7 @@ def _ask(view: View, path: str) -> dict[str, Any]:
     """An answer of the registry's API, which nobody vouches for; an empty one when there is none."""
     try:
         raw = view.fetcher.get(view.registry.url + path, max_bytes=FETCH_MAX_BYTES, missing_ok=True)
-        document = json.loads(raw) if raw else {}
+        document = decode_json(raw) if raw else {}
     except (NetworkError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -81,7 +80,7 @@ def simple_page(fetcher: Fetcher, url: str, project: str) -> list[dict[str, Any]
     page = f"{url}/simple/{project}/"
     try:
         raw = fetcher.get(page, max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
-        files = json.loads(raw)["files"] if raw else []
+        files = decode_json(raw)["files"] if raw else []
         return [item for item in files if isinstance(item["filename"], str)]
     except (ValueError, KeyError, TypeError):
         raise MalformedError(f"{page} is not a simple page in JSON") from None

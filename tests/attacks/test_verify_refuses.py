@@ -213,6 +213,16 @@ def test_a_file_listed_without_entry_is_refused(machine: Machine, world: World) 
     machine.refuse(7, "the log has no entry", ghost)
 
 
+@pytest.mark.parametrize("page", [b"", b"[" * 100_000, b"{}", b'{"files":3}', b'{"files":[{"filename":3}]}'])
+def test_a_broken_simple_page_is_no_way_around(machine: Machine, world: World, page: bytes) -> None:
+    """What a page says is only asked where the index lists nothing; junk is malformed, never a traceback."""
+    ghost = Published("acme-demo", "6.6", "acme_demo-6.6-py3-none-any.whl", b"ghost", 0)
+    world.override["/simple/acme-demo/"] = page
+    world.override[f"/api/v1/files/acme-demo/{ghost.filename}"] = page
+    report = machine.verify(ghost)
+    assert report.exit_code in (5, 7)
+
+
 def test_a_timestamp_that_lies_about_its_checkpoint_is_refused(
     machine: Machine, world: World, wheel: Published
 ) -> None:
