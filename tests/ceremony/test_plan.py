@@ -1,8 +1,10 @@
 """Plans: what is refused before a key is touched."""
 
 import copy
+import hashlib
 import json
 from datetime import timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -232,3 +234,19 @@ def test_every_truncation_of_a_plan_is_refused_by_one_of_our_errors():
     for end in range(0, len(raw) - 1, 97):
         with pytest.raises(CountermarkError):
             parse_plan(raw[:end], INPUT, now=NOW)
+
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "keys-ceremony" / "plans" / "first-root.toml"
+
+
+def test_the_template_becomes_a_plan_when_its_blanks_are_filled():
+    """What people start from is accepted, and is refused as long as a blank is left."""
+    text = TEMPLATE.read_text("utf-8")
+    with pytest.raises(PlanError):
+        parse_plan(text.encode(), INPUT, now=NOW)
+    text = text.replace("2026-01-31T12:00:00Z", "2026-11-22T12:00:00Z")
+    text = text.replace("<origin>", REGISTRY.origin)
+    text = text.replace("<sha256sum of that file>", hashlib.sha256(INPUT).hexdigest())
+    for name in HOLDERS.keys:
+        text = text.replace(f"<{name}>", HOLDERS.public(name))
+    assert parse_plan(text.encode(), INPUT, now=NOW).holders == ("ada", "ben", "cleo", "dora")
