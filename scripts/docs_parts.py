@@ -210,9 +210,11 @@ def metrics() -> str:
     from prometheus_client import REGISTRY
 
     # Importing a process's modules registers what it exports.
+    import countermark_server.scan.station
     import countermark_server.telemetry
     import countermark_server.timestamper.service
-    import countermark_server.tufrepo.station  # noqa: F401
+    import countermark_server.tufrepo.station
+    import countermark_server.upload.receive  # noqa: F401
 
     rows = [
         (f"`{metric.name}`", metric.type, metric.documentation)

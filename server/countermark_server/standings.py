@@ -21,7 +21,7 @@ from countermark_server import db
 from countermark_server.journey import SAID, State
 from countermark_server.ruleview import encode_key
 
-KEYS_PER_QUERY = 400  # SQLite takes 999 parameters at the least
+KEYS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
 
 
 @dataclass(frozen=True)
