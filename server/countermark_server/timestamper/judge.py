@@ -33,6 +33,7 @@ from countermark.limits import NOTE_MAX_BYTES, TIMESTAMP_MAX_BYTES, TIMESTAMPS_M
 from countermark.logreader import LogReader
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.note import Note
+from countermark.trust import Timestamp
 from countermark.trustfile import TrustFile
 from countermark_server.timestamper import carry, history
 from countermark_server.timestamper.bincheck import Accepted, BinCheck
@@ -141,8 +142,7 @@ class Judge:
                 f"version {own.version} was signed twice: {own.sha256} here, {digest} in public",
             )
         if own is None or public.version > own.version:
-            log = public.unrecognized_fields["x-countermark-log"]
-            carried = open_checkpoint(log["checkpoint"].encode(), trust_file.policy, now=None)
+            carried = open_checkpoint(Timestamp.parse(raw).checkpoint, trust_file.policy, now=None)
             self._store.add_signed(SignedTimestamp(public.version, digest, raw))
             self._store.set_fact("checkpoint", carried.raw.decode())
 

@@ -45,6 +45,7 @@ GENESIS_APPLIED = 3  # the three role keys come first; the genesis `tuf` entry h
 SNAPSHOT_RENEW = timedelta(days=3.5)  # before its expiry
 BINS_RENEW = timedelta(days=10)
 RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat
+RETRY_SECONDS = 1.0  # after the timestamper did not answer
 RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
 
 
@@ -85,7 +86,7 @@ class Repository:
         self._signed = 0  # snapshots by this process
         self._not_before = 0.0  # no publish earlier (min_interval)
         self._relay_at = 0.0
-        self._forced = False
+        self._retry_at = 0.0  # no publish earlier (the timestamper did not answer)
         self.load()
 
     def load(self) -> None:
@@ -93,6 +94,8 @@ class Repository:
         with db.read(self._engine) as connection:
             current = store.load(connection)
             self._candidate = store.open_candidate(connection)
+            # A superseded candidate is only half of a publish: the other half is still to be written.
+            self._forced = store.newest_state(connection) == store.SUPERSEDED
         self._genesis = current is None
         self._current = current or _before_genesis(self._public)
         offline = {f"{role}.json": version for role, version in self._current.offline.items()}
@@ -117,7 +120,8 @@ class Repository:
         if self._genesis:
             self._publish_genesis()
             return True
-        self._list_cleared()
+        if not self._forced:  # otherwise the state is ahead of the public timestamp
+            self._list_cleared()
         self._pending.read()
         if self._due():
             return self._publish()
@@ -139,6 +143,7 @@ class Repository:
             timestamps = self._relay.unlogged()[:TIMESTAMPS_MAX]
         except NetworkError as error:
             telemetry.logger().warning("the timestamper is out of reach", error=str(error))
+            self._retry_at = self._parts.clock() + RETRY_SECONDS
             return False
         contents: dict[int, Mapping[str, Target]] = dict(self._pending.contents)
         now = self._parts.clock()
@@ -270,6 +275,8 @@ class Repository:
 
     def _due(self) -> bool:
         now = self._parts.clock()
+        if now < self._retry_at:
+            return False
         if self._forced:
             return True
         return now >= self._not_before and (

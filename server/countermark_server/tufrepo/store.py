@@ -138,6 +138,15 @@ def open_candidate(connection: Connection) -> CandidateRow | None:
     return None
 
 
+def newest_state(connection: Connection) -> str | None:
+    """How far the newest candidate got; None before genesis."""
+    table = db.tuf_candidate
+    state: str | None = connection.execute(
+        select(table.c.state).order_by(table.c.id.desc()).limit(1)
+    ).scalar()
+    return state
+
+
 def move(connection: Connection, candidate: CandidateRow, state: str) -> CandidateRow:
     """Note how far a candidate got."""
     table = db.tuf_candidate

@@ -148,6 +148,7 @@ def test_without_the_timestamper_nothing_is_published_and_nothing_lost(world):
         world.work_log()
     assert world.targets() == {} and world.state_of(number) == State.CLEARED
     world.timestamper.down = False
+    world.clock.now += 1
     world.settle()
     world.check()
     assert world.state_of(number) == State.LISTED
@@ -155,17 +156,19 @@ def test_without_the_timestamper_nothing_is_published_and_nothing_lost(world):
 
 def test_a_timestamp_carried_again_meanwhile_is_logged_by_a_second_entry(world):
     """The timestamper signed once more while our entry was on its way: the candidate is superseded."""
-    world.list_file(1)
+    number = world.list_file(1)
     world.repository.step()  # proposes, logging the timestamps signed so far
     signed = world.judge.attempt(now=int(world.clock()), recarry=True)
     world.service._serve_newest()
     assert signed is not None
-    world.clock.now += 3
     for _ in range(12):
         world.repository.step()
+        # Before the public timestamp lists it, its submission is not listed either.
+        assert (world.state_of(number) == State.LISTED) == bool(world.targets())
         world.work_log()
         world.clock.now += 3
         world.service.step()
+        world.restart()  # whatever was only in memory is forgotten, again and again
     world.settle()
     world.check()
     with db.read(world.engine) as connection:
