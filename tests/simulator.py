@@ -124,9 +124,12 @@ class World:
         mode: str = "enforce",
         base: str = "https://registry.test",
         now: int = NOW,
+        floor: int = 0,
+        origin: str = "registry.test/log",
+        quorum: str = "w1",
     ) -> None:
         self.base = base
-        self.origin = "registry.test/log"
+        self.origin = origin
         self.now = now
         self.keys = Keys(keys, self.origin)
         self.publisher = KeySigner(signing_key("publisher"))
@@ -149,7 +152,7 @@ class World:
         self.down: Callable[[str], bool] = lambda path: False
         self.asked: list[str] = []
         self.next_tier = "none"  # what the scanner will say of the next upload
-        self._genesis(trial, mode)
+        self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), quorum)
 
     def copy(self) -> World:
         """The same registry at this moment; both go on separately. Keys are shared: a fork."""
@@ -633,14 +636,14 @@ class World:
         }
 
     # --- genesis ------------------------------------------------------------------------------------------
-    def _genesis(self, trial: bool, mode: str) -> None:
+    def _genesis(self, trial: bool, client_policy: CentralPolicy, quorum: str) -> None:
         logs = "".join(f"log {signer.vkey.format()}\n" for signer in self.keys.log)
         self.trust_file = TrustFile(
             version=1,
             origin=self.origin,
             authority_key=self.keys.authority.public_key,
-            witness_policy=f"{logs}witness w1 {self.keys.witness.vkey.format()}\nquorum w1\n",
-            client_policy=CentralPolicy(min_tree_size=0, mode=mode),
+            witness_policy=f"{logs}witness w1 {self.keys.witness.vkey.format()}\nquorum {quorum}\n",
+            client_policy=client_policy,
             valid_from=self.now - 30 * 24 * HOUR,
         )
         self.policy = Policy.parse(self.trust_file.witness_policy)
@@ -690,15 +693,20 @@ class World:
         self.tuf["1.targets.json"] = self._signed(
             Targets(1, expires=year, delegations=delegations), "targets"
         )
-        file = TargetFile.from_data("trust/trust.json", trust_raw, ["sha256"])
-        trust = Targets(1, expires=year, targets={"trust/trust.json": file})
-        self.tuf["1.trust.json"] = self._signed(trust, "trust")
-        self.tuf[f"targets/trust/{digest}.trust.json"] = trust_raw
+        self.sign_trust(trust_raw)
         index = Delegations(
             {self._keyid("bins"): self.keys.tuf["bins"].public_key},
             succinct_roles=SuccinctRoles([self._keyid("bins")], 1, BIT_LENGTH, "bins"),
         )
         self.tuf["1.index.json"] = self._signed(Targets(1, expires=year, delegations=index), "index")
+
+    def sign_trust(self, raw: bytes) -> None:
+        """What the `trust` role says; with another file than the root lists, an attack by stolen trust keys."""
+        file = TargetFile.from_data("trust/trust.json", raw, ["sha256"])
+        year = when(self.now + 365 * 24 * HOUR)
+        trust = Targets(1, expires=year, targets={"trust/trust.json": file})
+        self.tuf["1.trust.json"] = self._signed(trust, "trust")
+        self.tuf[f"targets/trust/{hashlib.sha256(raw).hexdigest()}.trust.json"] = raw
 
     @property
     def root(self) -> bytes:
