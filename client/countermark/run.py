@@ -38,9 +38,12 @@ from countermark.unlisted import simple_page
 from countermark.verified import Artifact, Outcome, Report
 from countermark.verify import verify
 
-CLEARED = (
+CLEARED = (  # where from, what else, and whether hashes count: none of it from the environment
     "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_TRUSTED_HOST", "PIP_CONFIG_FILE",
+    "PIP_REQUIREMENT", "PIP_EDITABLE", "PIP_CONSTRAINT", "PIP_GROUP", "PIP_REQUIRE_HASHES",
     "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX",
+    "UV_PROJECT", "UV_WORKING_DIR", "UV_WORKING_DIRECTORY", "UV_CONFIG_FILE", "UV_CONSTRAINT", "UV_OVERRIDE",
+    "UV_NO_VERIFY_HASHES", "UV_REQUIRE_HASHES", "UV_UPGRADE",
 )  # fmt: skip
 LATER = (
     "only installs that pin every hash are verified so far: uv sync --frozen, uv pip sync pylock.toml, "
@@ -95,6 +98,10 @@ def plan(command: Sequence[str], *, folder: Path) -> Plan:
     """Read the child's command line; PolicyError when it is not a hash-pinned install we know."""
     if not command:
         raise UsageError("nothing to run", hint="countermark run -- uv sync --frozen")
+    if "--no-verify-hashes" in command:
+        raise PolicyError(
+            "`--no-verify-hashes` tells the installer to ignore what was verified", hint="leave it out"
+        )
     program, arguments = Path(command[0]).name.removesuffix(".exe").lower(), list(command[1:])
     if _PYTHON.fullmatch(program):
         if arguments[:1] != ["-m"] or len(arguments) < 2:
@@ -284,7 +291,7 @@ def run(
         return Finished(
             7, "countermark", report, (f"{todo.changed()[0]} changed while it was being verified",)
         )
-    child_environment, cleared = child_env(environment, registry, build=bool(loose))
+    child_environment, cleared = child_env(environment, registry, todo, build=bool(loose))
     say(_one_line(todo, report, registry, cleared, loose))
     # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
     child = (start or _start)(todo.command, child_environment)
@@ -302,13 +309,15 @@ def policies_refuse(report: Report, policies: Policies, item: Unprovable, *, now
 
 
 def child_env(
-    environment: Mapping[str, str], registry: Registry, *, build: bool
+    environment: Mapping[str, str], registry: Registry, todo: Plan, *, build: bool
 ) -> tuple[dict[str, str], list[str]]:
     """The child's environment with this registry as its only index, and the settings that were cleared."""
     index = f"{registry.url}/simple/"
     cleared = [name for name in CLEARED if environment.get(name) not in (None, "", index, os.devnull)]
     kept = {name: value for name, value in environment.items() if name not in CLEARED}
     kept |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index, "PIP_CONFIG_FILE": os.devnull}
+    if "pip" in todo.command[1:2]:
+        kept["UV_NO_CONFIG"] = "1"  # `[tool.uv.pip]` could turn hash checking off; `uv sync` can't
     if not build:
         # Every pin has a wheel: a build from source, whose requirements nothing pins, is never needed.
         kept |= {"PIP_ONLY_BINARY": ":all:", "UV_NO_BUILD": "1"}

@@ -12,6 +12,7 @@ What they say ends in an entry of the log, or it ends nowhere:
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from countermark.entry import Entry
 from countermark.errors import CountermarkError, MalformedError, NetworkError, PolicyError, WithdrawnError
@@ -24,7 +25,7 @@ from countermark.verified import Artifact, TamperedError
 
 def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
     """Why the index does not list a file. The registry's answer is only a hint where to look in the log."""
-    name = f"{artifact.project}/{artifact.filename}"
+    name = f"{quote(artifact.project)}/{quote(artifact.filename, safe='')}"
     answer = _ask(view, f"/api/v1/files/{name}")
     index = answer.get("index")
     if type(index) is not int or index >= view.checkpoint.size:
@@ -77,7 +78,7 @@ def _page_files(view: View, project: str) -> set[str]:
 def simple_page(fetcher: Fetcher, url: str, project: str) -> list[dict[str, Any]]:
     """The files a simple page lists; nobody vouches for it."""
     accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
-    page = f"{url}/simple/{project}/"
+    page = f"{url}/simple/{quote(project, safe='')}/"
     try:
         raw = fetcher.get(page, max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
         files = decode_json(raw)["files"] if raw else []

@@ -207,6 +207,7 @@ def test_sources_without_a_hash_are_listed_where_policy_warns(tmp_path: Path) ->
         ["pip", "install", "--require-hashes", "-e", ".", "-r", "requirements.txt"],
         ["pip", "install", "--require-hashes", "-r", "https://x.test/requirements.txt"],
         ["pip", "download", "x"],
+        ["uv", "pip", "sync", "--no-verify-hashes", "pylock.toml"],
         ["python", "setup.py", "install"],
         ["npm", "install"],
         ["poetry", "install"],
@@ -262,13 +263,20 @@ def test_other_index_settings_are_cleared_and_named(project: Project, world: Wor
         "PIP_EXTRA_INDEX_URL": "https://evil.test/simple/",
         "UV_INDEX": "https://evil.test/simple/",
         "PIP_CONFIG_FILE": os.devnull,
+        "UV_NO_VERIFY_HASHES": "1",
+        "PIP_REQUIREMENT": "evil.txt",
+        "UV_PROJECT": "evil",
     }
     project.run(UV_SYNC, environment=environment)
     (_, child), said = project.started[0], project.said[0]
     assert not [value for value in child.values() if "evil" in value]
     assert child["PIP_INDEX_URL"] == child["UV_DEFAULT_INDEX"] == f"{world.base}/simple/"
     assert child["UV_NO_BUILD"] == "1" and child["PATH"] == "/bin"
-    assert "cleared PIP_EXTRA_INDEX_URL, UV_INDEX" in said
+    assert "cleared PIP_EXTRA_INDEX_URL, PIP_REQUIREMENT, UV_INDEX, UV_PROJECT, UV_NO_VERIFY_HASHES" in said
+    assert "UV_NO_CONFIG" not in child and "UV_NO_VERIFY_HASHES" not in child
+    project.requirements(world.publish("other-demo"))
+    project.run(["uv", "pip", "sync", "--require-hashes", "requirements.txt"])
+    assert project.started[1][1]["UV_NO_CONFIG"] == "1"
 
 
 def test_a_child_that_does_not_exist_is_a_usage_error(project: Project, world: World) -> None:
