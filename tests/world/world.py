@@ -104,7 +104,6 @@ class World:
             "PIP_NO_CACHE_DIR": "1",
             "UV_NO_CONFIG": "1",
             "UV_CACHE_DIR": str(where / "uv-cache"),
-            "UV_PYTHON": sys.executable,
             "UV_PYTHON_DOWNLOADS": "never",
             "PYTHONUTF8": "1",
             **extra,
