@@ -122,11 +122,10 @@ class Sequencer:
                 return 0
         self._head = None
         with telemetry.LOG_ROUND.time():
-            settled, new, bundle = self._round(old, checkpoint)
+            settled, new, checkpoint, bundle = self._round(old, checkpoint)
             # Committed. If we stop here the head is ahead of the public tree; load() finds the staging
             # bundle it names and applies it. No index can be given twice: the next round starts there.
             if bundle is not None:
-                checkpoint = self._opened(new)
                 self._apply(bundle, checkpoint)
                 # Applied. If we stop here the tiles are public and no checkpoint covers them yet: the entries
                 # are not acknowledged; after a restart the publisher cosigns this head.
@@ -135,9 +134,9 @@ class Sequencer:
         telemetry.LOG_SIZE.labels("signed").set(checkpoint.size)
         return settled
 
-    def _round(self, old: Head, checkpoint: LogCheckpoint) -> tuple[int, Head, Bundle | None]:
+    def _round(self, old: Head, checkpoint: LogCheckpoint) -> tuple[int, Head, LogCheckpoint, Bundle | None]:
         """The transaction of a round: the new head, and the bundle it names (None: all were refused)."""
-        new, bundle = old, None
+        new, signed, bundle = old, checkpoint, None
         with self._mutex, db.write(self._engine) as connection:
             rows = self._waiting(connection, old, limit=self._batch)
             judged = self._judge(connection, rows, old.tree_size)
@@ -151,11 +150,12 @@ class Sequencer:
                 # Signed, in memory only. If we stop here the signature is destroyed with this process: it
                 # was never stored, logged, returned or sent, so the size may be signed again.
                 new = Head(self._origin, body, edge.size, b"".join(edge.hashes), name)
+                signed = self._opened(new)  # a signature that is false, or of something else, ends here
                 heads.swap(connection, old, new)
                 # Swapped, not committed. If we stop here the database forgets it, and us.
         telemetry.LOG_ROUND_ENTRIES.labels("sequenced").inc(len(judged.sequenced))
         telemetry.LOG_ROUND_ENTRIES.labels("refused").inc(len(judged.refused))
-        return len(rows), new, bundle
+        return len(rows), new, signed, bundle
 
     def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
         """Pending proposals in the order of their ids; at genesis the four, or none."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from countermark.errors import CountermarkError, UsageError
+from countermark.errors import CountermarkError, SignatureError, UsageError
 from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
-from countermark.tlog.note import Ed25519NoteSigner, Note, sign_note
+from countermark.tlog.note import Ed25519NoteSigner, Note, NoteSigner, Signature, sign_note
 from countermark_server.log import publish
 from countermark_server.log.sequence import LogError
 from countermark_server.log.station import StartRefusedError, only_sequencer
@@ -314,3 +314,30 @@ def test_a_submission_that_moved_by_itself_does_not_stop_the_log(world: LogWorld
     with world.engine.begin() as connection:
         states = connection.exec_driver_sql("SELECT state FROM submission ORDER BY id").scalars().all()
     assert states[-2:] == ["held", "logged"]
+
+
+def test_a_false_signature_never_reaches_the_head(world: LogWorld) -> None:
+    """A signer that errs (a bit flipped in memory, a broken token) stops the round before the swap."""
+
+    class Erring:
+        def __init__(self, real: NoteSigner) -> None:
+            self.real, self.name, self.key_id, self.vkey = real, real.name, real.key_id, real.vkey
+
+        def sign(self, text: str, *, time: int) -> Signature:
+            line = self.real.sign(text, time=time)
+            return Signature(line.name, line.key_id, line.sig[:-1] + bytes([line.sig[-1] ^ 1]))
+
+    for number in (0, 1):
+        signers = list(world.signers)
+        signers[number] = Erring(signers[number])
+        good, world.signers = world.signers, tuple(signers)
+        station = world.station()
+        world.signers = good
+        station.check_start()
+        world.upload(80 + number)
+        before = world.rows()
+        with pytest.raises(SignatureError):
+            station.sequencer.round()
+        assert world.rows() == before
+    grow(world, 0)
+    world.check()
