@@ -11,6 +11,7 @@ restarted: a child that dies ends `up`, with its name, its exit code and the end
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -50,13 +51,15 @@ class Children:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, Child] = {}
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """Start a process; it reads nothing, and writes to `<name>.log`."""
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], *, nice: int = 0) -> None:
+        """Start a process; it reads nothing, and writes to `<name>.log`. A `nice` one yields to the others."""
         output = self._folder / f"{name}.log"
         with output.open("wb") as stream:
             process = subprocess.Popen(
                 argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
             )
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
         self._children[name] = Child(name, process, output)
 
     def wait_until(

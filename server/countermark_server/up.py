@@ -38,6 +38,7 @@ from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 TRIAL_ORIGIN = "registry.test/trial"
 TRIAL_BIT_LENGTH = 8  # 256 bins: a trial holds a handful of files, and is ready seconds sooner
 READY_SECONDS = 60.0
+SCAN_NICE = 10  # examining can wait; whoever uploads is waiting for a proof
 FIRST = ("web", "scan", "tufrepo", "timestamper")  # stopped first; then the log, then its witness
 Say = Callable[[str], None]
 
@@ -163,7 +164,7 @@ class _Registry:
         self.children.start("tufrepo", [*server, "work", "tufrepo", "--data", data], env)
         address = ["--listen", self.timestamper, "--registry", self.local]
         self.children.start("timestamper", [*timestamper, *address], env)
-        self.children.start("scan", [*server, "work", "scan", "--data", data], env)
+        self.children.start("scan", [*server, "work", "scan", "--data", data], env, nice=SCAN_NICE)
         self._record()
         healthz = f"http://{self.timestamper}/healthz"
         public = self.data / "public"

@@ -151,8 +151,10 @@ class Station:
         self.publisher.offer(self.sequencer.checkpoint)
         try:
             while not stop.is_set():
-                if not self._round():
-                    stop.wait(poll_interval)
+                self._round()
+                # Also after a full round: whoever waits to propose gets the write lock, and the next round
+                # takes what gathers meanwhile.
+                stop.wait(poll_interval)
         finally:
             self.publisher.stop()
             self.quorum.close()
