@@ -29,7 +29,9 @@ def ceremony(stage: Stage) -> None:
     out = world.ceremony()
     stage.props["ceremony"] = out
     stage.props["words"] = words = world.words(out)
-    transcript = (out / "transcript.jsonl").read_text("utf-8").splitlines()
+    transcript = [
+        line for path in out.glob("transcript*.jsonl") for line in path.read_text("utf-8").splitlines()
+    ]
     stage.ok(f"root, targets, trust, index: 3 custodians, 2 signed; {len(transcript)} lines of transcript")
     stage.ok(f"root words: {words}")
     started = time.perf_counter()
@@ -145,8 +147,7 @@ def insider(stage: Stage) -> None:
         must(re.search(r"entry (#)?\d+", done.said), "the refusal does not name the entry", done.said)
         must(not (app / ".venv").exists(), "the installer ran")
         stage.refused(f"countermark run -- {shown}   (exit {done.code})")
-        for line in done.err.strip().splitlines():
-            stage.say(f"      {line}")
+        stage.quote(done.err)
     must((app / "uv.lock").read_bytes() == lock, "the lock was changed")
     stage.ok("the installer never started; the lock is unchanged")
 
@@ -156,15 +157,13 @@ def fake_registry(stage: Stage) -> None:
     world, words = stage.world, str(stage.props["words"])
     world.down()
     fake = World(stage.root / "fake", origin=world.origin, port=world.port, settings=world.settings)
+    forged = stage.root / "swapped" / WHEEL
     try:
-        fake.init()
-        out = fake.ceremony()
-        fake.up("--ceremony", out)
-        dist = fake.project(PROJECT, says=TAMPERED)
-        fake.login("mallory", fake.words(out))
-        fake.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+        fake.up("--trial", "--origin", fake.origin)
+        fake.login("mallory", fake.words(fake.data / "ceremony"))
+        fake.run("countermark", "publish", "--yes", forged)
         stage.say(
-            f"a fake {world.origin} now answers at {world.url}: own keys, log, witness and TUF, all consistent"
+            f"a fake {world.origin} answers at {world.url}: own keys, log, witness and TUF, all consistent"
         )
         python = world.machine("pip-carol")
         world.run(python, "-m", "pip", "install", "--no-input", "-i", f"{world.url}/simple/", PROJECT)
@@ -179,21 +178,19 @@ def fake_registry(stage: Stage) -> None:
         stage.refused(
             f"countermark trust add {world.url} --root-words '{words[:24]}...'   (exit {done.code})"
         )
-        for line in done.err.strip().splitlines():
-            stage.say(f"      {line}")
+        stage.quote(done.err)
         must(not list((stage.root / "carol").rglob("*root.json")), "something of the fake root was kept")
 
         root = Path(str(stage.props["ceremony"])) / "1.root.json"
         world.run("countermark", "trust", "add", world.url, "--root", root, home="carol")
-        done = world.run("countermark", "verify", dist / WHEEL, home="carol", expect=None)
+        done = world.run("countermark", "verify", forged, home="carol", expect=None)
         must(done.code == 7, f"the fake's wheel ended with exit {done.code}", done.said)
         stage.refused(f"countermark verify {WHEEL}, with the real root from a file   (exit {done.code})")
-        for line in done.err.strip().splitlines():
-            stage.say(f"      {line}")
+        stage.quote(done.err)
     finally:
         fake.down()
     world.up()
-    done = world.run("countermark", "verify", stage.root / f"{PROJECT}-1.0.0" / "dist" / WHEEL)
+    world.run("countermark", "verify", stage.root / f"{PROJECT}-1.0.0" / "dist" / WHEEL)
     stage.ok("the real registry is back, and its real wheel verifies as before")
 
 

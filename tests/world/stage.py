@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,12 @@ class Stage:
     def say(self, text: str) -> None:
         """A sentence of the story."""
         self.line(f"   {text}")
+
+    def quote(self, said: str) -> None:
+        """What a program said, wrapped; paths in this world are shown without the way to it."""
+        for line in said.replace(f"{self.root}{os.sep}", "").strip().splitlines():
+            for part in textwrap.wrap(line.removeprefix("countermark: "), WIDTH - 9, subsequent_indent="  "):
+                self.line(f"         {part}")
 
     # --- the story -----------------------------------------------------------------------------------------
 
