@@ -145,22 +145,34 @@ def _help(program: str, *path: str) -> str:
     return done.stdout
 
 
-def _argparse_commands() -> list[tuple[str, ...]]:
+def _argparse_pages() -> str:
+    """Every command of the client with its arguments. argparse's own layout differs between Python versions."""
     import argparse
 
     from countermark.cli import _parser
 
-    found: list[tuple[str, ...]] = []
+    text = ""
 
-    def walk(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> None:
-        found.append(path)
+    def walk(parser: argparse.ArgumentParser, path: tuple[str, ...], said: str) -> None:
+        nonlocal text
+        text += f"## {' '.join(('countermark', *path))}\n\n{said[:1].upper()}{said[1:]}.\n\n"
+        rows = []
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
-                for name, child in action.choices.items():
-                    walk(child, (*path, name))
+                help_of = {choice.dest: choice.help or "" for choice in action._choices_actions}
+                children = [(child, (*path, name), help_of[name]) for name, child in action.choices.items()]
+                rows += [(f"`{name}`", help_of[name]) for name in action.choices]
+                continue
+            value = str(action.metavar or action.dest.upper()) if action.nargs != 0 else ""
+            names = ", ".join(f"{name} {value}".rstrip() for name in action.option_strings) or value
+            needed = "; needed" if action.option_strings and action.required else ""
+            rows.append((f"`{names}`", f"{action.help or ''}{needed}"))
+        text += _table(("argument", "what it is"), rows) + "\n"
+        for child in children if parser._subparsers else []:
+            walk(*child)
 
-    walk(_parser(), ())
-    return found
+    walk(_parser(), (), _parser().description or "")
+    return text
 
 
 def _click_commands(module: str) -> list[tuple[str, ...]]:
@@ -188,8 +200,8 @@ def _commands(program: str, paths: list[tuple[str, ...]]) -> str:
 
 @_part
 def commands_client() -> str:
-    """Every command of the client as `--help` shows it."""
-    return _commands("countermark", _argparse_commands())
+    """Every command of the client."""
+    return _argparse_pages()
 
 
 @_part
@@ -217,7 +229,7 @@ def metrics() -> str:
     import countermark_server.upload.receive  # noqa: F401
 
     rows = [
-        (f"`{metric.name}`", metric.type, metric.documentation)
+        (f"`{metric.name}{'_total' if metric.type == 'counter' else ''}`", metric.type, metric.documentation)
         for metric in REGISTRY.collect()
         if metric.name.startswith("countermark_")
     ]
