@@ -12,6 +12,7 @@ tufrepo asks the timestamper's own engine. `restart()` forgets everything that i
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ from countermark.errors import NetworkError
 from countermark.fetch import Answer, StatusError
 from countermark.replay import DictView, put_all, replay
 from countermark.serving import Request
-from countermark.statement import Statement, sign
+from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark.trust import Timestamp as Carried
 from countermark_server import db, submission
@@ -273,3 +274,36 @@ class TufRegistry(LogWorld):
                 metadata.sign(self.tuf_keys[signer], append=True)
             files[f"tuf/1.{name}.json"] = metadata.to_bytes(serializer)
         self.public.put_all(files)
+
+
+def rotate_registry_key(world: TufRegistry, signer: KeySigner) -> None:
+    """The authority enrols a new registry key and revokes the old one, ahead of whatever waits."""
+    with db.read(world.engine) as connection:
+        head = SqlView(connection, db.rules_state).get(("role", "authority"))
+        waiting = connection.execute(
+            select(db.proposal.c.id).where(db.proposal.c.state == "pending").order_by(db.proposal.c.id)
+        ).scalars()
+        later = list(waiting)
+    assert head is not None
+    with db.write(world.engine) as connection:
+        connection.execute(db.proposal.update().where(db.proposal.c.id.in_(later)).values(state="later"))
+    binding = {"origin": ORIGIN, "namespace": "", "project": ""}
+    key_ = base64.b64encode(signer.public_key).decode()
+    said = {"prev": head["head"], "key": key_, "scope": "registry", "valid_for": None, "threshold": 1}
+    statement = Statement.about(f"key:{signer.keyid}", "key-enroll", binding | said)
+    registry = {"account": None, "authorised_by": "authority", "identity": None}
+    asked = world.propose("key-enroll", sign(statement, signer, world.authority).to_dict(), registry)
+    world.work_log()
+    old = world.roles["registry"].keyid
+    said = {
+        "prev": world.outcome(asked).leaf_hash,
+        "keyid": old,
+        "reason": "superseded",
+        "compromised_since": None,
+    }
+    statement = Statement.about(f"key:{old}", "key-revoke", binding | said)
+    world.propose("key-revoke", sign(statement, world.authority).to_dict(), {"actor": None})
+    world.work_log()
+    world.roles["registry"] = signer
+    with db.write(world.engine) as connection:
+        connection.execute(db.proposal.update().where(db.proposal.c.id.in_(later)).values(state="pending"))

@@ -9,7 +9,8 @@ for each of these he needs this process's signature too.
 Law of this room:
 
 1. It imports no station and no `db` of the registry; everything comes through a Fetcher.
-2. Its state is durable before a signature leaves it (`store.py`), and a refused attempt changes nothing.
+2. Its state is durable before a signature leaves it (`store.py`), and a refused attempt changes nothing
+   (a newer public timestamp is adopted before the attempt).
 3. When a check fails it goes on serving the old timestamp, says why, counts it, and raises the alarm metric.
 
 Files: `judge` decides, from `history` (the log), `chain` (signatures) and `bincheck` (listings); `carry` makes the

@@ -14,7 +14,8 @@
 (8) No status entry at or above A is older than 15 minutes.
 (9) Sign; remember durably; only then let the signature out.
 
-One attempt is one transaction: a refusal leaves no trace but the alarm.
+One attempt is one transaction: a refusal leaves no trace but the alarm. Only (0) is a transaction of its own: an
+adopted timestamp must be known as not logged yet, or nobody would log it and (4) would refuse for ever.
 """
 
 from __future__ import annotations
@@ -63,12 +64,22 @@ class Judge:
             with self._store.transaction():
                 self._store.set_fact("root", base64.b64encode(root_raw).decode())
 
+    @property
+    def entry(self) -> int:
+        """Index of the `tuf` entry signed for last; -1 before the first."""
+        index: int | None = self._store.fact("tuf_index")
+        return -1 if index is None else index
+
     def attempt(self, *, now: int, recarry: bool = False) -> SignedTimestamp | None:
         """Sign for the `tuf` entry in force if it is new, or (`recarry`) again. None: nothing to sign."""
+        chain, trust_file = self._trust(now)
+        with self._store.transaction():
+            self._adopt_public(chain, trust_file)  # (0)
+        # Adopted. If we stop here, or refuse below, it is served and asks to be logged like one of our own.
         self._accepted = self._accepted or Accepted(self._store)
         try:
             with self._store.transaction():
-                return self._attempt(self._accepted, now, recarry)
+                return self._attempt(self._accepted, chain, trust_file, now, recarry)
         except BaseException:
             self._accepted = None  # it may hold what was refused; the database does not
             raise
@@ -80,9 +91,9 @@ class Judge:
             checkpoint = self._checkpoint(trust_file, now)
             _check_status(self._replay(checkpoint, trust_file), checkpoint, now)
 
-    def _attempt(self, accepted: Accepted, now: int, recarry: bool) -> SignedTimestamp | None:
-        chain, trust_file = self._trust(now)
-        self._adopt_public(chain, trust_file)  # (0)
+    def _attempt(
+        self, accepted: Accepted, chain: Chain, trust_file: TrustFile, now: int, recarry: bool
+    ) -> SignedTimestamp | None:
         checkpoint = self._checkpoint(trust_file, now)  # (1)
         replayed = self._replay(checkpoint, trust_file)  # (2)
         told = replayed.told

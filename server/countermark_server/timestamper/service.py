@@ -123,14 +123,19 @@ class Service:
         candidate = hashlib.sha256(hint).hexdigest()
         due = bool(self.served.timestamp) and now - self.served.signed_at >= RECARRY_AFTER.total_seconds()
         if candidate != self._considered or due:
-            signed = self._judge.attempt(now=now, recarry=due)
-            self._considered = candidate
+            try:
+                signed = self._judge.attempt(now=now, recarry=due)
+            finally:
+                self._serve_newest()  # ours, or one that was adopted before a refusal
             self._passed()
+            if signed is not None or _hinted(hint) <= self._judge.entry:
+                self._considered = candidate
+            else:  # a cache showed us an older log than the hint speaks of: the hint stays new
+                self._not_before = now + RETRY_AFTER.total_seconds()
             if signed is not None:
                 SIGNED.inc()
-                self._serve_newest()
                 telemetry.logger().info("timestamp signed", version=signed.version, bytes=len(signed.raw))
-            return signed is not None
+                return True
         if now - self._watched >= WATCH_EVERY.total_seconds():
             self._judge.watch(now=now)
             self._watched = now
@@ -156,3 +161,12 @@ class Service:
         REFUSALS.labels(code).inc()
         ALARM.set(1)
         telemetry.logger().error("timestamp refused", code=code, error=why)
+
+
+def _hinted(hint: bytes) -> int:
+    """The index of the `tuf` entry that a candidate.json speaks of; -1 where it says none."""
+    try:
+        entry = json.loads(hint)["entry"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return -1
+    return entry if type(entry) is int else -1

@@ -1,8 +1,8 @@
 """One TUF publish, step by step. Each step can be done twice; beside each durable one stands what is true then.
 
 repository = Repository(parts)
-repository.load()
 repository.step()        # the next thing to do, whatever it is; True when something was done
+repository.load()        # after an error: take up again where the database says we are
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ BINS_RENEW = timedelta(days=10)
 RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat
 RETRY_SECONDS = 1.0  # after the timestamper did not answer
 RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
+STATUS_PATIENCE = timedelta(
+    minutes=5
+)  # past it a candidate without timestamp makes room; at 15 none gets one
 
 
 class TufrepoError(Exception):
@@ -87,6 +90,7 @@ class Repository:
         self._not_before = 0.0  # no publish earlier (min_interval)
         self._relay_at = 0.0
         self._retry_at = 0.0  # no publish earlier (the timestamper did not answer)
+        self._renewed_at = float("-inf")  # bins, by this process
         self.load()
 
     def load(self) -> None:
@@ -94,6 +98,7 @@ class Repository:
         with db.read(self._engine) as connection:
             current = store.load(connection)
             self._candidate = store.open_candidate(connection)
+            self._inherited = self._candidate is not None  # proposed before this load, perhaps by other keys
             # A superseded candidate is only half of a publish: the other half is still to be written.
             self._forced = store.newest_state(connection) == store.SUPERSEDED
         self._genesis = current is None
@@ -147,8 +152,9 @@ class Repository:
             return False
         contents: dict[int, Mapping[str, Target]] = dict(self._pending.contents)
         now = self._parts.clock()
-        if self._heartbeat_due(now):
+        if now - self._renewed_at >= self._parts.heartbeat:  # a busy registry has no heartbeats, but old bins
             contents = {**self._renewals(now), **contents}
+            self._renewed_at = now
         expiring = self._current.snapshot_expires - now < SNAPSHOT_RENEW.total_seconds()
         snapshot = bool(contents) or expiring
         self._write(contents, snapshot, self._pending.applied, binding(self._origin), timestamps)
@@ -182,18 +188,21 @@ class Repository:
         self._check_snapshot(candidate, claimed.get("snapshot"))
         self._public.put_all({f"tuf/{name}": raw for name, raw in candidate.files.items()})
         # Written. If we stop here the files lie there and nobody knows of them; the next try makes others.
-        statement = Statement.about(candidate.subject, "tuf", candidate.predicate)
-        envelope = sign(statement, self._parts.registry).to_dict()
+        body = {"predicate": dict(candidate.predicate), "subject": candidate.subject}
         with db.write(self._engine) as connection:
             store.save_state(connection, self._pending.view.writes)
             store.save(connection, candidate.after, candidate.changed)
-            proposal_id = proposal.propose(connection, "tuf", envelope, {}, now=now)
-            body = {"predicate": dict(candidate.predicate), "subject": candidate.subject}
+            proposal_id = self._propose(connection, body)
             self._candidate = store.add_candidate(connection, applied, body, proposal_id)
         # Proposed. If we stop here load() finds the candidate and goes on waiting for its entry.
         self._current, self._genesis, self._forced = candidate.after, False, False
         self._not_before = self._parts.clock() + self._parts.min_interval
         self._pending = self._nothing_pending()
+
+    def _propose(self, connection: Connection, body: Mapping[str, Any]) -> int:
+        statement = Statement.about(body["subject"], "tuf", body["predicate"])
+        envelope = sign(statement, self._parts.registry).to_dict()
+        return proposal.propose(connection, "tuf", envelope, {}, now=int(self._parts.clock()))
 
     def _check_snapshot(self, candidate: Candidate, version: int | None) -> None:
         if version is not None:
@@ -207,16 +216,28 @@ class Repository:
         with db.read(self._engine) as connection:
             outcome = proposal.outcome(connection, candidate.proposal_id)
         if outcome.state == proposal.REFUSED:
-            raise TufrepoError(
-                f"the log refused our tuf entry {candidate.body['subject']}: "
-                f"{outcome.refusal_code}: {outcome.refusal}"
-            )
+            self._refused(candidate, outcome)
+            return True
         if outcome.state != proposal.PUBLISHED or outcome.index is None:
-            return False
+            return self._relay_recarried()  # the log may wait for witnesses longer than a timestamp lives
         if candidate.state == store.WRITTEN:
             self._show(candidate, outcome)
             return True
         return self._await_timestamp(candidate, outcome.index)
+
+    def _refused(self, candidate: store.CandidateRow, outcome: proposal.Outcome) -> None:
+        """Refused before we started, the entry is signed once more: our key may have been replaced meanwhile."""
+        if not self._inherited:
+            raise TufrepoError(
+                f"the log refused our tuf entry {candidate.body['subject']}: "
+                f"{outcome.refusal_code}: {outcome.refusal}"
+            )
+        telemetry.logger().error("tuf entry refused", code=outcome.refusal_code, error=outcome.refusal)
+        with db.write(self._engine) as connection:
+            asked = self._propose(connection, candidate.body)
+            self._candidate = store.propose_again(connection, candidate, asked)
+        # Proposed again. If we stop here load() finds the candidate waiting for this proposal.
+        self._inherited = False
 
     def _show(self, candidate: store.CandidateRow, outcome: proposal.Outcome) -> None:
         """The entry is public: tell the timestamper that there is something to sign for."""
@@ -237,14 +258,22 @@ class Repository:
                 self._list_cleared()
                 return True
             logged = set(candidate.body["predicate"]["timestamps"])
-            if set(self._relay.unlogged()) - logged and not self._take(candidate, entry):
-                # It signed again while our entry was on its way, and wants that one logged first.
+            # It signed again while our entry was on its way, and wants that one logged first; or a decision
+            # behind our `applied` has grown too old for it to sign anything that leaves the decision out.
+            unsignable = set(self._relay.unlogged()) - logged or self._status_waits()
+            if unsignable and not self._take(candidate, entry):
                 self._finish(candidate, store.SUPERSEDED)
                 self._forced = True
                 return True
         except NetworkError as error:
             telemetry.logger().debug("the timestamper is out of reach", error=str(error))
         return False
+
+    def _status_waits(self) -> bool:
+        """Whether the log holds a status entry behind the candidate that should have been applied by now."""
+        self._pending.read()
+        since = self._pending.status_since
+        return since is not None and self._parts.clock() - since > STATUS_PATIENCE.total_seconds()
 
     def _take(self, candidate: store.CandidateRow, entry: int) -> bool:
         assert self._current.snapshot is not None
@@ -261,13 +290,13 @@ class Repository:
         self._pending = self._nothing_pending()
 
     def _relay_recarried(self) -> bool:
-        """With nothing on its way: the timestamper may have carried the same metadata again."""
+        """Without a new timestamp to wait for: the timestamper may have carried the public metadata again."""
         now = self._parts.clock()
-        if now < self._relay_at or self._current.snapshot is None:
+        if now < self._relay_at:
             return False
         self._relay_at = now + RELAY_SECONDS
         try:
-            return self._relay.take_recarried(self._current.snapshot)
+            return self._relay.take_recarried()
         except NetworkError:
             return False
 

@@ -17,6 +17,7 @@ from tuf.api.metadata import Metadata, Root, Timestamp
 from countermark.errors import EvidenceError
 from countermark.fetch import Fetcher
 from countermark.limits import TIMESTAMP_LIFETIME, TIMESTAMP_MAX_BYTES
+from countermark.statement import is_sha256
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark.tlog.policy import Policy
 from countermark.trust import Timestamp as Carried
@@ -36,9 +37,14 @@ class Relay:
 
     def unlogged(self) -> list[str]:
         """Digests of timestamps that the timestamper signed and the log does not hold. NetworkError: no answer."""
-        raw = self._ask("unlogged.json") or b'{"unlogged":[]}'
-        digests = json.loads(raw)["unlogged"]
-        if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
+        raw = self._ask("unlogged.json")
+        try:
+            said = {"unlogged": []} if raw is None else json.loads(raw)
+            digests: list[str] = said["unlogged"]
+            sound = all(map(is_sha256, digests)) and len(set(digests)) == len(digests)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            sound = False
+        if not sound:  # the log would refuse an entry with it, and an entry of ours must not be refused
             raise EvidenceError("the timestamper's unlogged.json is not a list of digests")
         return digests
 
@@ -52,11 +58,14 @@ class Relay:
             return False
         return self._publish(raw, carried, snapshot)
 
-    def take_recarried(self, snapshot: Mapping[str, Any]) -> bool:
-        """Publish a newer timestamp over the same metadata, if there is one."""
-        raw = self._ask("timestamp.json")
-        if raw is None or raw == self.public.read(TIMESTAMP):
+    def take_recarried(self) -> bool:
+        """Publish a newer timestamp over the metadata that is public, if there is one."""
+        raw, public = self._ask("timestamp.json"), self.public.read(TIMESTAMP)
+        if raw is None or public is None or raw == public:
             return False
+        snapshot = _snapshot(Metadata[Timestamp].from_bytes(public))
+        if _snapshot(Metadata[Timestamp].from_bytes(raw))["version"] > snapshot["version"]:
+            return False  # it is for a candidate that is on its way: `take` compares it with that one
         return self._publish(raw, Carried.parse(raw), snapshot)
 
     def signed_at(self) -> float | None:
@@ -67,8 +76,7 @@ class Relay:
     def _publish(self, raw: bytes, carried: Carried, snapshot: Mapping[str, Any]) -> bool:
         metadata = Metadata[Timestamp].from_bytes(raw)
         self.root.verify_delegate("timestamp", metadata.signed_bytes, metadata.signatures)
-        meta = metadata.signed.snapshot_meta
-        named = {"length": meta.length, "sha256": (meta.hashes or {}).get("sha256"), "version": meta.version}
+        named = _snapshot(metadata)
         if named != dict(snapshot):
             raise EvidenceError(f"the timestamper signed snapshot {named}, ours is {dict(snapshot)}")
         checkpoint = open_checkpoint(carried.checkpoint, self.policy, now=None)
@@ -86,3 +94,9 @@ class Relay:
 
     def _ask(self, name: str) -> bytes | None:
         return self.timestamper.get(f"{self.url}/{name}", max_bytes=TIMESTAMP_MAX_BYTES, missing_ok=True)
+
+
+def _snapshot(metadata: Metadata[Timestamp]) -> dict[str, Any]:
+    """The snapshot a timestamp names, as a `tuf` entry names it."""
+    meta = metadata.signed.snapshot_meta
+    return {"length": meta.length, "sha256": (meta.hashes or {}).get("sha256"), "version": meta.version}

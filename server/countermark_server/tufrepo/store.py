@@ -154,3 +154,12 @@ def move(connection: Connection, candidate: CandidateRow, state: str) -> Candida
     changed = connection.execute(update(table).where(*where).values(state=state))
     assert changed.rowcount == 1, f"candidate {candidate.id} is no longer {candidate.state}"
     return replace(candidate, state=state)
+
+
+def propose_again(connection: Connection, candidate: CandidateRow, proposal_id: int) -> CandidateRow:
+    """Let a candidate whose entry was refused wait for another proposal of the same statement."""
+    table = db.tuf_candidate
+    where = (table.c.id == candidate.id, table.c.state == WRITTEN)
+    changed = connection.execute(update(table).where(*where).values(proposal_id=proposal_id))
+    assert changed.rowcount == 1, f"candidate {candidate.id} is no longer {WRITTEN}"
+    return replace(candidate, proposal_id=proposal_id)
