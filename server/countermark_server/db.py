@@ -6,13 +6,19 @@ proposals not sequenced yet, and the queue.
 
 SQLite and PostgreSQL run the same code. SQLite is opened in WAL mode with `synchronous=FULL`: a commit that
 returned survives a power loss. `write()` opens an immediate transaction, so that a reader that later writes
-can never be refused halfway. Schema changes go through Alembic (`migrations/`), from the first table on.
+can never be refused halfway. SQLite has one write lock: threads of a process queue for it here, processes ask
+again every millisecond (SQLite's own pauses grow to 100 ms, in which a busy door would starve the log).
+Schema changes go through Alembic (`migrations/`), from the first table on.
 """
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import (
@@ -34,6 +40,11 @@ from sqlalchemy import (
     event,
     text,
 )
+from sqlalchemy.exc import OperationalError
+
+BUSY_SECONDS = 30.0  # for the write lock; then the transaction fails, having changed nothing
+BUSY_PAUSE = 0.001  # seconds between two tries
+POOL_SIZE = 64  # SQLite connections kept open: more than any process has threads, none is opened per request
 
 metadata = MetaData(
     naming_convention={
@@ -176,23 +187,55 @@ verdict = Table(
 )
 
 
+# Writers of this process take turns, engine by engine; values hold nothing of their keys.
+_TURNS: weakref.WeakKeyDictionary[Engine, threading.Lock] = weakref.WeakKeyDictionary()
+
+
 def open_engine(url: str) -> Engine:
     """The engine of this process for `sqlite:///path` or `postgresql+psycopg://...`."""
-    engine = create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
-    if engine.dialect.name == "sqlite":
+    if not url.startswith("sqlite"):
+        return create_engine(url)
+    in_memory = url in ("sqlite://", "sqlite:///:memory:")
+    pool: dict[str, Any] = {} if in_memory else {"pool_size": POOL_SIZE, "pool_use_lifo": True}
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **pool)
+    _TURNS[engine] = threading.Lock()
 
-        @event.listens_for(engine, "connect")
-        def _pragmas(connection: Any, _record: Any) -> None:
-            connection.isolation_level = None  # we say BEGIN ourselves
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
-                connection.execute(f"PRAGMA {pragma}")
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", _BUSY):
+            connection.execute(f"PRAGMA {pragma}")
 
-        @event.listens_for(engine, "begin")
-        def _begin(connection: Connection) -> None:
-            immediate = connection.get_execution_options().get("countermark_write", False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        raw: Any = connection.connection.dbapi_connection
+        if connection.get_execution_options().get("countermark_write", False):
+            _begin_immediate(raw)
+        else:
+            raw.execute("BEGIN")
 
     return engine
+
+
+_BUSY = f"busy_timeout={int(BUSY_SECONDS * 1000)}"
+
+
+def _begin_immediate(raw: Any) -> None:
+    """Take SQLite's write lock, or fail as SQLAlchemy's own statements do."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.Error as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= deadline:
+                    raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+            time.sleep(BUSY_PAUSE)
+    finally:
+        raw.execute(f"PRAGMA {_BUSY}")
 
 
 @contextmanager
@@ -205,8 +248,44 @@ def read(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def write(engine: Engine) -> Iterator[Connection]:
     """A write transaction. SQLite takes the write lock at once; PostgreSQL locks rows as they are touched."""
-    with engine.execution_options(countermark_write=True).begin() as connection:
-        yield connection
+    with _TURNS.get(engine) or nullcontext(), engine.connect() as connection:
+        connection.execution_options(countermark_write=True)
+        with connection.begin():
+            yield connection
+
+
+class News:
+    """Whether anybody has committed since we looked last: a question cheap enough to ask every millisecond.
+
+    SQLite answers it in microseconds (`PRAGMA data_version`, on a connection that never writes); elsewhere the
+    answer is always yes, and the caller looks at its rows.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._asks = engine.dialect.name == "sqlite" and engine.url.database not in (None, ":memory:")
+        self._version: int | None = None
+        self._connection: Any = None
+
+    def any(self) -> bool:
+        """True when there may be something new; what was committed before this call is visible after it."""
+        if not self._asks:
+            return True
+        if self._connection is None:
+            self._connection = self._engine.raw_connection()
+        cursor = self._connection.cursor()
+        try:
+            version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
+        finally:
+            cursor.close()
+        changed, self._version = version != self._version, version
+        return changed
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def inserted_id(result: CursorResult[Any]) -> int:
