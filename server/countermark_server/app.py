@@ -27,6 +27,7 @@ from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
 from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import views as accounts_views
+from countermark_server.asking import Answers
 from countermark_server.index import about, files, simple, static
 from countermark_server.published import Published
 from countermark_server.settings import Settings
@@ -50,10 +51,11 @@ def create_app(
     public = Public(settings.public)
     blobs = Blobs(settings.data / "blobs")
     published = Published(public, clock)
+    answers = Answers(engine)
     keys = accounts_keys.Keys(
-        engine, published, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
+        engine, published, answers, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
     )
-    receiver = receive.Receiver(settings, engine, blobs, published, registry, clock=clock)
+    receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
     served = files.Files(engine, blobs, published)
     base_url = settings.registry.base_url
 

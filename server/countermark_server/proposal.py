@@ -12,15 +12,21 @@ or refuses it with the code and the sentence of the rule it broke. The proposer 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark_server import db
 
 PENDING, SEQUENCED, PUBLISHED, REFUSED = "pending", "sequenced", "published", "refused"
+_TABLE = db.proposal
+_INSERT = _TABLE.insert()  # statements are built once: building them costs more than running them
+_ONE = select(_TABLE).where(_TABLE.c.id == bindparam("p"))
+_SETTLED = select(_TABLE).where(
+    _TABLE.c.id.in_(bindparam("p", expanding=True)), _TABLE.c.state.in_((PUBLISHED, REFUSED))
+)
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,22 @@ def propose(
         "created": now,
         "state": PENDING,
     }
-    result = connection.execute(db.proposal.insert().values(**row))
-    return db.inserted_id(result)
+    return db.inserted_id(connection.execute(_INSERT, row))
 
 
 def outcome(connection: Connection, proposal_id: int) -> Outcome:
     """What became of it. Raises LookupError for an id that was never given out."""
-    table = db.proposal
-    row: RowMapping | None = (
-        connection.execute(select(table).where(table.c.id == proposal_id)).mappings().first()
-    )
+    row: RowMapping | None = connection.execute(_ONE, {"p": proposal_id}).mappings().first()
     if row is None:
         raise LookupError(f"no proposal {proposal_id}")
+    return _outcome(row)
+
+
+def settled(connection: Connection, proposal_ids: Collection[int]) -> dict[int, Outcome]:
+    """Those of these that are published or refused."""
+    rows = connection.execute(_SETTLED, {"p": list(proposal_ids)}).mappings()
+    return {row["id"]: _outcome(row) for row in rows}
+
+
+def _outcome(row: RowMapping) -> Outcome:
     return Outcome(row["state"], row["leaf_index"], row["leaf_hash"], row["refusal_code"], row["refusal"])

@@ -23,8 +23,15 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from countermark_server import db
+
 Key = tuple[str, ...]
 Value = dict[str, Any]
+# Built once: building a statement costs more than running it.
+_SELECTS = {
+    table.name: select(table.c.value).where(table.c.key == bindparam("k"))
+    for table in (db.rules_state, db.tufrepo_state)
+}
 
 
 class SqlView:
@@ -33,7 +40,7 @@ class SqlView:
     def __init__(self, connection: Connection, table: Table) -> None:
         self._connection = connection
         self._table = table
-        self._select = select(table.c.value).where(table.c.key == bindparam("k"))
+        self._select = _SELECTS[table.name]
         self._known: dict[Key, str | None] = {}
         self._changed: set[Key] = set()
 

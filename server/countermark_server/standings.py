@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark import rules
 from countermark_server import db
@@ -22,6 +22,7 @@ from countermark_server.journey import SAID, State
 from countermark_server.ruleview import encode_key
 
 KEYS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
+_ROWS = select(db.rules_state).where(db.rules_state.c.key.in_(bindparam("k", expanding=True)))
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ def _standing(view: Mapping[rules.Key, Any], key: rules.Key) -> Standing:
 
 def _load(connection: Connection, keys: Iterable[rules.Key]) -> dict[rules.Key, Any]:
     spelled = {encode_key(key): key for key in keys}
-    table, found = db.rules_state, dict[rules.Key, Any]()
+    found = dict[rules.Key, Any]()
     names = sorted(spelled)
     for start in range(0, len(names), KEYS_PER_QUERY):
         chunk = names[start : start + KEYS_PER_QUERY]
-        for name, value in connection.execute(select(table).where(table.c.key.in_(chunk))):
+        for name, value in connection.execute(_ROWS, {"k": chunk}):
             found[spelled[name]] = json.loads(value)
     return found

@@ -11,12 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, select, update
 
 from countermark_server import db
 from countermark_server.journey import State, is_legal
 
 LEASE_SECONDS = 120  # longer than any scan may take
+_TABLE = db.submission
+_INSERT = _TABLE.insert()  # statements are built once: building them costs more than running them
+_NAMED = select(_TABLE).where(
+    _TABLE.c.namespace == bindparam("n"),
+    _TABLE.c.project == bindparam("p"),
+    _TABLE.c.filename == bindparam("f"),
+)
 
 
 class IllegalMoveError(Exception):
@@ -26,8 +33,7 @@ class IllegalMoveError(Exception):
 def receive(connection: Connection, *, now: int, **columns: Any) -> int:
     """Insert a submission in state `received`; returns its id. IntegrityError: the name is taken."""
     row = {**columns, "state": State.RECEIVED, "state_since": now, "uploaded": now}
-    result = connection.execute(db.submission.insert().values(**row))
-    return db.inserted_id(result)
+    return db.inserted_id(connection.execute(_INSERT, row))
 
 
 def claim(connection: Connection, state: State, *, now: int, limit: int = 1) -> Sequence[RowMapping]:
@@ -78,8 +84,5 @@ def discard(connection: Connection, submission_id: int) -> None:
 
 def find(connection: Connection, namespace: str, project: str, filename: str) -> RowMapping | None:
     """The submission that owns this (normalised) file name."""
-    table = db.submission
-    query = select(table).where(
-        table.c.namespace == namespace, table.c.project == project, table.c.filename == filename
-    )
-    return connection.execute(query).mappings().first()
+    named = {"n": namespace, "p": project, "f": filename}
+    return connection.execute(_NAMED, named).mappings().first()

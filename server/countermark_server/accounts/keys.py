@@ -21,7 +21,7 @@ from countermark.errors import MalformedError
 from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db, proposal
 from countermark_server.accounts.tokens import Principal, require_session
-from countermark_server.asking import foresee, holder_state, wait_for
+from countermark_server.asking import Answers, foresee, holder_state
 from countermark_server.errors import ServerError
 from countermark_server.published import Published
 
@@ -41,9 +41,17 @@ class Keys:
     """Enrols keys, and says which a project has."""
 
     def __init__(
-        self, engine: Engine, published: Published, *, origin: str, wait: float, clock: Callable[[], float]
+        self,
+        engine: Engine,
+        published: Published,
+        answers: Answers,
+        *,
+        origin: str,
+        wait: float,
+        clock: Callable[[], float],
     ) -> None:
         self._engine = engine
+        self._answers = answers
         self._published = published
         self._origin = origin
         self._wait = wait
@@ -66,7 +74,7 @@ class Keys:
             foresee(connection, "key-enroll", envelope, registry, now=now)
         with db.write(self._engine) as connection:
             asked = proposal.propose(connection, "key-enroll", envelope.to_dict(), registry, now=now)
-        outcome = wait_for(self._engine, asked, seconds=self._wait)
+        outcome = self._answers.wait_for(asked, seconds=self._wait)
         if outcome.state != proposal.PUBLISHED:
             return Enrolled(outcome.index, outcome.leaf_hash, None)
         assert outcome.index is not None and outcome.leaf_hash is not None

@@ -16,7 +16,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from countermark_server import db
 from countermark_server.accounts.people import Randomness
@@ -27,6 +27,7 @@ _PREFIX = {SESSION: "cms_", UPLOAD: "cmu_"}
 SECRET_BYTES = 32
 SESSION_SECONDS = 3600
 HEADER_MAX_CHARS = 1024  # a token has 47
+_BY_DIGEST = select(db.token).where(db.token.c.secret_sha256 == bindparam("d"))
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def authenticate(connection: Connection, authorization: str | None, *, now: int)
         raise ServerError(
             "not-authenticated", "this needs a token: user name __token__, the token as password"
         )
-    table, digest = db.token, _digest(secret)
-    row = connection.execute(select(table).where(table.c.secret_sha256 == digest)).mappings().first()
+    digest = _digest(secret)
+    row = connection.execute(_BY_DIGEST, {"d": digest}).mappings().first()
     # The lookup is by digest, which an attacker cannot steer byte by byte; the comparison repeats it in
     # constant time, so that no database's collation decides what is equal.
     if row is None or not hmac.compare_digest(row["secret_sha256"], digest):

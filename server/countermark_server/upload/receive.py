@@ -28,12 +28,12 @@ from sqlalchemy.exc import IntegrityError
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, submission, telemetry
 from countermark_server.accounts.tokens import Principal, authenticate
-from countermark_server.asking import LAST_LOOK, foresee, holder_state, wait_for
+from countermark_server.asking import Answers, foresee, holder_state
 from countermark_server.errors import ServerError
 from countermark_server.journey import State
 from countermark_server.published import Published
 from countermark_server.settings import Settings
-from countermark_server.standings import said, standing
+from countermark_server.standings import Standing, said, standing
 from countermark_server.stores.blobs import Blobs
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
@@ -45,6 +45,8 @@ from countermark_server.upload.attestations import (
 )
 from countermark_server.upload.form import Form, drain, read_form
 from countermark_server.upload.names import Names, parse_names
+
+AGAIN_LOOK = 0.025  # seconds between looks for an upload that came again while the first is on its way
 
 UPLOADS = Counter("countermark_uploads_total", "uploads by outcome", ["outcome"])
 TIME_TO_PROOF = Histogram(
@@ -86,14 +88,16 @@ class Receiver:
         engine: Engine,
         blobs: Blobs,
         published: Published,
-        registry: Signer,
+        answers: Answers,
         *,
+        registry: Signer,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._blobs = blobs
         self._published = published
+        self._answers = answers
         self._registry = registry
         self._clock = clock
 
@@ -133,12 +137,15 @@ class Receiver:
         # Committed. If we stop here the log takes the entry all the same; the same upload sent again finds it.
         if asked is None:  # another upload of this name was first, between (3) and (6)
             return self._take(principal, form)
-        outcome = wait_for(self._engine, asked, seconds=self._settings.web.wait)  # (7)
+        outcome = self._answers.wait_for(asked, seconds=self._settings.web.wait)  # (7)
         with db.read(self._engine) as connection:
             row = submission.find(connection, "", names.project, names.filename)
-        if row is None or row["sha256"] != form.sha256:
-            raise ServerError("entry-refused", f"the log did not take {names.served_name}: {outcome.refusal}")
-        answer = self._answer(row)  # (8)
+            if row is None or row["sha256"] != form.sha256:
+                raise ServerError(
+                    "entry-refused", f"the log did not take {names.served_name}: {outcome.refusal}"
+                )
+            stands = standing(connection, row)
+        answer = self._answer(row, stands)  # (8)
         if answer.proof is not None:
             TIME_TO_PROOF.observe(time.perf_counter() - started)
         return answer
@@ -234,24 +241,24 @@ class Receiver:
         deadline = time.monotonic() + self._settings.web.wait
         current: RowMapping | None = row
         while current is not None and current["leaf_index"] is None and time.monotonic() < deadline:
-            time.sleep(LAST_LOOK)
+            time.sleep(AGAIN_LOOK)
             current = self._row(row["id"])
         if current is None:
             raise ServerError("entry-refused", f"the log did not take {row['served_name']}; upload it again")
-        return self._answer(current)
+        with db.read(self._engine) as connection:
+            stands = standing(connection, current)
+        return self._answer(current, stands)
 
     def _row(self, submission_id: int) -> RowMapping | None:
         with db.read(self._engine) as connection:
             query = select(db.submission).where(db.submission.c.id == submission_id)
             return connection.execute(query).mappings().first()
 
-    def _answer(self, row: RowMapping) -> Answer:
+    def _answer(self, row: RowMapping, stands: Standing) -> Answer:
         proof = None
         if row["leaf_index"] is not None:
             proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
         state = State(row["state"])
-        with db.read(self._engine) as connection:
-            stands = standing(connection, row)
         return Answer(
             index=row["leaf_index"],
             leaf_hash=row["leaf_hash"],
