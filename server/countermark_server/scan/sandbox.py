@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from countermark_server.settings import Scan, Upload
 CHILD = ("-I", "-m", "countermark_server.scan.child")
 ANSWER_MAX_BYTES = 1024 * 1024
 HASH_CHUNK = 1024 * 1024
+NICE = 10  # an examination takes what uploads and the log leave: nobody waits for it in a request
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Sandbox:
             env={"LANG": "C.UTF-8"},
             cwd="/",
         )
+        with suppress(OSError):  # it may have ended already, and a slow machine is no reason to fail
+            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
         try:
             said, problem = _listen(child, time.monotonic() + self.scan.wall_seconds)
         finally:
