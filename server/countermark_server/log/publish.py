@@ -92,10 +92,13 @@ class Publisher:
         if self._thread.is_alive():
             self._thread.join()
 
-    def cosigned(self, checkpoint: LogCheckpoint) -> VerifiedCheckpoint:
-        """The checkpoint with its quorum's cosignatures, opened the way everybody will open it."""
+    def cosigned(self, checkpoint: LogCheckpoint, *, everybody: bool = False) -> VerifiedCheckpoint:
+        """The checkpoint with its quorum's cosignatures, opened the way everybody will open it.
+
+        `everybody`: every witness is heard out, also beyond the quorum; one of them may know more than we do.
+        """
         read = self._tree.reader(checkpoint.size, checkpoint.root_hash)
-        lines, problems = self._quorum.cosign(checkpoint, read)
+        lines, problems = self._quorum.cosign(checkpoint, read, everybody=everybody)
         raw = Note(checkpoint.text(), (*checkpoint.log_signatures, *lines)).format()
         try:
             return open_checkpoint(raw, self._policy, now=int(self._clock()))
@@ -112,11 +115,14 @@ class Publisher:
         telemetry.LOG_SIZE.labels("witnessed").set(verified.size)
         self._public.replace(CHECKPOINT, verified.raw)
         # Published. If we stop here the entries are public but nobody was told; settle() runs at the start.
-        self._published, self._published_at = verified.size, time.monotonic()
         telemetry.LOG_SIZE.labels("published").set(verified.size)
         telemetry.QUORUM_SINCE.set(verified.quorum_time)
         telemetry.LOG_PUBLICATION.observe(time.perf_counter() - started)
         self.settle(verified.size)
+        self._published, self._published_at = (
+            verified.size,
+            time.monotonic(),
+        )  # not before: else nobody retries
         # Told, and the head names no bundle that this covers. If we stop here such bundles stay on the disk;
         # the next publication drops them.
         self.tidy(verified.size)

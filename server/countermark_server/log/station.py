@@ -113,7 +113,7 @@ class Station:
     def _ask_witnesses(self, head: LogCheckpoint, accept_unwitnessed: bool, deadline: float) -> None:
         while True:
             try:
-                self.publisher.cosigned(head)
+                self.publisher.cosigned(head, everybody=True)
                 return
             except NoQuorumError as error:
                 if accept_unwitnessed:

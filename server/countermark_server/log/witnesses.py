@@ -26,7 +26,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from countermark.errors import CountermarkError, MalformedError, NetworkError, SignatureError, UsageError
 from countermark.fetch import Answer, Fetcher
@@ -41,6 +41,8 @@ from countermark_server import telemetry
 TRIES = 4  # asking where it stands, and three honest attempts
 BACK_OFF = (0.01, 0.05, 0.25)  # seconds between attempts
 UNWITNESSED_ORIGINS = (".test", ".example", ".invalid")
+
+Said = tuple[str, Signature | None, str]  # a witness's name, its line or None, and what went wrong
 
 
 class WitnessError(Exception):
@@ -177,19 +179,35 @@ class Quorum:
         self._policy = policy
         self._witnesses = witnesses
         self._pool = ThreadPoolExecutor(max(1, len(witnesses)), thread_name_prefix="witness")
+        self._newest: dict[str, Future[Said]] = {}  # the last question to each; one at a time, in their order
 
-    def cosign(self, checkpoint: LogCheckpoint, read: HashReader) -> tuple[list[Signature], list[str]]:
-        """Lines collected until the quorum is there (or everybody answered), and what went wrong meanwhile.
+    def cosign(
+        self, checkpoint: LogCheckpoint, read: HashReader, *, everybody: bool = False
+    ) -> tuple[list[Signature], list[str]]:
+        """Lines collected until the quorum is there, and what went wrong meanwhile; `everybody`: until all answered.
 
-        WitnessAheadError and WitnessDisagreesError pass through: one contradiction outweighs any quorum.
+        WitnessAheadError and WitnessDisagreesError pass through: one contradiction outweighs any quorum. One that
+        comes after the quorum was there ends the next call.
         """
         if len(self._witnesses) == 1:
             return self._of([self._asked(self._witnesses[0], checkpoint, read)])
-        asked = [self._pool.submit(self._asked, w, checkpoint, read) for w in self._witnesses]
-        answers = []
+        asked: list[Future[Said]] = []
+        answers: list[Said] = []
+        for witness in self._witnesses:
+            earlier = self._newest.get(witness.name)
+            if earlier is not None and not earlier.done():
+                answers.append(
+                    (witness.name, None, f"{witness.name} is still busy with an earlier checkpoint")
+                )
+                continue
+            if earlier is not None:
+                earlier.result()  # raises what it found too late for its own call
+            self._newest[witness.name] = self._pool.submit(self._asked, witness, checkpoint, read)
+            asked.append(self._newest[witness.name])
         for future in as_completed(asked):
             answers.append(future.result())
-            if self._policy.quorum_time({name: 1 for name, line, _ in answers if line}) is not None:
+            times = {name: 1 for name, line, _ in answers if line}
+            if not everybody and self._policy.quorum_time(times) is not None:
                 break
         return self._of(answers)
 
@@ -197,14 +215,12 @@ class Quorum:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
-    def _of(answers: list[tuple[str, Signature | None, str]]) -> tuple[list[Signature], list[str]]:
+    def _of(answers: list[Said]) -> tuple[list[Signature], list[str]]:
         lines = [line for _, line, _ in answers if line is not None]
         return lines, [problem for _, _, problem in answers if problem]
 
     @staticmethod
-    def _asked(
-        witness: Witness, checkpoint: LogCheckpoint, read: HashReader
-    ) -> tuple[str, Signature | None, str]:
+    def _asked(witness: Witness, checkpoint: LogCheckpoint, read: HashReader) -> Said:
         try:
             return witness.name, witness.cosign(checkpoint, read), ""
         except WitnessError as error:

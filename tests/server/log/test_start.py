@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from countermark.errors import CountermarkError, SignatureError, UsageError
 from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
@@ -263,7 +264,7 @@ def test_a_witness_that_is_ahead_stops_the_running_log(world: LogWorld, monkeypa
     station.check_start()
     world.upload(60)
 
-    def ahead(*_: object) -> None:
+    def ahead(*_: object, **__: object) -> None:
         raise WitnessAheadError("w1 has cosigned size 900")
 
     monkeypatch.setattr(station.quorum, "cosign", ahead)
@@ -271,6 +272,33 @@ def test_a_witness_that_is_ahead_stops_the_running_log(world: LogWorld, monkeypa
         station.work(threading.Event(), poll_interval=0.001)
     assert world.published_size() == 6
     assert not isinstance(LogError("x"), CountermarkError)  # never retried as a failed round
+
+
+def test_a_publication_that_could_not_be_told_is_told_at_the_next_try(world: LogWorld, monkeypatch) -> None:
+    """The database is locked once, behind the public checkpoint: proposers wait for a retry, not for an hour."""
+    station = world.station()
+    station.check_start()
+    real, failures = station.publisher.settle, [OperationalError("UPDATE proposal", {}, Exception("locked"))]
+
+    def settle(size: int) -> int:
+        if failures and size == 7:
+            raise failures.pop()
+        return real(size)
+
+    monkeypatch.setattr(station.publisher, "settle", settle)
+    asked, stop = world.upload(100), threading.Event()
+    thread = threading.Thread(target=station.work, args=(stop,), kwargs={"poll_interval": 0.001})
+    thread.start()
+    try:
+        for _ in range(600):
+            if world.outcome(asked).state == "published":
+                break
+            stop.wait(0.005)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not failures and world.outcome(asked).state == "published"
+    world.check()
 
 
 def test_an_idle_log_is_cosigned_again(world: LogWorld, monkeypatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,9 +64,9 @@ def reader(world: LogWorld):
     return public_tree(world.public).reader(checkpoint.size, checkpoint.root_hash)
 
 
-def line(world: LogWorld, *, name: str = "witness.test/w1", seed: str = "witness", time: int = NOW) -> bytes:
+def line(world: LogWorld, *, name: str = "witness.test/w1", seed: str = "witness", at: int = NOW) -> bytes:
     signer = Ed25519CosignatureSigner(name, key(seed))
-    return signer.sign(head(world).text(), time=time).format().encode()
+    return signer.sign(head(world).text(), time=at).format().encode()
 
 
 def conflict(body: bytes) -> Answer:
@@ -154,7 +156,7 @@ def test_a_yes_must_hold_its_own_true_line(world: LogWorld) -> None:
     false[-20] ^= 1
     signer = Ed25519CosignatureSigner("witness.test/w1", key("witness"))
     wrong_text = signer.sign(f"x.test\n7\n{format_base64(bytes(32))}\n", time=NOW).format().encode()
-    for body in (b"", b"junk\n", b"\xff\n", other, stolen, bytes(false), wrong_text, line(world, time=0)):
+    for body in (b"", b"junk\n", b"\xff\n", other, stolen, bytes(false), wrong_text, line(world, at=0)):
         cosign = ask(world, Answer(200, "", {}, body))
         with pytest.raises(WitnessError):
             cosign()
@@ -166,7 +168,7 @@ def test_a_cosignature_from_the_future_is_not_published(world: LogWorld) -> None
     """Beyond the skew the checkpoint would be refused by everybody; it is not published."""
     station = world.station()
     station.check_start()
-    world.fetcher.answers = [Answer(200, "", {}, line(world, time=NOW + 301))] * 9
+    world.fetcher.answers = [Answer(200, "", {}, line(world, at=NOW + 301))] * 9
     before = world.files()
     with pytest.raises(NoQuorumError):
         station.publisher.publish(station.sequencer.checkpoint)
@@ -230,6 +232,59 @@ def test_one_contradiction_outweighs_a_quorum(world: LogWorld) -> None:
     _, asked = quorum(world, ahead, yes(world, 1), yes(world, 2), threshold=3)
     with pytest.raises(WitnessAheadError):
         asked.cosign(head(world), reader(world))
+    asked.close()
+
+
+class Slow(Answers):
+    """Says its sentence when it is let."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.let, self.asked = threading.Event(), 0
+
+    def post(self, url: str, body: bytes, **_: object) -> Answer:
+        self.asked += 1
+        answer = self.answer
+        assert self.let.wait(10)
+        return answer
+
+
+def test_a_start_hears_every_witness_out(world: LogWorld) -> None:
+    """One of two suffices, but the slower one has seen more: a quorum does not outvote what was lost."""
+    slow = Slow(conflict(b"900\n"))
+    _, asked = quorum(world, yes(world, 0), slow, threshold=1)
+    threading.Timer(0.2, slow.let.set).start()
+    with pytest.raises(WitnessAheadError):
+        asked.cosign(head(world), reader(world), everybody=True)
+    asked.close()
+
+
+def test_a_contradiction_that_comes_after_the_quorum_stops_the_next_publication(world: LogWorld) -> None:
+    """The round it belongs to went out with others' lines; it is not forgotten."""
+    slow = Slow(conflict(b"900\n"))
+    _, asked = quorum(world, yes(world, 0), slow, threshold=1)
+    assert len(asked.cosign(head(world), reader(world))[0]) == 1
+    slow.answer = Answer(503, "", {}, b"")
+    slow.let.set()
+    with pytest.raises(WitnessAheadError):
+        for _ in range(200):
+            asked.cosign(head(world), reader(world))
+            time.sleep(0.01)
+    asked.close()
+
+
+def test_a_hanging_witness_is_asked_one_question_and_delays_nobody(world: LogWorld) -> None:
+    """Ten publications while the third is silent: no queue behind it, and no older question after a newer one."""
+    slow = Slow(Answer(503, "", {}, b""))
+    _, asked = quorum(world, yes(world, 0), yes(world, 1), slow, threshold=2)
+    checkpoint, read = head(world), reader(world)
+    began = time.monotonic()
+    for _ in range(10):
+        lines, _problems = asked.cosign(checkpoint, read)
+        assert {found.name for found in lines} == {"w.test/0", "w.test/1"}
+    assert time.monotonic() - began < 1
+    assert slow.asked == 1
+    slow.let.set()
     asked.close()
 
 

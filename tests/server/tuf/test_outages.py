@@ -1,4 +1,4 @@
-"""Outages that end: a witness, a clock, a cache or a backup was wrong for a while, and everything comes to rest again."""
+"""Outages that end: a witness, a clock, a cache or a backup was wrong for a while, and all comes to rest again."""
 
 import json
 import shutil
