@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"commands_publish"},
     {"commands_install", "commands_key", "commands_trust", "commands_witness"},
     {"run"},
+    {"installers"},
     {"publish", "audit", "monitor", "mirror", "proxy", "witness"},
     {"verify"},
     {"unlisted"},

@@ -17,6 +17,7 @@ from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
+from countermark.installers import plan
 from countermark.lockfile import LockFile, read_lock
 from countermark.pins import Home, Registry
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    todo = runner.plan(command, folder=Path.cwd())
+    todo = plan(command, folder=Path.cwd())
     home, registry, remarks = pinned(arguments)
     finished = runner.run(
         todo,

@@ -11,9 +11,13 @@ after an insider's swap pins the swapped bytes. So `run.py` asks the log about e
 installer starts.
 
 What a lock cannot pin is returned too, as `Unprovable` with its reason, never dropped: git and URL sources,
-folders, entries without SHA-256, and distributions that exist only as source and would have to be built.
-Requirements carry hashes without file names (`filename` is None): the hash is looked up among the files of
-that project and version.
+folders, entries without SHA-256 (or with another hash beside it, which an installer may take instead), and
+distributions that exist only as source and would have to be built. Requirements carry hashes without file
+names (`filename` is None): the hash is looked up among the files of that project and version.
+
+Installers read requirements generously (abbreviated options, several on a line, quotes, variables, declared
+encodings). What is installed from a line we read otherwise would be unverified, so only plain spellings are
+taken: any other line is unprovable, and any other option is refused.
 
 `LockFile.inputs` holds the digest of every file that was read, so that a change during the run is noticed.
 """
@@ -33,6 +37,7 @@ from countermark.errors import MalformedError, UsageError
 from countermark.limits import LOCK_MAX_BYTES
 from countermark.names import normalise_project
 
+UV_SOURCES = frozenset({"registry", "git", "url", "path", "directory", "editable", "virtual"})
 HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 REQUIREMENTS_DEPTH = 8  # files including files
 
@@ -50,12 +55,16 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Unprovable:
-    """Something the installer would install and no hash pins. `local` marks the project's own folder."""
+    """Something the installer would install and no hash pins.
+
+    `folder` is where a local project lies, relative to the lock; `member` marks the lock's own workspace.
+    """
 
     project: str
     version: str | None
     reason: str
-    local: bool = False
+    folder: str | None = None
+    member: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,14 @@ def read_lock(path: Path) -> LockFile:
         return _toml_lock(path, "uv.lock", _uv_packages)
     if name == "poetry.lock":
         return _toml_lock(path, "poetry.lock", _poetry_packages)
-    if name == "pylock.toml" or (name.startswith("pylock.") and name.endswith(".toml")):
+    if is_pylock(name):
         return _toml_lock(path, "pylock.toml", _pylock_packages)
     return _requirements(path)
+
+
+def is_pylock(name: str) -> bool:
+    """Whether a file of this name is read as PEP 751; everything else an installer takes is requirements."""
+    return re.fullmatch(r"pylock\.(?:[^.]+\.)?toml", name) is not None
 
 
 def _toml_lock(path: Path, kind: str, packages: Any) -> LockFile:
@@ -113,15 +127,20 @@ def _toml_lock(path: Path, kind: str, packages: Any) -> LockFile:
 def _uv_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
     if document["version"] != 1:
         raise ValueError(f"lock version {document['version']}, we know 1")
+    members = {normalise_project(name) for name in document.get("manifest", {}).get("members", [])}
     for package in document.get("package", []):
         name, version, source = normalise_project(package["name"]), package.get("version"), package["source"]
-        if "virtual" in source:
+        kinds = source.keys() & UV_SOURCES
+        if len(kinds) != 1:  # uv takes the first kind it knows, and we may not guess another
+            raise ValueError(f"the source of {name} is {' and '.join(sorted(kinds)) or 'of no kind we know'}")
+        (kind,) = kinds
+        if kind == "virtual":
             continue  # the project's own table: nothing is built or installed for it
-        folder = source.get("editable", source.get("directory"))
-        if folder is not None:
-            own = not Path(folder).is_absolute() and ".." not in Path(folder).parts
-            yield Unprovable(name, version, f'built from the folder "{folder}"', local=own)
-        elif "registry" in source:
+        if kind in ("editable", "directory"):
+            folder = str(source[kind])
+            own = name in members or (not members and folder == ".")
+            yield Unprovable(name, version, f'built from the folder "{folder}"', folder, own)
+        elif kind == "registry":
             yield from _distributions(name, version, package.get("wheels", []), package.get("sdist"), "hash")
         else:
             yield Unprovable(name, version, f"comes from {_source_words(source)}, not from an index")
@@ -177,7 +196,9 @@ def _distributions(
         digest, url = _sha256(item.get(key)), item.get("url")
         filename = item.get("name") or item.get("filename") or _basename(url or item.get("path") or "")
         if digest is None:
-            yield Unprovable(name, version, f"{filename or 'a file'} has no SHA-256 in the lock")
+            yield Unprovable(
+                name, version, f"{filename or 'a file'} has no SHA-256, or another hash beside it"
+            )
         else:
             yield Pinned(name, version, filename or None, digest, url)
     if not wheels:
@@ -190,14 +211,10 @@ def _requirements(path: Path) -> LockFile:
     found: list[Pinned | Unprovable] = []
     indexes: list[str] = []
     for line in _logical_lines(path, inputs, 0):
-        if line.startswith("-") and not line.startswith(("-e", "--editable")):
-            option, _, value = (
-                line.partition("=") if line.startswith("--") and "=" in line else line.partition(" ")
-            )
-            if option in INDEX_OPTIONS:
-                indexes.append(f"{option} {value.strip()}".strip())
-            continue
-        found.extend(_requirement(line))
+        if line.startswith("-") and not line.startswith(("-e ", "--editable ", "--editable=")):
+            indexes.extend(_option(path, line))
+        else:
+            found.extend(_requirement(line))
     return LockFile(
         path=path,
         kind="requirements",
@@ -208,27 +225,42 @@ def _requirements(path: Path) -> LockFile:
     )
 
 
-INDEX_OPTIONS = frozenset(
-    {"-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--trusted-host"}
+INDEX_OPTION = re.compile(
+    r"(?:-i|-f|--(?:extra-)?index-url|--find-links|--trusted-host)(?:\s+|=)[^\s\\\"']+|--no-index"
 )
+HARMLESS_OPTION = re.compile(r"--require-hashes|--pre|--prefer-binary|--only-binary(?:\s+|=):all:")
 REQUIREMENT = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\])?\s*===?\s*(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:;.*)?"
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[A-Za-z0-9._,\s-]*\])?\s*===?\s*(?P<version>[A-Za-z0-9.!+_-]+)"
+    r"\s*(?:;(?:(?!\s-).)*?)?"  # a marker; a word that begins with a dash is an option, wherever it stands
+    r"(?P<hashes>(?:\s+--hash[=\s]\s*\S+)*)\s*"
 )
+VARIABLE = re.compile(r"\$\{[A-Z0-9_]+\}")  # pip and uv put the environment's value here
+
+
+def _option(path: Path, line: str) -> Iterator[str]:
+    """One option on a line of its own: an index setting, or one that changes nothing we verify."""
+    if INDEX_OPTION.fullmatch(line):
+        yield " ".join(re.split(r"[\s=]+", line, maxsplit=1))
+    elif not HARMLESS_OPTION.fullmatch(line):
+        raise UsageError(
+            f'"{path}": cannot tell what "{line}" makes an installer do',
+            hint="write one option per line, in full, or give it to the installer elsewhere",
+        )
 
 
 def _requirement(line: str) -> Iterator[Pinned | Unprovable]:
     """One requirement with its `--hash` options; anything but `name==version` cannot be looked up."""
-    words = re.split(r"\s--hash[=\s]", " " + line)
-    specifier, hashes = words[0].strip(), [word.strip() for word in words[1:]]
-    match = REQUIREMENT.fullmatch(specifier)
-    if match is None:
-        yield Unprovable(_loose_name(specifier), None, f'"{specifier}" pins no version')
+    match = REQUIREMENT.fullmatch(line)
+    if match is None or VARIABLE.search(line):
+        yield Unprovable(_loose_name(line), None, f'"{line}" is not name==version with hashes, and no more')
         return
-    name, version = normalise_project(match["name"]), match["version"]
-    digests = [digest for word in hashes if (digest := _sha256(word)) is not None]
-    if not digests:
-        yield Unprovable(name, version, "has no --hash=sha256:...")
-    for digest in digests:
+    name, version = _loose_name(match["name"]), match["version"]
+    hashes = re.split(r"\s+--hash[=\s]\s*", match["hashes"])[1:]
+    digests = [_sha256(value) for value in hashes]
+    if None in digests or not digests:
+        # An installer takes a file that has any one of the hashes: each must be one we can look up.
+        yield Unprovable(name, version, "has no --hash=sha256:..., or one of another kind beside it")
+    for digest in filter(None, digests):
         yield Pinned(name, version, None, digest)
 
 
@@ -246,17 +278,49 @@ def _logical_lines(path: Path, inputs: dict[Path, str], depth: int) -> Iterator[
         raise UsageError(f'"{path}": requirements include each other more than {REQUIREMENTS_DEPTH} deep')
     raw = _bytes(path)
     inputs[path] = hashlib.sha256(raw).hexdigest()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f'"{path}" is not UTF-8: {error.reason} at byte {error.start}') from None
-    for joined in re.sub(r"\\\r?\n", " ", text).splitlines():
-        line = re.sub(r"(^|\s+)#.*$", "", joined).strip()
-        include = re.fullmatch(r"(?:-r|--requirement|-c|--constraint)[\s=]*(\S+)", line)
-        if include:
+    for joined in _joined(_text(path, raw)):
+        line = COMMENT.sub("", joined).strip()
+        include = re.fullmatch(
+            r"(?:-[rc]|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))([^\s\\\"'=]+)", line
+        )
+        if include and not VARIABLE.search(line):
             yield from _logical_lines(path.parent / include[1], inputs, depth + 1)
         elif line:
             yield line
+
+
+COMMENT = re.compile(r"(^|\s+)#.*$")
+BREAKS = re.compile(
+    "[\\0\\v\\f\\r\\x1c-\\x1e\\x85\\u2028\\u2029]"
+)  # ends of line to Python, and so to pip; not to uv
+CODING = re.compile(r"coding[:=]\s*([-\w.]+)")  # PEP 263, which pip obeys in the first two lines
+
+
+def _joined(text: str) -> Iterator[str]:
+    """Physical lines with their continuations; a comment continues nothing and ends what it interrupts."""
+    held = ""
+    for line in text.split("\n"):
+        if line.endswith("\\") and not COMMENT.match(line):
+            held += line.removesuffix("\\")
+        else:
+            yield held + (" " if COMMENT.match(line) else "") + line
+            held = ""
+    yield held
+
+
+def _text(path: Path, raw: bytes) -> str:
+    """UTF-8 with plain line ends; what pip or uv would decode or split otherwise is refused."""
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f'"{path}" is not UTF-8: {error.reason} at byte {error.start}') from None
+    if BREAKS.search(text):
+        raise UsageError(f'"{path}" has line breaks that installers read differently')
+    for line in text.split("\n")[:2]:
+        coding = CODING.search(line) if line.startswith("#") else None
+        if coding and coding[1].lower() not in ("utf-8", "utf8", "ascii"):
+            raise UsageError(f'"{path}" declares the encoding {coding[1]}; only UTF-8 is read')
+    return text
 
 
 def _bytes(path: Path) -> bytes:
@@ -277,9 +341,12 @@ def _digest_now(path: Path) -> str | None:
 
 
 def _sha256(value: object) -> str | None:
-    """The digest in `sha256:<hex>` or in a table of hashes; None when there is no well-formed SHA-256."""
+    """The digest in `sha256:<hex>` or in a table of that hash alone; None when there is anything else.
+
+    Any one hash of a table is enough for an installer, so a second one could be of other bytes.
+    """
     if isinstance(value, Mapping):
-        digest = str(value.get("sha256", ""))
+        digest = str(value.get("sha256", "")) if len(value) == 1 else ""
     else:
         algorithm, _, digest = str(value or "").partition(":")
         if algorithm != "sha256":

@@ -189,7 +189,8 @@ class Report:
             "registry": self.registry,
             "remarks": list(self.remarks),
             "tree_size": self.tree_size,
-            "verified": all(isinstance(o, Verified) and o.verified for o in self.outcomes),
+            "verified": bool(self.outcomes)
+            and all(isinstance(o, Verified) and o.verified for o in self.outcomes),
         }
 
 

@@ -132,12 +132,12 @@ def test_uv_lock(tmp_path: Path) -> None:
         ("acme-demo", "1.0", "acme_demo-1.0.tar.gz", A),
         ("only-source", "4.0", "only_source-4.0.tar.gz", C),
     ]
-    assert [(item.project, item.local) for item in lock.unprovable] == [
-        ("from-git", False),
-        ("here", True),
-        ("elsewhere", False),
-        ("only-source", False),
-        ("no-hash", False),
+    assert [(item.project, item.folder) for item in lock.unprovable] == [
+        ("from-git", None),
+        ("here", "packages/here"),
+        ("elsewhere", "../elsewhere"),
+        ("only-source", None),
+        ("no-hash", None),
     ]
 
 

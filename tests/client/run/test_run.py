@@ -3,86 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from countermark import run
-from countermark.clientpolicy import ClientPolicy, Mode, Policies
-from countermark.errors import CountermarkError, PolicyError, UsageError
-from tests.machine import Machine, artifact
+from countermark.clientpolicy import Policies
+from countermark.errors import PolicyError, UsageError
+from countermark.installers import plan
+from tests.machine import artifact
+from tests.project import Project
 from tests.simulator import Published, World
 
 UV_SYNC = ["uv", "sync", "--frozen"]
-
-
-class Project:
-    """A folder with a lock, on a machine, with a child that only writes down that it ran."""
-
-    def __init__(self, folder: Path, world: World) -> None:
-        self.folder, self.world = folder / "app", world
-        self.folder.mkdir()
-        self.machine = Machine(folder / "home", world)
-        self.started: list[tuple[list[str], dict[str, str]]] = []
-        self.said: list[str] = []
-        self.child_code = 0
-        self.during = lambda: None
-
-    def uv_lock(self, *files: Published, sha256: str | None = None, extra: str = "") -> Path:
-        text = "version = 1\n"
-        for file in files:
-            text += (
-                f'[[package]]\nname = "{file.project}"\nversion = "{file.version}"\n'
-                'source = { registry = "https://registry.test/simple/" }\n'
-                f'wheels = [{{ url = "https://registry.test/packages/{file.project}/{file.filename}", '
-                f'hash = "sha256:{sha256 or file.sha256}" }}]\n'
-            )
-        (self.folder / "uv.lock").write_text(text + extra)
-        return self.folder / "uv.lock"
-
-    def requirements(self, *files: Published, sha256: str | None = None) -> Path:
-        lines = [f"{f.project}=={f.version} --hash=sha256:{sha256 or f.sha256}\n" for f in files]
-        (self.folder / "requirements.txt").write_text("".join(lines))
-        return self.folder / "requirements.txt"
-
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        mode: Mode = Mode.OBSERVE,
-    ) -> run.Finished:
-        def start(words: Sequence[str], env: Mapping[str, str]) -> int:
-            self.started.append((list(words), dict(env)))
-            self.during()
-            return self.child_code
-
-        return run.run(
-            run.plan(command, folder=self.folder),
-            self.machine.registry,
-            self.world,
-            now=self.world.now,
-            policies=Policies(local=ClientPolicy(mode=mode)),
-            environment=environment or {},
-            say=self.said.append,
-            start=start,
-        )
-
-    def refuse(self, code: int, command: Sequence[str], *words: str) -> None:
-        """Expect this exit code and words, a child that never started, and unchanged locks."""
-        before = {path: path.read_bytes() for path in self.folder.iterdir()}
-        try:
-            finished = self.run(command)
-        except CountermarkError as error:
-            assert error.exit_code == code, error
-            said = f"{error} {error.hint}"
-        else:
-            assert finished.exit_code == code and finished.whose == "countermark", finished.to_json()
-            said = " ".join([str(o.error) for o in run.refusals(finished.report)] + list(finished.sentences))
-        assert all(word in said for word in words), said
-        assert self.started == []
-        assert {path: path.read_bytes() for path in self.folder.iterdir()} == before
 
 
 @pytest.fixture
@@ -223,7 +156,7 @@ def test_what_pins_no_hashes_is_refused_with_what_to_do(
     project.refuse(5, command)
     assert len(world.asked) == asked
     with pytest.raises(PolicyError) as error:
-        run.plan(command, folder=project.folder)
+        plan(command, folder=project.folder)
     assert error.value.hint
 
 
@@ -231,7 +164,7 @@ def test_nothing_to_run_and_missing_locks_are_usage_errors(project: Project) -> 
     """Exit 2."""
     for command in ([], UV_SYNC, COMMANDS[1]):
         with pytest.raises(UsageError):
-            run.plan(command, folder=project.folder)
+            plan(command, folder=project.folder)
 
 
 def test_a_lock_changed_by_the_child_is_evidence(project: Project, world: World) -> None:
@@ -246,7 +179,7 @@ def test_a_lock_changed_by_the_child_is_evidence(project: Project, world: World)
 def test_a_lock_changed_while_it_is_verified_is_refused(project: Project, world: World) -> None:
     """Between reading and starting: the child never runs."""
     lock = project.uv_lock(world.publish("acme-demo"))
-    todo = run.plan(UV_SYNC, folder=project.folder)
+    todo = plan(UV_SYNC, folder=project.folder)
     lock.write_text("version = 1\n")
     finished = run.run(
         todo, project.machine.registry, world, now=world.now, policies=Policies(), environment={}, say=print,
@@ -272,7 +205,7 @@ def test_other_index_settings_are_cleared_and_named(project: Project, world: Wor
     assert not [value for value in child.values() if "evil" in value]
     assert child["PIP_INDEX_URL"] == child["UV_DEFAULT_INDEX"] == f"{world.base}/simple/"
     assert child["UV_NO_BUILD"] == "1" and child["PATH"] == "/bin"
-    assert "cleared PIP_EXTRA_INDEX_URL, PIP_REQUIREMENT, UV_INDEX, UV_PROJECT, UV_NO_VERIFY_HASHES" in said
+    assert "cleared PIP_EXTRA_INDEX_URL, PIP_REQUIREMENT, UV_INDEX, UV_NO_VERIFY_HASHES, UV_PROJECT" in said
     assert "UV_NO_CONFIG" not in child and "UV_NO_VERIFY_HASHES" not in child
     project.requirements(world.publish("other-demo"))
     project.run(["uv", "pip", "sync", "--require-hashes", "requirements.txt"])
@@ -282,9 +215,7 @@ def test_other_index_settings_are_cleared_and_named(project: Project, world: Wor
 def test_a_child_that_does_not_exist_is_a_usage_error(project: Project, world: World) -> None:
     """And says which program."""
     project.requirements(world.publish("acme-demo"))
-    todo = run.plan(
-        ["pip99.9", "install", "--require-hashes", "-r", "requirements.txt"], folder=project.folder
-    )
+    todo = plan(["pip99.9", "install", "--require-hashes", "-r", "requirements.txt"], folder=project.folder)
     with pytest.raises(UsageError, match=r"no program .pip99\.9"):
         run.run(
             todo, project.machine.registry, world, now=world.now, policies=Policies(),

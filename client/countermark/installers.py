@@ -1,0 +1,270 @@
+"""Installers: what a command line would install from, read as pip and uv read it, or refused.
+
+    uv sync --frozen                                  uv.lock of the project or its workspace
+    uv pip sync pylock.toml                           that file
+    uv pip install --require-hashes -r FILE           FILE, and what it includes
+    pip install --require-hashes -r FILE              the same; python -m pip, too
+
+A lock that is verified while the installer reads another is worse than none. So this reads a command line
+strictly: every option is one we know (by its full name), with or without a value, and it changes nothing of
+what is installed, or we know how. An option we do not know is refused, whatever it may do: pip takes
+abbreviations, and each release of either program adds options.
+
+Refused by name, because of what they do: options that turn hashes off or let code be built from source
+(`--no-verify-hashes`, `--no-require-hashes`, `--no-binary`), or that hide our environment (`--isolated`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from countermark.errors import PolicyError, UsageError
+from countermark.lockfile import LockFile, Pinned, Unprovable, is_pylock, read_lock
+
+LATER = (
+    "only installs that pin every hash are verified so far: uv sync --frozen, uv pip sync pylock.toml, "
+    "pip install --require-hashes -r FILE; the proxy for everything else comes later"
+)
+_PIP = re.compile(r"pip[0-9.]*")
+_PYTHON = re.compile(r"python[0-9.]*|py")
+_REPEATED = re.compile(r"-(?:v+|q+)")  # -vv, -qqq
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Options that stand alone, options that take a value, and among these the ones that name files or indexes.
+FILES = _words("-r --requirement --requirements -c --constraint --constraints")
+INDEXES = _words(
+    "-i --index-url --extra-index-url --index --default-index -f --find-links --index-strategy --trusted-host "
+    "--allow-insecure-host --keyring-provider"
+)
+PIP_FLAGS = _words(
+    "--require-hashes --no-deps --dry-run --user -U --upgrade --force-reinstall -I --ignore-installed --compile "
+    "--ignore-requires-python --break-system-packages --no-compile --no-warn-script-location --no-warn-conflicts "
+    "--no-clean --pre --prefer-binary --require-virtualenv --verbose --quiet --no-input --no-cache-dir --no-index "
+    "--disable-pip-version-check --no-color --debug"
+)
+PIP_VALUES = _words(
+    "-t --target --platform --python-version --implementation --abi --root --prefix --src --upgrade-strategy "
+    "--progress-bar --root-user-action --report --log --proxy --retries --timeout --exists-action --cert "
+    "--client-cert --cache-dir"
+)
+UV_FLAGS = _words(
+    "--verbose --quiet --offline --no-progress --no-config --managed-python --no-managed-python -n --no-cache "
+    "--no-python-downloads --system-certs --native-tls --reinstall --refresh --compile-bytecode --no-build "
+    "--no-index --dry-run --check"
+)
+UV_VALUES = _words(
+    "-p --python --cache-dir --color --link-mode --directory --project --reinstall-package --refresh-package "
+    "--python-platform --output-format --no-build-package"
+)
+UV_PIP_FLAGS = UV_FLAGS | _words(
+    "--require-hashes --verify-hashes --no-deps --system --break-system-packages --user --exact --strict "
+    "--allow-empty-requirements -U --upgrade"
+)
+UV_PIP_VALUES = UV_VALUES | _words("-t --target --prefix --python-version")
+UV_SYNC_FLAGS = UV_FLAGS | _words(
+    "--frozen --dev --no-dev --only-dev --all-extras --all-groups --no-default-groups --no-editable --inexact "
+    "--exact --active --all-packages --no-install-project --no-install-workspace --no-install-local"
+)
+UV_SYNC_VALUES = UV_VALUES | _words(
+    "--extra --no-extra --group --no-group --only-group --package --no-install-package --no-editable-package"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A command line taken apart."""
+
+    positional: tuple[str, ...]
+    flags: frozenset[str]
+    values: tuple[tuple[str, str], ...]
+
+    def last(self, name: str) -> str:
+        """The value that counts, or the empty text."""
+        return next((value for option, value in reversed(self.values) if option == name), "")
+
+    def named(self, names: frozenset[str]) -> list[str]:
+        """The values of these options, in order."""
+        return [value for option, value in self.values if option in names]
+
+    @classmethod
+    def parse(cls, words: Sequence[str], flags: frozenset[str], values: frozenset[str]) -> Options:
+        """Refuses what is neither a known flag nor a known option with its value."""
+        positional, found, valued = [], set(), []
+        rest = iter(words)
+        for word in rest:
+            name, equals, value = word.partition("=")
+            if word in flags or _REPEATED.fullmatch(word):
+                found.add(word)
+            elif not word.startswith("-"):
+                positional.append(word)
+            elif word in values:
+                valued.append((word, _next(rest, word)))
+            elif word.startswith("--") and equals and name in values:
+                valued.append((name, value))
+            elif word[:2] in values and not word.startswith("--") and word[2] != "=":  # -rFILE
+                valued.append((word[:2], word[2:]))
+            elif name == "--only-binary" and (value if equals else _next(rest, word)) == ":all:":
+                found.add(name)
+            else:
+                raise PolicyError(f"`{word}`: {REFUSED.get(name, UNKNOWN)}", hint=LATER)
+        return cls(tuple(positional), frozenset(found), tuple(valued))
+
+
+UNKNOWN = "nobody here knows what this option makes the installer do"
+REFUSED = {
+    "--no-verify-hashes": "it tells the installer to ignore the hashes that were verified",
+    "--no-require-hashes": "it tells the installer to go on without hashes",
+    "--no-binary": "it builds from source, and a build runs code that no hash pins",
+    "--no-binary-package": "it builds from source, and a build runs code that no hash pins",
+    "--isolated": "it hides from pip that builds and other indexes are turned off",
+    "-e": "a folder has no hash",
+    "--editable": "a folder has no hash",
+    "--script": "it installs from another lock",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command would install from. `project` is the folder of the project that uv would sync."""
+
+    command: tuple[str, ...]
+    installer: str  # "pip", "uv pip" or "uv sync"
+    options: Options
+    locks: tuple[LockFile, ...]
+    project: Path | None = None
+    settings: Mapping[Path, str | None] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> list[Pinned]:
+        return [pin for lock in self.locks for pin in lock.pinned]
+
+    @property
+    def indexes(self) -> list[str]:
+        """Index settings in the locks or on the command line; hashes bind what comes from there."""
+        inside = [setting for lock in self.locks for setting in lock.indexes]
+        return inside + [f"{name} {value}" for name, value in self.options.values if name in INDEXES]
+
+    def unprovable(self) -> list[Unprovable]:
+        """What no hash covers, without the folders that the command leaves out."""
+        return [i for lock in self.locks for i in lock.unprovable if not self._left_out(lock, i)]
+
+    def _left_out(self, lock: LockFile, item: Unprovable) -> bool:
+        flags = self.options.flags
+        if item.folder is None or self.project is None:
+            return False
+        if "--no-install-local" in flags or ("--no-install-workspace" in flags and item.member):
+            return True
+        several = "--all-packages" in flags or self.options.last("--package")
+        own = (lock.path.parent / item.folder).resolve() == self.project.resolve()
+        return "--no-install-project" in flags and own and not several
+
+    def changed(self) -> list[Path]:
+        """Locks, and the settings beside them, whose bytes are no longer the ones we read."""
+        found = [path for lock in self.locks for path in lock.changed()]
+        return found + [path for path, digest in self.settings.items() if _digest(path) != digest]
+
+
+def plan(command: Sequence[str], *, folder: Path) -> Plan:
+    """Read the child's command line; PolicyError when it is not a hash-pinned install we know."""
+    if not command:
+        raise UsageError("nothing to run", hint="countermark run -- uv sync --frozen")
+    program, words = Path(command[0]).name.removesuffix(".exe").lower(), list(command[1:])
+    if _PYTHON.fullmatch(program) and words[:1] == ["-m"] and len(words) > 1:
+        program, words = words[1], words[2:]
+    verbs = [word for word in words if not word.startswith("-")]
+    if program == "uv" and "pip" in verbs:
+        return _uv_pip(command, words, folder)
+    if program == "uv" and "sync" in verbs:
+        return _uv_sync(command, words, folder)
+    if _PIP.fullmatch(program) and "install" in verbs:
+        return _pip(command, words, folder)
+    raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=LATER)
+
+
+def _pip(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
+    options = Options.parse(words, PIP_FLAGS, PIP_VALUES | FILES | INDEXES)
+    if options.positional != ("install",):
+        raise PolicyError("names on the command line pin no hash", hint=LATER)
+    return Plan(tuple(command), "pip", options, _locks(options, options.named(FILES), folder))
+
+
+def _uv_pip(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
+    options = Options.parse(words, UV_PIP_FLAGS, UV_PIP_VALUES | FILES | INDEXES)
+    verb, names = options.positional[:2], list(options.positional[2:])
+    if verb not in (("pip", "sync"), ("pip", "install")):
+        raise PolicyError(f"`uv {' '.join(verb)}` is not an install", hint=LATER)
+    if verb != ("pip", "sync") and names:
+        raise PolicyError("names on the command line pin no hash", hint=LATER)
+    folder = folder / options.last("--directory")
+    return Plan(tuple(command), "uv pip", options, _locks(options, names + options.named(FILES), folder))
+
+
+def _locks(options: Options, names: Sequence[str], folder: Path) -> tuple[LockFile, ...]:
+    if not names:
+        raise PolicyError("no lock or requirements file on the command line", hint=LATER)
+    if any("://" in name or name == "-" for name in names):
+        raise PolicyError("requirements from elsewhere than a file can change between two looks", hint=LATER)
+    if not all(is_pylock(Path(name).name) for name in names) and "--require-hashes" not in options.flags:
+        raise PolicyError("requirements without --require-hashes pin nothing", hint="add --require-hashes")
+    return tuple(read_lock(folder / name) for name in names)
+
+
+def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
+    options = Options.parse(words, UV_SYNC_FLAGS, UV_SYNC_VALUES | INDEXES)
+    if options.positional != ("sync",):
+        raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=LATER)
+    if "--frozen" not in options.flags:
+        raise PolicyError("`uv sync` may change the lock before it installs", hint="add --frozen")
+    start = (folder / options.last("--directory") / options.last("--project")).resolve()
+    folders = list(_uv_folders(start))
+    locks = tuple(read_lock(each / "uv.lock") for each in folders if (each / "uv.lock").is_file())
+    if not locks:
+        raise UsageError(f'no uv.lock for "{start}"', hint="uv lock makes one")
+    settings = [each / name for each in folders for name in ("pyproject.toml", "uv.toml")]
+    return Plan(
+        tuple(command), "uv sync", options, locks, folders[0], {path: _digest(path) for path in settings}
+    )
+
+
+def _uv_folders(start: Path) -> Iterator[Path]:
+    """The project's folder, and its workspace's: uv takes the lock of one of them, so both are verified.
+
+    A uv.lock anywhere else on the way up is not the one uv reads.
+    """
+    found = [each for each in (start, *start.parents) if (each / "pyproject.toml").is_file()]
+    if not found:
+        raise UsageError(f'no pyproject.toml in "{start}" or above it')
+    yield found[0]
+    if not _is_workspace(found[0]):
+        yield from [each for each in found[1:] if _is_workspace(each)][:1]
+
+
+def _is_workspace(folder: Path) -> bool:
+    path = folder / "pyproject.toml"
+    try:
+        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
+        return isinstance(tool, dict) and "workspace" in tool.get("uv", {})
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f'cannot read "{path}": {error}') from None
+
+
+def _next(rest: Iterator[str], option: str) -> str:
+    for word in rest:
+        return word
+    raise UsageError(f"`{option}` needs a value")
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
