@@ -9,6 +9,7 @@ Metrics of all workers are gathered in PROMETHEUS_MULTIPROC_DIR.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ errorlog = "-"
 loglevel = "warning"
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  (heartbeats, no data)
 control_socket_disable = True
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """Let a thread that is back from the disk go on within half a millisecond, not Python's five."""
+    sys.setswitchinterval(0.0005)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -12,6 +12,7 @@ A restored backup of the database, or of the public tree, ends here instead of i
 from __future__ import annotations
 
 import fcntl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from countermark_server.stores.public import CHECKPOINT, Public
 
 START_PATIENCE = 15.0  # seconds for witnesses that start together with us
 START_RETRY = 0.05  # seconds between two tries
+SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
 
@@ -149,13 +151,17 @@ class Station:
         self._stop = stop
         self.publisher.start()
         self.publisher.offer(self.sequencer.checkpoint)
+        news, again = db.News(self.engine), True
         try:
             while not stop.is_set():
-                self._round()
+                # Asked before the round looks: what is committed after the answer is news the next time.
+                if again or news.any():
+                    again = self._round()
                 # Also after a full round: whoever waits to propose gets the write lock, and the next round
                 # takes what gathers meanwhile.
                 stop.wait(poll_interval)
         finally:
+            news.close()
             self.publisher.stop()
             self.quorum.close()
         if self._failure is not None:
@@ -189,6 +195,7 @@ class Station:
 
 def run(settings: Settings, stop: threading.Event, *, accept_unwitnessed: bool = False) -> None:
     """`countermark-server work log`."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     with only_sequencer(settings.data / "staging"):
         station = open_station(settings)
         try:
