@@ -17,7 +17,8 @@ and a witness run by the log's own operator says nothing about split views.
 
 The decisions are the table of the C2SP text, row by row; the numbers in `add_checkpoint` are its rows. It
 is strict: the checkpoint must carry the lines of *every* key of the log that it knows. A request from a
-known log that fails rows 7 to 10 is evidence against the log and is kept.
+known log that fails rows 7 to 10 is evidence against the log and is kept, once for each checkpoint (a proof that
+fails, row 10, may be anybody's forgery; two roots of one size only the log can have signed).
 
 `GET /<hex SHA-256(origin)>/checkpoint` is what was cosigned last, `GET /metrics` counts. State is one
 SQLite file beside the key; both are trusted: who can change them can roll this witness back.
@@ -28,6 +29,7 @@ Format: https://c2sp.org/tlog-witness (v1.0.0), without the optional sign-subtre
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -135,8 +137,7 @@ class Witness:
             return _conflict(log.size)  # (6)
         rewrite = _rewrite(request, log)
         if rewrite is not None:  # (7) to (10)
-            self._store.keep_evidence(log.origin, body, rewrite, self._clock())
-            return _refusal(422, rewrite)
+            return _refusal(422, rewrite + self._keep(request, log, body, rewrite))
         time = self._clock()
         cosignature = self._signer.sign(offered.text(), time=time)
         cosigned = Note(offered.text(), (*log_lines, cosignature)).format()
@@ -149,6 +150,20 @@ class Witness:
             return _conflict(current.size if current else 0)  # (11) somebody else was faster
         # (13) Persisted. If we stop here the log never sees this cosignature; asking again gives a newer one.
         return Response(200, cosignature.format().encode())
+
+    def _keep(self, request: AddCheckpoint, log: WitnessedLog, body: bytes, rewrite: str) -> str:
+        """Keep what speaks against the log; what to add to the answer, which is the same when that fails."""
+        offered = request.checkpoint
+        proving = (
+            request.old == offered.size and offered.root_hash != log.root
+        )  # (7) and (9): two signed roots
+        try:
+            self._store.keep_evidence(
+                log.origin, body, rewrite, self._clock(), about=offered.text(), proving=proving
+            )
+        except sqlite3.Error as error:
+            return f" (not kept as evidence: {error})"
+        return ""
 
     def checkpoint(self, path: str) -> Response:
         """The monitoring side: the checkpoint cosigned last, with the log's lines and ours."""

@@ -21,7 +21,7 @@ from countermark.errors import UsageError
 from countermark.tlog.merkle import EMPTY_ROOT
 from countermark.tlog.note import VerifierKey
 
-EVIDENCE_MAX = 1000  # requests kept; a log that rewrites itself a thousand times has been noticed
+EVIDENCE_MAX = 1000  # requests kept of each kind; a log that rewrites itself so often has been noticed
 
 SCHEMA = """
 CREATE TABLE log (
@@ -113,11 +113,17 @@ class WitnessStore:
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
 
-    def keep_evidence(self, origin: str, request: bytes, reason: str, time: int) -> None:
-        """Keep the bytes of a request that shows a log rewriting itself; the same bytes are kept once."""
-        if self.evidence_count() >= EVIDENCE_MAX:
+    def keep_evidence(
+        self, origin: str, request: bytes, reason: str, time: int, *, about: str, proving: bool
+    ) -> None:
+        """Keep the bytes of a request that shows a log rewriting itself, one for each checkpoint it is `about`.
+
+        Not `proving`: only the checkpoint is the log's, and the proof that fails may be anybody's. However many
+        of those there are, there is room for as many that prove.
+        """
+        if self.evidence_count() >= (2 * EVIDENCE_MAX if proving else EVIDENCE_MAX):
             return
-        row = (hashlib.sha256(request).hexdigest(), origin, reason, time, request)
+        row = (hashlib.sha256(about.encode()).hexdigest(), origin, reason, time, request)
         with self._transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)", row)
 
@@ -134,10 +140,12 @@ class WitnessStore:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # Also after a COMMIT that failed: what is not durable must not be seen through this connection.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

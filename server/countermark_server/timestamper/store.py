@@ -65,10 +65,12 @@ class Store:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # Also after a COMMIT that failed: what is not durable must not be read, nor be in the next one's way.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def get(self, key: Key, /) -> State | None:
         """The rules' state of a key, after the entries applied."""

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from countermark import cli, witness
+from countermark import cli, witness, witness_store
 from countermark.errors import MalformedError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark.serving import Request, Response, listening
@@ -25,6 +25,7 @@ from countermark.witness_store import WitnessStore
 
 ORIGIN = "log.test/countermark"
 NOW = 1_763_800_000
+PATH = f"/{hashlib.sha256(ORIGIN.encode()).hexdigest()}/checkpoint"
 LEAVES = [merkle.leaf_hash(b"entry %d" % i) for i in range(40)]
 OTHER = [merkle.leaf_hash(b"forged %d" % i) for i in range(40)]
 LOG = (
@@ -219,6 +220,53 @@ def test_row_12_nothing_signed_leaves_when_persisting_fails(
     monkeypatch.setattr(world.store, "advance", full)
     response = world.refuse(body(0, note(3)), 500, "disk full")
     assert b"witness.test" not in response.body
+
+
+class FailingCommit:
+    """A connection whose next COMMIT fails and leaves its transaction open, as SQLite's may (SQLITE_BUSY)."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection, self.failures = connection, 1
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.connection, name)
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        if statement == "COMMIT" and self.failures:
+            self.failures -= 1
+            raise sqlite3.OperationalError("database is locked")
+        return self.connection.execute(statement, *values)
+
+
+def test_a_commit_that_failed_is_neither_shown_nor_in_the_way(world: World) -> None:
+    """What was not made durable is forgotten: no reader sees its cosignature, and the next request is decided."""
+    assert world.post(body(0, note(3))).status == 200
+    world.store._connection = FailingCommit(world.store._connection)  # type: ignore[assignment]
+    world.refuse(body(3, note(5)), 500, "database is locked")
+    assert world.witness.checkpoint(PATH).body.split(b"\n")[1] == b"3"
+    assert world.post(body(3, note(4))).status == 200
+
+
+def test_evidence_that_cannot_be_kept_is_still_a_refusal(world: World) -> None:
+    """A full disk does not turn row 9 into silence."""
+    assert world.post(body(0, note(3))).status == 200
+    world.store._connection = FailingCommit(world.store._connection)  # type: ignore[assignment]
+    world.refuse(body(3, note(3, leaves=OTHER), ()), 422, "size 3")
+    world.refuse(body(3, note(3, leaves=OTHER), ()), 422, "size 3")
+    assert world.store.evidence_count() == 1
+
+
+def test_junk_proofs_do_not_use_up_the_room_for_evidence(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can put a wrong proof before a public checkpoint; two roots of one size only the log can sign."""
+    monkeypatch.setattr(witness_store, "EVIDENCE_MAX", 3)
+    assert world.post(body(0, note(3))).status == 200
+    for number in range(10):
+        world.refuse(body(3, note(5), [bytes([number]) * 32]), 422)
+    assert world.store.evidence_count() == 1  # one checkpoint is one suspicion
+    world.refuse(body(3, note(3, leaves=OTHER), ()), 422, "size 3")
+    assert world.store.evidence_count() == 2
 
 
 def test_threads_cannot_roll_the_witness_back(world: World) -> None:

@@ -1,6 +1,7 @@
 """The timestamper's process: what it serves, what it says when it refuses, and how little a timestamp carries."""
 
 import json
+import sqlite3
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
@@ -72,6 +73,38 @@ def test_a_new_candidate_is_signed_once(world):
     assert service.step() is True
     assert get(service, "/timestamp.json").body == world.store.newest().raw != before
     assert service.step() is False
+
+
+class FailingCommit:
+    """A connection whose next COMMIT fails and leaves its transaction open, as SQLite's may (SQLITE_BUSY)."""
+
+    def __init__(self, connection):
+        self.connection, self.failures = connection, 1
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, statement, *values):
+        if statement == "COMMIT" and self.failures:
+            self.failures -= 1
+            raise sqlite3.OperationalError("database is locked")
+        return self.connection.execute(statement, *values)
+
+
+def test_a_commit_that_failed_delays_the_signature_and_nothing_else(world):
+    """Nothing of it is served; the next attempt signs, with the same version."""
+    service = world.service()
+    old = get(service, "/timestamp.json").body
+    world.yank(world.file)
+    world.sign_timestamp = lambda **_: b""
+    world.release()
+    world.store._connection = FailingCommit(world.store._connection)
+    memory = world.memory()
+    assert service.step() is False
+    assert get(service, "/timestamp.json").body == old and world.memory() == memory
+    world.now += 3
+    assert service.step() is True
+    assert json.loads(get(service, "/timestamp.json").body)["signed"]["version"] == 3
 
 
 def test_after_a_refusal_it_goes_on_serving_the_old_one_and_alarms(world):
