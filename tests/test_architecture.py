@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"installers"},
     {"publish", "audit", "monitor", "mirror", "proxy", "witness"},
     {"verify"},
-    {"unlisted"},
+    {"unapplied", "unlisted"},
     {"verified"},
     {"signature"},
     {"trust"},

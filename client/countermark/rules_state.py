@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from countermark.names import normalise_filename
+from countermark.schema import PASSING_TIERS
 
 Key: TypeAlias = tuple[str, ...]
 State: TypeAlias = dict[str, Any]
@@ -39,7 +40,6 @@ Standing: TypeAlias = Literal["ok", "yanked", "held", "removed"]
 
 LOG: Final[Key] = ("log",)
 AUTHORITY: Final[Key] = ("role", "authority")
-PASSING_TIERS: Final = frozenset({"none", "note"})
 CODES: Final = frozenset(  # every `Broken.code`; a new one is a new rule version
     {
         *("about-mismatch", "already-held", "already-removed", "already-yanked", "applied", "authorised-by"),

@@ -47,6 +47,7 @@ OWNER_ACTIONS: Final = frozenset({"add", "remove", "transfer", "signing-off", "v
 OWNER_ROLES: Final = frozenset({"owner", "maintainer"})
 DECISIONS: Final = frozenset({"confirm", "reject"})
 TIERS: Final = frozenset({"none", "note", "queue", "block"})  # nothing; a remark; a person looks; automatic
+PASSING_TIERS: Final = frozenset({"none", "note"})  # a verdict of these lets a file be listed
 CLASSIFICATIONS: Final = frozenset({"benign", "indeterminate", "threat", "spam"})
 CONFIDENCES: Final = frozenset({"low", "medium", "high"})
 HOLD_REASONS: Final = frozenset({"account", "legal", "malware", "report", "secret", "spam", "verdict"})

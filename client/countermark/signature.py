@@ -20,7 +20,7 @@ from typing import Any
 
 from countermark.entry import Entry
 from countermark.errors import PolicyError, SignatureError
-from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH
+from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH, RECOVERY_WAIT
 from countermark.statement import Envelope, check_signatures, keyid_of
 from countermark.trust import View
 
@@ -66,8 +66,9 @@ def check_publisher(view: View, entry: Entry, index: int) -> SignedBy:
     key_index = entry.registry["key_index"]
     if key_index is None:
         return _by_registry(view, envelope, index, keyid)
-    project = statement.predicate["project"]
-    chain = _chain(view, key_index, keyid, project, before=index)
+    holder = (statement.predicate["namespace"], statement.predicate["project"])
+    chain = _chain(view, key_index, keyid, holder, before=index)
+    _check_not_expired(chain[0], entry, index)
     check_signatures(envelope, {keyid: chain[0].spki})
     first = chain[-1]
     if len(chain) == 1:
@@ -84,13 +85,40 @@ def check_publisher(view: View, entry: Entry, index: int) -> SignedBy:
     )
 
 
-def _chain(view: View, index: int, keyid: str, project: str, *, before: int) -> list[_Enrolment]:
+def check_role(view: View, entry: Entry, scope: str) -> None:
+    """Check that an entry is signed by a role key, one that the offline authority enrolled for this scope."""
+    envelope = entry.envelope
+    if envelope is None or len(envelope.keyids) != 1:
+        raise SignatureError(f"a {entry.type} has one signature")
+    keyid = envelope.keyids[0]
+    check_signatures(envelope, {keyid: _role_key(view, keyid, scope).spki})
+
+
+def _check_not_expired(enrolment: _Enrolment, entry: Entry, index: int) -> None:
+    """A key's validity is judged at the publish entry's time; a recovered key's begins a waiting time later."""
+    statement = enrolment.entry.statement
+    assert statement is not None
+    valid_for = statement.predicate["valid_for"]
+    last = enrolment.entry.time + (valid_for or 0) + int(RECOVERY_WAIT.total_seconds())
+    if valid_for is not None and entry.time >= last:
+        raise SignatureError(
+            f"entry #{index} was published at {entry.time}, and its key's enrolment at #{enrolment.index} "
+            f"was for {valid_for} s from {enrolment.entry.time}"
+        )
+
+
+Holder = tuple[str, str]  # namespace and project of what was published
+
+
+def _chain(view: View, index: int, keyid: str, holder: Holder, *, before: int) -> list[_Enrolment]:
     """The enrolment of a key, then that of the key that authorised it, back to the first."""
     chain: list[_Enrolment] = []
     while True:
         if len(chain) == ENROLMENT_CHAIN_MAX:
-            raise SignatureError(f"the enrolments of {project} go back more than {ENROLMENT_CHAIN_MAX} keys")
-        link = _enrolment(view, index, keyid, project, before)
+            raise SignatureError(
+                f"the enrolments of {holder[1]} go back more than {ENROLMENT_CHAIN_MAX} keys"
+            )
+        link = _enrolment(view, index, keyid, holder, before)
         chain.append(link)
         if link.authorised_by == "registry":
             check_signatures(_only(link.entry, {keyid}), {keyid: link.spki})
@@ -105,13 +133,16 @@ def _chain(view: View, index: int, keyid: str, project: str, *, before: int) -> 
         before, index, keyid = index, link.authorised_by, older.keyid
 
 
-def _enrolment(view: View, index: int, keyid: str, project: str, before: int) -> _Enrolment:
-    """The key-enroll entry at `index`; it must enrol this key for this project, before it was used."""
+def _enrolment(view: View, index: int, keyid: str, holder: Holder, before: int) -> _Enrolment:
+    """The key-enroll entry at `index`; it must enrol this key for this project or its namespace, before its use."""
     link = _keyid_of(view, index, before=before)
     statement = link.entry.statement
     assert statement is not None
     predicate = statement.predicate
-    covers = predicate["project"] == project or (predicate["scope"] == "namespace" and predicate["namespace"])
+    namespace, project = holder
+    covers = predicate["namespace"] == namespace and predicate["project"] in (
+        {project, ""} if namespace else {project}
+    )
     if link.keyid != keyid or not covers or predicate["origin"] != view.checkpoint.origin:
         raise SignatureError(
             f"key {keyid} is not the one entry #{index} enrols: "
@@ -143,7 +174,7 @@ def _only(entry: Entry, keyids: set[str]) -> Envelope:
 
 def _by_registry(view: View, envelope: Envelope, index: int, keyid: str) -> SignedBy:
     """The registry signed in the owner's place; its role key must be one the offline authority enrolled."""
-    role = _registry_key(view, keyid)
+    role = _role_key(view, keyid, "registry")
     check_signatures(envelope, {keyid: role.spki})
     sentence = f"signed by the registry only, by its role key {keyid[:16]} enrolled at #{role.index}"
     return SignedBy(
@@ -157,8 +188,8 @@ def _by_registry(view: View, envelope: Envelope, index: int, keyid: str) -> Sign
     )
 
 
-def _registry_key(view: View, keyid: str) -> _Enrolment:
-    """The enrolment of the registry's role key, among the first entries, signed by the authority key."""
+def _role_key(view: View, keyid: str, scope: str) -> _Enrolment:
+    """The enrolment of a role key of this log, among its first entries, signed by the authority key."""
     authority = view.trust_file.authority_key
     for index in range(min(GENESIS_SEARCH, view.checkpoint.size)):
         entry = Entry.parse(view.log.entry(index))
@@ -166,10 +197,11 @@ def _registry_key(view: View, keyid: str) -> _Enrolment:
             continue
         predicate = entry.statement.predicate
         spki = base64.b64decode(predicate["key"])
-        if keyid_of(spki) == keyid and predicate["scope"] == "registry":
+        said = (keyid_of(spki), predicate["scope"], predicate["origin"])
+        if said == (keyid, scope, view.checkpoint.origin):
             known = {keyid: spki, keyid_of(authority): authority}
             check_signatures(_only(entry, set(known)), known)
             return _Enrolment(index, keyid, spki, entry, "authority")
     raise SignatureError(
-        f"no enrolment of the registry's key {keyid} among the first {GENESIS_SEARCH} entries"
+        f"no enrolment of the registry's key {keyid} for {scope} among the first {GENESIS_SEARCH} entries"
     )

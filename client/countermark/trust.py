@@ -169,12 +169,11 @@ class View:
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
         with tuf_errors(self.registry.url):
-            info = self.updater.get_targetinfo(path)
-        role, number, bit_length = _bin_of(self.cache, path)
+            self.updater.get_targetinfo(path)  # brings the bin, verified
+            role, number, bit_length = _bin_of(self.cache, path)
         targets = self._check_bin(role, number, bit_length)
-        if info is None:
-            return None
-        return _listed(path, role, targets[path])
+        # Only the bin counts: no other role may list a file.
+        return _listed(path, role, targets[path]) if path in targets else None
 
     def _check_bin(self, role: str, number: int, bit_length: int) -> dict[str, Any]:
         """The bin's targets, once the bins root in the timestamp committed to exactly these bytes."""
@@ -245,12 +244,12 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
     except EvidenceError as error:
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
     timestamp = Timestamp.parse(raw)
+    trust_file = _trust_file(registry, updater, cache)
+    checkpoint = _checkpoint(timestamp, trust_file, now)
     if online:
         freshness = _freshness(timestamp, now, now, None)
     else:
         freshness = _freshness(timestamp, now, timeline.fetched_at, str(late))
-    trust_file = _trust_file(registry, updater, cache)
-    checkpoint = _checkpoint(timestamp, trust_file, now)
     timeline.check_timestamp(timestamp.seen, raw, cached or b"", floor=trust_file.client_policy.min_tree_size)
     log = LogReader(registry.log_url, checkpoint, recorder.fetcher)
     head = timeline.check_head(log) if online else "not compared: offline"
@@ -290,16 +289,22 @@ def _freshness(timestamp: Timestamp, now: int, fetched_at: int, network: str | N
     if now >= timestamp.expires:
         return Freshness(Level.GRACE, signed_at, fetched_at, network or "operator")
     if age < -COSIGNATURE_MAX_SKEW:
-        late: str | None = (
-            f"own clock: the timestamp was signed {_ago(-int(age.total_seconds()))} ahead of it"
+        raise StaleError(
+            f"the timestamp is good for another {_ago(timestamp.expires - now)}, and none is signed for more "
+            f"than {_ago(int(TIMESTAMP_LIFETIME.total_seconds()))}",
+            hint="its key signed it too long, or this machine's clock is behind: compare it with another one",
         )
-    elif network:
+    late: str | None
+    if network:
         late = f"network or mirror: {network}"
     elif age > FRESH_SIGNED_WITHIN:
         late = f"operator: signed its last timestamp {_ago(int(age.total_seconds()))} ago"
     else:
         late = None
-    recent = age <= FRESH_SIGNED_WITHIN and timedelta(seconds=now - fetched_at) <= FRESH_FETCHED_WITHIN
+    fetched = timedelta(
+        seconds=abs(now - fetched_at)
+    )  # ahead of us when the clock went back: not fresh either
+    recent = age <= FRESH_SIGNED_WITHIN and fetched <= FRESH_FETCHED_WITHIN
     return Freshness(Level.FRESH if recent else Level.OK, signed_at, fetched_at, late)
 
 

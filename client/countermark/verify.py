@@ -12,7 +12,7 @@
     (6) witness quorum                  enough witnesses saw that checkpoint                      trust.py
     (7) consistency                     it extends every head this machine saw                    timeline.py
     (8) signature, enrolment, pins      who signed the publish, and why that key counts           signature.py
-    (9) standing                        listed, and nothing in the entries not yet applied        here
+    (9) standing                        listed, and nothing in the entries not yet applied        unapplied.py
     (10) policy                         what the registry and this machine demand                 clientpolicy.py
 
 Each step raises when it fails; nothing later runs for that file, and there is no result to misread. What is
@@ -35,7 +35,6 @@ from countermark.entry import Entry
 from countermark.errors import (
     CountermarkError,
     EvidenceError,
-    MalformedError,
     NetworkError,
     PolicyError,
     StaleError,
@@ -44,12 +43,14 @@ from countermark.errors import (
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher
-from countermark.limits import MEMORY_MAX_BYTES, UNAPPLIED_MAX
+from countermark.limits import MEMORY_MAX_BYTES
 from countermark.names import normalise_filename, normalise_version
 from countermark.pins import Registry
 from countermark.signature import SignedBy, check_publisher
 from countermark.tlog import merkle
+from countermark.tlog.policy import NONE
 from countermark.trust import Level, ListedTarget, View, opened
+from countermark.unapplied import unapplied
 from countermark.unlisted import why_unlisted
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, TamperedError, Verified
 
@@ -107,9 +108,8 @@ def verify_with(
     policies = policies.with_central(view.trust_file.client_policy)
     memory = _Memory.load(view.registry.folder / "verified.txt")
     outcomes = [_judge(view, artifact, policies, memory) for artifact in artifacts]
-    memory.save([o for o in outcomes if isinstance(o, Verified) and o.verified])
     freshness = view.freshness
-    return Report(
+    report = Report(
         outcomes=tuple(outcomes),
         registry=view.registry.url,
         tree_size=view.checkpoint.size,
@@ -120,6 +120,9 @@ def verify_with(
         remarks=tuple(remarks),
         policy=policies.central,
     )
+    if report.exit_code != EvidenceError.exit_code:  # a registry that contradicts itself teaches us nothing
+        memory.save([o for o in outcomes if isinstance(o, Verified) and o.verified])
+    return report
 
 
 def _judge(view: View, artifact: Artifact, policies: Policies, memory: _Memory) -> Outcome:
@@ -138,7 +141,7 @@ def _judge(view: View, artifact: Artifact, policies: Policies, memory: _Memory) 
     for finding, decision in decisions:
         if decision.refused:
             return Refused(artifact, finding, decision.because)
-    progress.held(10, _policy_words(policies, artifact, decisions), "this machine's policy")
+    progress.held(10, _policy_words(policies, artifact, decisions), "policies")
     return Verified(
         artifact=artifact,
         index=index,
@@ -171,15 +174,18 @@ def _prove(
     progress.held(1, f"{pinned}, timestamp {view.timestamp.version} {freshness.level.value}", "TUF keys")
     if target is None:
         raise why_unlisted(view, artifact)
-    progress.held(
-        2, f"bin {target.role} under the bins root {view.timestamp.bins_root.hex()[:16]}", "timestamp key"
-    )
+    if view.online:
+        root = view.timestamp.bins_root.hex()[:16]
+        progress.held(2, f"bin {target.role} under the bins root {root}", "timestamp key")
     # (3) The file is the target: length and hash. Against swapped bytes and a swapped index.
     _check_target(view, artifact, target)
-    progress.held(3, f"sha256:{target.sha256}, {target.length} bytes", "index key")
+    length = "" if artifact.length is None else f", {target.length} bytes"
+    progress.held(3, f"sha256:{target.sha256}{length}", "bins key")
     known = memory.knows(target)
     if known and not view.online:
         progress.remarks.append("offline: the log was not read again, this machine verified the file before")
+        if policies.pins_for(artifact.project):
+            raise NetworkError(f"{artifact.filename}: offline, nobody can check whose key signed it")
         _check_grace(view, known=True, progress=progress)
         return target.index, target.leaf_hash, None
     _check_grace(view, known=known, progress=progress)
@@ -190,8 +196,11 @@ def _prove(
     progress.held(
         5, f"checkpoint {checkpoint.size} signed by {len(checkpoint.log_signatures)} log keys", "log keys"
     )
-    witnesses = ", ".join(sorted(checkpoint.cosignatures)) or "no witness, a test name"
-    progress.held(6, f"quorum reached at {checkpoint.quorum_time}", witnesses)
+    witnesses = ", ".join(sorted(checkpoint.cosignatures))
+    if view.trust_file.policy.quorum == NONE:
+        progress.held(6, "no quorum is asked for: a name for tests", witnesses or "nobody")
+    else:
+        progress.held(6, f"quorum reached at {checkpoint.quorum_time}", witnesses)
     # (7) The head extends every head seen here before (timeline.py). Against a split view.
     progress.held(7, view.head, "this machine's timeline")
     # (8) Who signed the publish, why that key counts, and whether it is one we pinned.
@@ -255,6 +264,7 @@ def _entry_of(view: View, artifact: Artifact, target: ListedTarget) -> Entry:
     predicate = statement.predicate
     said = (
         predicate["origin"],
+        predicate["namespace"],
         predicate["project"],
         normalise_filename(statement.subject_name),
         statement.subject_sha256,
@@ -262,6 +272,7 @@ def _entry_of(view: View, artifact: Artifact, target: ListedTarget) -> Entry:
     )
     listed = (
         view.checkpoint.origin,
+        "",  # what is asked for by its bare name is in the default namespace
         artifact.project,
         normalise_filename(artifact.filename),
         target.sha256,
@@ -283,38 +294,12 @@ def _entry_of(view: View, artifact: Artifact, target: ListedTarget) -> Entry:
 def _check_standing(view: View, artifact: Artifact, target: ListedTarget, progress: _Progress) -> None:
     """Standing as of `applied` by the timestamp key; later entries are read here and may only withdraw."""
     applied, size = view.timestamp.applied, view.checkpoint.size
-    if size - applied > UNAPPLIED_MAX:
-        raise StaleError(f"{size - applied} entries are not applied yet, more than are read here")
-    withdrawn = None
-    for index, raw in view.log.entries(applied, size):
-        withdrawn = _withdrawal(raw, index, artifact, target.index, withdrawn)
-    if withdrawn is not None:
-        raise WithdrawnError(f"{artifact.filename}: {withdrawn}, not applied by the registry yet")
+    withdrawal = unapplied(view, artifact, target.index)
+    if withdrawal is not None:
+        raise WithdrawnError(f"{artifact.filename}: {withdrawal}, not applied by the registry yet")
     if target.yank is not None:
         progress.remarks.append(f"yanked by entry #{target.yank}")
     progress.held(9, f"listed as of entry {applied}, {size - applied} later entries read", "timestamp key")
-
-
-def _withdrawal(raw: bytes, index: int, artifact: Artifact, publish: int, before: str | None) -> str | None:
-    """What one later entry does to this file: withdraw it, clear it, or nothing."""
-    try:
-        entry = Entry.parse(raw)
-    except MalformedError:
-        return before  # an auditor's finding; it changes nothing
-    statement = entry.statement
-    if statement is None:
-        return before
-    if entry.type == "key-revoke" and statement.predicate["compromised_since"] is not None:
-        since = statement.predicate["compromised_since"]
-        same = statement.predicate["project"] in ("", artifact.project)
-        return f"its key may have been revoked by entry #{index}" if same and publish >= since else before
-    if entry.type not in ("hold", "takedown", "remove", "clear"):
-        return before
-    if statement.predicate["project"] != artifact.project or statement.subject_sha256 != artifact.sha256:
-        return before
-    if entry.type == "clear":
-        return None
-    return f"{entry.type} by entry #{index} ({statement.predicate['reason']})"
 
 
 def _keep_evidence(view: View, artifact: Artifact, error: EvidenceError) -> None:

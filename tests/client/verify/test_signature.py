@@ -9,10 +9,12 @@ import pytest
 
 from countermark import rules
 from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
+from countermark.entry import make_entry
 from countermark.statement import KeySigner, Statement, sign
 from countermark.verify import verify
+from tests.attacks.test_verify_refuses import forge_publish
 from tests.machine import Machine, artifact
-from tests.simulator import ACCOUNT, World, signing_key
+from tests.simulator import ACCOUNT, HOUR, World, signing_key
 
 
 def rotate(world: World, project: str, *signers: KeySigner, new: KeySigner, by: int) -> int:
@@ -96,3 +98,35 @@ def test_a_vouching_signature_that_is_missing_is_refused(tmp_path: Path, world: 
     index = world.append_raw(raw)
     ghost = forge_publish(world, mallory, key_index=index)
     Machine(tmp_path, world).refuse(7, "lacks the signature", ghost)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"namespace": "acme", "project": "", "scope": "namespace"}, "is not the one entry"),
+        ({"valid_for": 900}, "was for 900 s"),
+    ],
+)
+def test_an_enrolment_that_does_not_reach_this_publish_does_not_count(
+    tmp_path: Path, world: World, change: dict[str, object], words: str
+) -> None:
+    """A key of some namespace signs for a project outside it; a key signs long after its time."""
+    world.publish("acme-demo")
+    machine, key = Machine(tmp_path, world), KeySigner(signing_key("other"))
+    predicate = {
+        "key": base64.b64encode(key.public_key).decode(),
+        "namespace": "",
+        "origin": world.origin,
+        "prev": None,
+        "project": "acme-demo",
+        "scope": "project",
+        "threshold": 1,
+        "valid_for": None,
+    } | change
+    statement = Statement.about(f"key:{key.keyid}", "key-enroll", predicate)
+    registry = {"account": ACCOUNT, "authorised_by": "registry", "identity": None}
+    entry = make_entry(type="key-enroll", envelope=sign(statement, key), registry=registry, time=world.now)
+    index = world.append_raw(entry.raw)  # the rules would not take it, a log that misbehaves does
+    world.now += 8 * 24 * HOUR
+    ghost = forge_publish(world, key, key_index=index)
+    machine.refuse(7, words, ghost)

@@ -6,14 +6,17 @@ import threading
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
+from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
 from countermark.errors import MalformedError, NetworkError, UsageError
 from countermark.fetch import tuf_fetcher
 from countermark.pins import Home, RootInfo, normalise_url
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.trust import Level, opened
 from countermark.tufclient import set_reference_time
-from tests.machine import Machine
+from countermark.verify import verify
+from tests.machine import Machine, artifact
 from tests.simulator import HOUR, World
 
 
@@ -155,3 +158,52 @@ def test_urls_have_one_spelling() -> None:
     for url in ("registry.test", "ftp://x", "https://u:p@x.test", "https://x.test/?a=b", ""):
         with pytest.raises(UsageError):
             normalise_url(url)
+
+
+def test_a_timestamp_signed_for_longer_than_a_day_is_refused(tmp_path: Path) -> None:
+    """Its key could freeze the registry for years; our clock is named only as the other possibility."""
+    world = World()
+    machine = Machine(tmp_path, world)
+    world.timestamp_expires_in = 365 * 24 * HOUR
+    world.heartbeat()
+    machine.refuse(4, "is good for another 8760 h", world.publish("acme-demo"))
+
+
+def test_a_clock_that_went_back_is_not_fresh(tmp_path: Path) -> None:
+    """What was fetched in the future, by `--at` or a wrong clock, was not fetched within five minutes."""
+    world = World()
+    machine = Machine(tmp_path, world)
+    with opened(machine.registry, world, now=world.now + HOUR):
+        pass
+    world.down = lambda path: True
+    with opened(machine.registry, world, now=world.now) as view:
+        assert view.freshness.level is Level.OK
+
+
+def test_a_file_listed_by_another_role_than_its_bin_is_not_listed(tmp_path: Path) -> None:
+    """The targets role itself names a file: our index is the bins, and nothing else counts."""
+    world = World()
+    file = world.publish("acme-demo")
+    machine = Machine(tmp_path, world)
+    ghost = file.target.replace("1.0", "6.6")
+    targets = Metadata[Targets].from_bytes(world.tuf["1.targets.json"])
+    targets.signed.targets[ghost] = TargetFile.from_data(ghost, b"x", ["sha256"])
+    targets.sign(world.keys.tuf["targets"])
+    world.tuf["1.targets.json"] = targets.to_bytes()
+    with opened(machine.registry, world, now=world.now) as view:
+        assert view.target(file.target) is not None
+        assert view.target(ghost) is None
+
+
+def test_offline_claims_only_what_was_checked_and_no_pin(tmp_path: Path) -> None:
+    """No step says the bins root was read; a pin that cannot be checked is not taken as met."""
+    world = World()
+    file = world.publish("acme-demo")
+    machine = Machine(tmp_path, world)
+    machine.accept(file)
+    world.down = lambda path: True
+    (outcome,) = machine.verify(file).to_json()["artifacts"]
+    assert [step["step"] for step in outcome["steps"]] == [1, 3, 10]
+    pinned = ClientPolicy(rules=(Rule("acme-*", Mode.ENFORCE, frozenset({"ab" * 32})),))
+    report = verify([artifact(file)], machine.registry, world, now=world.now, policies=Policies(local=pinned))
+    assert report.exit_code == 3
