@@ -126,7 +126,8 @@ def _enroll_publisher(step: Step, keyid: str) -> None:
     step.verify([_new_key(step, keyid), *signers])
     step.check_prev(None if holder is None else holder["head"])
     account = step.registry["account"]
-    if account is None or ((holder or namespace) and account not in owners_of(project, namespace)):
+    role = None if signers else "owner"  # a maintainer's key comes in by an enrolled key only
+    if account is None or ((holder or namespace) and account not in owners_of(project, namespace, role=role)):
         refuse(
             "not-an-owner",
             f"account {account} may not enrol a key for {step.project or step.namespace!r}",
@@ -294,7 +295,7 @@ def _check_owner_signed(step: Step, project: State | None, namespace: State | No
     needed = 1 if by_registry else threshold_of(project, namespace)
     if len(signers) < needed or (by_registry and len(signers) > 1):
         refuse("not-authorised", f"{len(signers)} keys signed, {needed} are needed")
-    check_actor(step, step.registry["actor"], project, namespace)
+    check_actor(step, step.registry["actor"], project, namespace, role="owner")
 
 
 def _change_owners(step: Step, holder: State) -> State:
@@ -332,25 +333,29 @@ def _veto(step: Step, holder: State, namespace: State | None) -> State:
     if len(step.keyids) != 1:
         refuse("signature-count", f"a veto has one signature, not {len(step.keyids)}")
     keyid = step.keyids[0]
-    enrolment, listed = _past_key(step, holder, keyid)
-    if enrolment is None and namespace is not None:
-        enrolment, listed = _past_key(step, namespace, keyid, project="")
+    places = [(holder, step.project)] + ([(namespace, "")] if namespace is not None and step.project else [])
+    reasons = []
+    for where, project in places:
+        enrolment = step.read(("enrolment", step.namespace, project, keyid))
+        reason = _why_no_veto(enrolment, recovery, keyid, listed=keyid in where["keys"])
+        if enrolment is not None and reason is None:
+            step.verify([Party(keyid, enrolment["spki"], None)])
+            return {**holder, "frozen": step.index}
+        reasons += [reason] if reason is not None else []
+    refuse(*max(reasons, key=lambda reason: reason[0] != "key-unknown"))
+
+
+def _why_no_veto(
+    enrolment: State | None, recovery: State, keyid: str, *, listed: bool
+) -> tuple[str, str] | None:
+    """Why a key enrolled in one place may not veto a recovery; None when it may."""
     if enrolment is None or enrolment["index"] >= recovery["index"]:
-        refuse("key-unknown", f"key {keyid} was not enrolled when entry {recovery['index']} was logged")
+        return "key-unknown", f"key {keyid} was not enrolled when entry {recovery['index']} was logged"
     if enrolment["until"] is not None and enrolment["until"] <= recovery["time"]:
-        refuse("key-expired", f"key {keyid} was valid until {enrolment['until']}, before the recovery")
+        return "key-expired", f"key {keyid} was valid until {enrolment['until']}, before the recovery"
     if not listed and enrolment["revoked_by"] != REGISTRY:
-        refuse("key-revoked", f"key {keyid} was withdrawn by the owners")
-    step.verify([Party(keyid, enrolment["spki"], None)])
-    return {**holder, "frozen": step.index}
-
-
-def _past_key(
-    step: Step, holder: State, keyid: str, *, project: str | None = None
-) -> tuple[State | None, bool]:
-    """A key's enrolment, whatever became of it, and whether its holder still lists it."""
-    project = step.project if project is None else project
-    return step.read(("enrolment", step.namespace, project, keyid)), keyid in holder["keys"]
+        return "key-revoked", f"key {keyid} was withdrawn by the owners"
+    return None
 
 
 def _decide(step: Step, holder: State, owners: set[str]) -> State:

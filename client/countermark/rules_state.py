@@ -146,8 +146,12 @@ def passed(file: State) -> bool:
 
 
 def target_path(file: State) -> str:
-    """The file's name among TUF targets."""
-    return f"files/{file['project']}/{file['filename']}"
+    """The file's name among TUF targets: `files/acme/...`, or `files/corp.acme/...` in the namespace corp.
+
+    Neither namespaces nor normalised project names have dots, so no two files share a path.
+    """
+    holder = f"{file['namespace']}.{file['project']}" if file["namespace"] else file["project"]
+    return f"files/{holder}/{file['filename']}"
 
 
 def target_custom(file: State) -> State:

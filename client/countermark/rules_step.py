@@ -190,12 +190,26 @@ def is_signed(project: State | None, namespace: State | None) -> bool:
     return any(holder is not None and holder["signed"] for holder in (project, namespace))
 
 
-def owners_of(project: State | None, namespace: State | None) -> set[str]:
-    """The accounts that may act for a project: its own, and its namespace's."""
-    return {account for holder in (project, namespace) if holder is not None for account in holder["owners"]}
+def owners_of(project: State | None, namespace: State | None, *, role: str | None = None) -> set[str]:
+    """The accounts that may act for a project, its own and its namespace's; those of one role, if given."""
+    return {
+        account
+        for holder in (project, namespace)
+        if holder is not None
+        for account, has in holder["owners"].items()
+        if role in (None, has)
+    }
 
 
-def check_actor(step: Step, account: str | None, project: State | None, namespace: State | None) -> None:
-    """The registry says on whose behalf an owner's act was taken: one who may act."""
-    if account is None or account not in owners_of(project, namespace):
-        refuse("not-an-owner", f"account {account} may not act for {step.project or step.namespace!r}", "log")
+def check_actor(
+    step: Step,
+    account: str | None,
+    project: State | None,
+    namespace: State | None,
+    *,
+    role: str | None = None,
+) -> None:
+    """The registry says on whose behalf an owner's act was taken: one who may act, in this role if one is given."""
+    if account is None or account not in owners_of(project, namespace, role=role):
+        what = f"may not act for {step.project or step.namespace!r}" + (f" as its {role}" if role else "")
+        refuse("not-an-owner", f"account {account} {what}", "log")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +206,42 @@ def test_an_unlogged_target_is_refused(machine: Machine, world: World) -> None:
     world.write_bins()
     world.sign_timestamp(applied=len(world.entries))
     machine.refuse(7, "not in the tree", ghost)
+
+
+def test_an_entry_of_another_namespace_under_the_projects_name_is_refused(
+    machine: Machine, world: World
+) -> None:
+    """The registry opens a namespace, publishes there by its rules, and lists it as the project's own file."""
+    thief, account = KeySigner(signing_key("thief")), "ee" * 16
+    binding = {"namespace": "evil", "origin": world.origin, "prev": None}
+    enrolment = {
+        "key": base64.b64encode(thief.public_key).decode(),
+        "project": "",
+        "scope": "namespace",
+        "threshold": 1,
+        "valid_for": None,
+    }
+    statement = Statement.about(f"key:{thief.keyid}", "key-enroll", binding | enrolment)
+    registry = {"account": account, "authorised_by": "registry", "identity": None}
+    key_index = world.append("key-enroll", sign(statement, thief), registry)
+    data, filename = b"other bytes", "acme_demo-9.0-py3-none-any.whl"
+    said = {"length": len(data), "metadata_sha256": "00" * 32, "record_sha256": "11" * 32, "version": "9.0"}
+    statement = Statement(
+        filename, hashlib.sha256(data).hexdigest(), "publish", binding | said | {"project": "acme-demo"}
+    )
+    registry = {"identity": None, "key_index": key_index, "uploader": account}
+    index = world.append("publish", sign(statement, thief), registry)
+    file = Published("acme-demo", "9.0", filename, data, index)
+    honest = world.listing
+    target = {
+        "custom": {"i": index, "lh": world.leaves[index].hex(), "verdict": None, "yank": None},
+        "hashes": {"sha256": file.sha256},
+        "length": len(data),
+    }
+    world.listing = lambda: honest() | {f"files/acme-demo/{filename}": target}  # type: ignore[method-assign]
+    tick(world)
+    world.release()
+    machine.refuse(7, "evil", file)
 
 
 def test_a_file_listed_without_entry_is_refused(machine: Machine, world: World) -> None:

@@ -146,6 +146,17 @@ def test_a_namespace_covers_its_projects(world: World) -> None:
     world.refuse("key-unknown", world.publish("tool-1.0.tar.gz", by=bob, uploader=BOB))
 
 
+def test_two_namespaces_never_share_a_target(world: World) -> None:
+    """Whoever opens a namespace can't list other bytes under a name that a signed project owns."""
+    world.accept(world.enroll("", bob, BOB, namespace="corp"))
+    world.accept(world.publish(WHEEL, by=bob, namespace="corp", uploader=BOB, content="other bytes"))
+    paths = [rules.target_path(world.file(WHEEL, namespace)) for namespace in ("", "corp")]
+    assert paths == [f"files/acme/{WHEEL}", f"files/corp.acme/{WHEEL}"]
+    # No project's own name has a dot, so neither path can be read as the other kind.
+    with pytest.raises(MalformedError):
+        world.publish("plain-2.0.tar.gz", predicate={"project": "corp.acme"})
+
+
 def test_a_publish_to_a_frozen_project_is_refused(world: World) -> None:
     """A vetoed recovery freezes the project for both sides."""
     world.accept(world.enroll("acme", bob, ALICE))

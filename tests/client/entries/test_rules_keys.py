@@ -277,6 +277,16 @@ def test_who_may_veto(world: World) -> None:
     world.accept(world.owner("acme", "veto", alice))
 
 
+def test_a_key_withdrawn_from_the_project_vetoes_by_its_namespace(world: World) -> None:
+    """It is enrolled in both places, and valid in one."""
+    world.accept(world.enroll("", bob, BOB, namespace="corp"))
+    world.accept(world.enroll("tool", carol, BOB, bob, namespace="corp"))
+    world.accept(world.enroll("tool", bob, BOB, carol, namespace="corp"))
+    world.accept(world.revoke("tool", bob, carol, namespace="corp", actor=BOB))
+    world.accept(world.enroll("tool", stranger, BOB, namespace="corp"))
+    world.accept(world.owner("tool", "veto", bob, namespace="corp", actor=BOB))
+
+
 def _dispute(world: World) -> None:
     world.accept(world.enroll("acme", carol, ALICE))
     world.accept(world.owner("acme", "veto", alice))
@@ -416,6 +426,27 @@ def test_owners_of_an_unsigned_project_change_by_the_registry(world: World) -> N
     )
     world.accept(world.owner("plain", "transfer", REGISTRY_KEY, account=BOB))
     assert world.project("plain")["owners"] == {BOB: "owner"}
+
+
+def test_a_maintainer_changes_no_owners(world: World) -> None:
+    """Uploading is all that role is for: neither a project without keys nor one with keys changes hands by it."""
+    world.accept(world.publish("plain-1.0.tar.gz"))
+    for project, key in (("plain", REGISTRY_KEY), ("acme", alice)):
+        world.accept(world.owner(project, "add", key, account=BOB, role="maintainer"))
+        for action, account, role in (
+            ("transfer", BOB, None),
+            ("add", BOB, "owner"),
+            ("remove", ALICE, None),
+        ):
+            entry = world.owner(project, action, key, account=account, role=role, actor=BOB)
+            world.refuse("not-an-owner", entry, "log")
+        assert world.project(project)["owners"] == {ALICE: "owner", BOB: "maintainer"}
+    world.refuse("not-an-owner", world.owner("acme", "signing-off", alice, actor=BOB), "log")
+    world.refuse("not-an-owner", world.enroll("plain", bob, BOB), "log")  # a first key takes an owner
+    world.refuse("not-an-owner", world.enroll("acme", bob, BOB), "log")  # and so does a recovery
+    world.accept(
+        world.enroll("acme", bob, BOB, alice)
+    )  # a key of a maintainer's, if an enrolled one signs too
 
 
 def test_the_last_owner_cannot_leave(world: World) -> None:
