@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from countermark.console import PROGRAM, fail, say
-from countermark.errors import CountermarkError
+from countermark.errors import CountermarkError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,11 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CountermarkError as error:
         return fail(str(error), error.hint, error.exit_code, json=json)
     except BrokenPipeError:
+        # Whoever read our answers left before the end: nobody may take that for "allowed".
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+    except OSError as error:  # this machine's disk or permissions, not a bug of ours
+        named = f'"{error.filename}": ' if error.filename else ""
+        return fail(f"{named}{error.strerror or error}", None, UsageError.exit_code, json=json)
     except Exception as error:
         if os.environ.get("COUNTERMARK_DEBUG"):
             raise

@@ -18,6 +18,7 @@ from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark.installers import plan
+from countermark.limits import ENTRY_TIME_MAX
 from countermark.lockfile import LockFile, read_lock
 from countermark.pins import Home, Registry
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified
@@ -141,6 +142,8 @@ def _at(text: str | None, now: int) -> int:
         )
     except (ValueError, OverflowError):
         raise UsageError(f'"{text}" is not a time', hint="seconds, or 2026-01-31T12:00:00Z") from None
+    if moment > ENTRY_TIME_MAX:
+        raise UsageError(f'"{text}" is beyond the year 9999')
     if moment < now:
         raise UsageError(f"--at only moves forward; {text} is {now - moment} s in the past")
     return moment

@@ -21,22 +21,13 @@ from countermark.statement import KeySigner
 from countermark.trust import View, opened
 from countermark.verified import Artifact, Verified
 from countermark.verify import verify
+from countermark.words import check_root_words
 
 
 def login(arguments: argparse.Namespace) -> int:
     """Pin the root if there is none, check that the server is that registry, then hand over the code."""
     home, fetcher, url = Home(), HttpFetcher(), normalise_url(arguments.url)
-    known = any(registry.url == url for registry in home.registries())
-    if not known or arguments.root_words:
-        words = arguments.root_words or ask("no root is pinned; its twelve words")
-        if not words:
-            raise PolicyError(
-                f"no trusted root for {url}",
-                hint=f"countermark login {url} --root-words '...' (ask the operator)",
-            )
-        if not known:
-            home.add(url, find_root(fetcher, url, words))
-    registry = home.registry(url)
+    registry = _pinned_by_words(home, fetcher, url, arguments.root_words)
     for remark in registry.admit(os.environ, allow_trial=arguments.allow_trial):
         say(remark)
     code = arguments.code or ask("one-time code")
@@ -46,6 +37,23 @@ def login(arguments: argparse.Namespace) -> int:
     else:
         put(f"signed in at {url} as {session.login}, account {session.account[:8]}")
     return 0
+
+
+def _pinned_by_words(home: Home, fetcher: HttpFetcher, url: str, words: str | None) -> Registry:
+    """The pin for a URL, made by its words where there is none; words that were given are always compared."""
+    known = next((registry for registry in home.registries() if registry.url == url), None)
+    if known is not None and not words:
+        return known
+    words = words or ask("no root is pinned; its twelve words")
+    if not words:
+        raise PolicyError(
+            f"no trusted root for {url}",
+            hint=f"countermark login {url} --root-words '...' (ask the operator)",
+        )
+    if known is None:
+        return home.add(url, find_root(fetcher, url, words))
+    check_root_words(words, known.info.signed)
+    return home.add(url, known.root)  # somebody vouches for what may have been trusted on first use
 
 
 def token(arguments: argparse.Namespace) -> int:
@@ -108,7 +116,8 @@ def publish(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             put(
                 f"{file.filename}  {url}  entry #{outcome.index}  "
-                f"proof in {answer.milliseconds:.0f} ms, listed in {milliseconds:.0f} ms, verified",
+                f"proof in {answer.milliseconds:.0f} ms, listed in {milliseconds:.0f} ms, "
+                f"{'verified' if outcome.verified else 'let pass'}",
                 colour=GREEN,
             )
     if arguments.json:
@@ -146,7 +155,15 @@ def _state(
     view: View, fetcher: HttpFetcher, file: Distribution, arguments: argparse.Namespace
 ) -> engine.FileState:
     if arguments.wait:
-        return engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+        state = engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+    else:
+        state = _known(view, fetcher, file)
+    if state.proof is not None and state.index is not None:
+        engine.check_logged(view, fetcher, file, state.proof, state.index, now=_now())
+    return state
+
+
+def _known(view: View, fetcher: HttpFetcher, file: Distribution) -> engine.FileState:
     state = engine.file_state(view, fetcher, file.name.project, file.filename, now=_now())
     if state is None:
         raise PolicyError(f"{view.registry.url} has never taken {file.filename}")

@@ -69,6 +69,8 @@ def read_file(path: Path, *, max_bytes: int) -> bytes | None:
         return None
     except IsADirectoryError:
         raise UsageError(f'"{path}" is a directory') from None
+    except OSError as error:
+        raise UsageError(f'cannot read "{path}": {error.strerror}') from None
     if len(data) > max_bytes:
         raise UsageError(f'"{path}" is larger than {max_bytes} bytes')
     return data
@@ -98,6 +100,8 @@ def recover_swap(folder: Path) -> None:
         old.rename(folder)
     elif old.exists():
         shutil.rmtree(old, ignore_errors=True)
+    for stray in folder.parent.glob(f".{folder.name}.*"):  # copies of a process that was killed
+        shutil.rmtree(stray, ignore_errors=True)
 
 
 def _swap(new: Path, folder: Path) -> None:

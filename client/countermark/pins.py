@@ -186,10 +186,14 @@ class Home:
 
 def normalise_url(url: str) -> str:
     """One spelling per registry: scheme and host in lower case, no trailing slash, nothing after the path."""
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+        _ = parts.port  # raises when it is no port
+    except ValueError as error:
+        raise UsageError(f'"{url}" is not a registry URL: {error}') from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise UsageError(f'"{url}" is not a registry URL', hint="for example https://registry.example")
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise UsageError("a registry URL holds no password")
     path = re.sub(r"/simple/?$", "", parts.path).rstrip("/")
     return f"{parts.scheme.lower()}://{parts.netloc.lower()}{path}"

@@ -24,6 +24,7 @@ from typing import Any
 
 from countermark.disk import read_file, replace_file
 from countermark.distribution import Distribution
+from countermark.entry import Entry
 from countermark.errors import (
     EvidenceError,
     MalformedError,
@@ -34,6 +35,7 @@ from countermark.errors import (
 )
 from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.limits import LOCAL_FILE_MAX_BYTES, TLOG_PROOF_MAX_BYTES
+from countermark.logreader import LogReader
 from countermark.pins import Registry
 from countermark.statement import Signer, Statement, sign
 from countermark.tlog import merkle
@@ -221,6 +223,7 @@ def upload(
     if proof is not None and type(index) is int:
         leaf_hash = str(document.get("leaf_hash"))
         checkpoint = check_proof(view, str(proof).encode(), index, leaf_hash, now=now)
+        check_logged(view, fetcher, distribution, str(proof).encode(), index, now=now)
     return Uploaded(
         index=index if type(index) is int else None,
         state=str(document.get("state", "")),
@@ -309,6 +312,22 @@ def check_proof(view: View, raw: bytes, index: int, leaf_hash: str, *, now: int)
         proof.hashes, index=index, size=checkpoint.size, leaf_hash=leaf, root_hash=checkpoint.root_hash
     )
     return checkpoint
+
+
+def check_logged(
+    view: View, fetcher: Fetcher, distribution: Distribution, proof: bytes, index: int, *, now: int
+) -> None:
+    """The entry a proof is of is this very file's publish. A proof alone says only that some entry is there."""
+    checkpoint = open_checkpoint(TlogProof.parse(proof).checkpoint, view.trust_file.policy, now=now)
+    entry = Entry.parse(LogReader(view.registry.log_url, checkpoint, fetcher).entry(index))
+    statement, ours = entry.statement, distribution.statement(checkpoint.origin)
+    if entry.type != "publish" or statement is None or statement.subject_name != ours.subject_name:
+        raise EvidenceError(f"the proof offered for {distribution.filename} is of another entry, #{index}")
+    if statement.subject_sha256 != ours.subject_sha256:
+        raise EvidenceError(
+            f"{distribution.filename} is sha256:{ours.subject_sha256}, "
+            f"entry #{index} of {checkpoint.origin} says sha256:{statement.subject_sha256}"
+        )
 
 
 def _form(distribution: Distribution, attestation: bytes, boundary: str) -> bytes:

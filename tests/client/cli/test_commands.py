@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import socket
 import sys
 import tarfile
@@ -12,7 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,7 @@ def test_at_moves_forward_only(shell: Shell) -> None:
     path.write_bytes(file.data)
     shell.run("verify", path, "--at", "2020-01-01T00:00:00Z", expect=2)
     shell.run("verify", path, "--at", "soon", expect=2)
+    shell.run("verify", path, "--at", "9" * 17, expect=2)
     shell.run("verify", path, "--at", int(time.time()) + 3600)
     shell.run("verify", path, "--at", int(time.time()) + 200 * 3600, expect=4)
 
@@ -304,6 +306,76 @@ def test_a_false_proof_is_refused(shell: Shell) -> None:
     world.proof = lambda index: honest(index).replace(f"index {index}", f"index {index - 1}")  # type: ignore[method-assign]
     shell.run("publish", "--yes", wheel(shell.folder), expect=7)
     assert "proof" in shell.err
+
+
+def test_a_proof_of_somebody_elses_entry_is_refused(shell: Shell) -> None:
+    """Index, leaf hash and proof are true, of another entry: `status` does not call that checked."""
+    world = shell.world
+    shell.run("login", world.base, "--root-words", shell.words, "--code", LOGIN_CODE)
+    path = wheel(shell.folder)
+    shell.run("publish", "--yes", path)
+    shell.run("status", path)
+    api = f"/api/v1/files/acme-demo/{path.name}"
+    honest = json.loads(world.get(world.base + api) or b"")
+    other = {"index": 2, "leaf_hash": world.leaves[2].hex(), "proof": world.proof(2)}
+    world.override[api] = json.dumps(honest | other).encode()
+    shell.run("status", path, expect=7)
+    assert "of another entry, #2" in shell.err
+    del world.override[api]
+    path = wheel(shell.folder, body="other bytes than were published")
+    shell.run("status", path, expect=7)
+    assert "says sha256" in shell.err
+
+
+def test_words_are_compared_where_a_root_is_pinned_already(shell: Shell) -> None:
+    """Words that are not this root's are refused, and true ones vouch for a root trusted on first use."""
+    world = shell.world
+    shell.run("trust", "add", world.base, "--trust-on-first-use")
+    stranger = RootInfo.parse(World(keys="stranger").root).words
+    shell.run("login", world.base, "--root-words", stranger, "--code", LOGIN_CODE, expect=7)
+    assert Home().registry(world.base).first_use
+    shell.run("login", world.base, "--root-words", shell.words, "--code", LOGIN_CODE)
+    assert not Home().registry(world.base).first_use
+
+
+def test_login_asks_for_words_where_no_root_is_pinned(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words come first, then the code; without words nothing is pinned and nothing sent."""
+    monkeypatch.setattr("sys.stdin", StringIO("\n"))
+    shell.run("login", shell.world.base, expect=5)
+    assert list(Home().registries()) == []
+    monkeypatch.setattr("sys.stdin", StringIO(f"{shell.words}\n{LOGIN_CODE}\n"))
+    shell.run("login", shell.world.base)
+    assert Home().registry(shell.world.base).info.words == shell.words
+
+
+def test_an_answer_nobody_reads_is_not_an_approval(tmp_path: Path) -> None:
+    """stdout closed before the result is written: whatever was refused, the exit code is not 0."""
+    import subprocess
+
+    code = "import sys; from countermark.cli import main; sys.exit(main(['trust', 'list', '--json']))"
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "COUNTERMARK_HOME": str(tmp_path)}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], stdout=write, env=environment, check=False)
+    finally:
+        os.close(write)
+    assert done.returncode == 141
+
+
+def test_a_disk_that_refuses_is_not_a_bug(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home that is a file, a policy that is a folder: exit 2 with the path, not exit 1."""
+    (shell.folder / "file").write_text("")
+    monkeypatch.setenv("COUNTERMARK_HOME", str(shell.folder / "file"))
+    shell.run("key", "new", "--no-passphrase", expect=2)
+    assert str(shell.folder / "file") in shell.err
+    shell.run("trust", "add", shell.world.base, "--root-words", shell.words, expect=2)
+
+
+@pytest.mark.parametrize("url", ["http://[x", "http://host:port", "http://host:99999", "http://@host"])
+def test_what_is_no_url_is_a_usage_error(shell: Shell, url: str) -> None:
+    """Never a leaked ValueError."""
+    shell.run("trust", "add", url, "--root-words", shell.words, expect=2)
 
 
 def test_a_bug_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,15 @@ def test_a_crash_between_the_two_renames_is_repaired(tmp_path: Path) -> None:
     assert (folder / "a").read_bytes() == b"1"
 
 
+def test_copies_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    """Their names are ours alone, and whoever works on the folder holds its lock."""
+    for name in (".tuf.k1ll3d", "tuf", "other"):
+        (tmp_path / name).mkdir()
+    with disk.working_copy(tmp_path / "tuf"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "tuf"]
+
+
 def test_a_lock_excludes_and_dies_with_its_process(tmp_path: Path) -> None:
     """Another process waits in vain while we hold the lock, and gets it when we were killed."""
     path = tmp_path / "lock"
