@@ -24,7 +24,11 @@ def fail(message: str, hint: str | None) -> None:
 
 def show_request(request: Request) -> list[str]:
     """The screen a holder reads before signing: everything comes from the payloads themselves."""
-    mark = ["", "  THIS IS A TRIAL: one program holds all keys"] if request.trial else []
+    mark = (
+        ["", "  THIS IS A TRIAL: every client will call it one, and CI will refuse it"]
+        if request.trial
+        else []
+    )
     lines = [
         f"{request.title}",
         f"  origin      {request.origin}",

@@ -179,7 +179,8 @@ def _problems(plan: Plan, keys: Mapping[str, PlanKey], now: datetime) -> list[st
     if plan.origin != plan.handover.origin:
         problems.append(f"the plan is for {plan.origin!r}, the input for {plan.handover.origin!r}")
     policy = Policy.parse(plan.handover.witness_policy)
-    if policy.quorum_time({}) is not None and not plan.origin.endswith(UNWITNESSED_ENDINGS):
+    host = plan.origin.split("/", maxsplit=1)[0]  # a name that nobody can own, wherever its path ends
+    if policy.quorum_time({}) is not None and not host.endswith(UNWITNESSED_ENDINGS):
         problems.append(
             f"`quorum none` is only for origins ending in {', '.join(UNWITNESSED_ENDINGS)}, not {plan.origin!r}"
         )

@@ -220,10 +220,11 @@ def test_quorum_none_is_for_test_origins_only():
         document["witness_policy"] = registry.witness_policy.replace("quorum w1", "quorum none")
         return json.dumps(document).encode()
 
-    real = Registry(origin="registry.countermark.dev")
-    raw = unwitnessed(real)
-    with pytest.raises(PlanError, match="`quorum none` is only for origins ending in"):
-        parse(plan_document(real, HOLDERS, raw), raw)
+    for origin in ("registry.countermark.dev", "registry.countermark.dev/x.test"):
+        real = Registry(origin=origin)
+        raw = unwitnessed(real)
+        with pytest.raises(PlanError, match="`quorum none` is only for origins ending in"):
+            parse(plan_document(real, HOLDERS, raw), raw)
     raw = unwitnessed(REGISTRY)
     assert parse(plan_document(REGISTRY, HOLDERS, raw), raw).origin == "registry.example"
 
