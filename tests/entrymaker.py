@@ -216,7 +216,7 @@ class World:
     def verdict(self, filename: str, tier: str = "none", *, by: Signer = SCANNER_KEY, **more: Any) -> Entry:
         says = {
             "tier": tier,
-            "classification": "benign" if tier == "none" else "threat",
+            "classification": "no-findings" if tier == "none" else "threat",
             "confidence": "high",
             "ruleset_sha256": digest("rules"),
             "analyzers": [{"name": "archive", "version": "1"}],

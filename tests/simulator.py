@@ -424,7 +424,7 @@ class World:
     def verdict(self, file: Published, tier: str = "none") -> int:
         predicate = self._registry_side(file) | {
             "analyzers": [],
-            "classification": "benign",
+            "classification": "no-findings",
             "confidence": "high",
             "findings_sha256": None,
             "ruleset_sha256": "22" * 32,

@@ -167,7 +167,7 @@ class TufRegistry(LogWorld):
         if kind == "verdict":
             said: dict[str, Any] = {
                 "analyzers": [],
-                "classification": "benign",
+                "classification": "no-findings",
                 "confidence": "high",
                 "findings_sha256": None,
                 "ruleset_sha256": "22" * 32,

@@ -55,6 +55,8 @@ def opinion(findings: Iterable[Finding]) -> Opinion:
     """The gravest finding decides the tier; failing to look is no threat, but not nothing either."""
     listed = list(findings)
     tier = max((finding.tier for finding in listed), key=TIERS.index, default="none")
+    if not listed:
+        return Opinion(tier, "no-findings", "low")  # these rules found nothing: that is all it says
     grave = [finding for finding in listed if finding.tier == tier and tier in ("queue", "block")]
     if not grave or all(finding.rule == FAILED for finding in grave):
         return Opinion(tier, "indeterminate", "low")

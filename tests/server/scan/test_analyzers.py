@@ -173,7 +173,7 @@ def test_the_gravest_finding_decides() -> None:
     note = Finding("a", "r", "note", "code", "f", 1, "")
     block = Finding("a", "r", "block", "setup", "f", 1, "")
     lost = Finding("sandbox", "analyzer-failed", "queue", "archive", "", 0, "")
-    assert opinion([]).tier == "none" and opinion([]).classification == "indeterminate"
+    assert opinion([]).tier == "none" and opinion([]).classification == "no-findings"
     assert (opinion([note]).tier, opinion([note]).classification) == ("note", "indeterminate")
     assert (opinion([lost]).tier, opinion([lost]).classification) == ("queue", "indeterminate")
     assert (opinion([lost, block, note]).tier, opinion([block]).confidence) == ("block", "high")

@@ -91,7 +91,7 @@ def test_an_honest_file_is_cleared_by_a_logged_verdict(world: DoorWorld, grace: 
     scanner = world.roles["scanner"]
     said = open_envelope(verdict.envelope, {scanner.keyid: scanner.public_key}).statement
     predicate = said.predicate
-    assert (predicate["tier"], predicate["classification"]) == ("none", "indeterminate")
+    assert (predicate["tier"], predicate["classification"]) == ("none", "no-findings")
     assert [item["name"] for item in predicate["analyzers"]] == ["archive", "decode-exec", "install-surface"]
     blob = Blobs(world.settings.data / "blobs").read(predicate["findings_sha256"])
     assert blob == bytes(32) + b"[]"
