@@ -51,13 +51,15 @@ def _revokes(entry: Entry, artifact: Artifact, publish: int) -> bool:
     assert entry.statement is not None
     predicate = entry.statement.predicate
     since = predicate["compromised_since"]
-    return predicate["project"] in ("", artifact.project) and since is not None and publish >= since
+    ours = (predicate["namespace"], predicate["project"]) == ("", artifact.project)
+    return ours and since is not None and publish >= since
 
 
 def _is_about(entry: Entry, artifact: Artifact) -> bool:
     statement = entry.statement
     return (
         statement is not None
+        and statement.predicate.get("namespace") == ""  # another namespace's entries are about other files
         and statement.predicate.get("project") == artifact.project
         and statement.subject_sha256 == artifact.sha256
     )

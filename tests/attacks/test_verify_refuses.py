@@ -16,6 +16,8 @@ from countermark.tlog.note import Note
 from tests.machine import Machine, artifact
 from tests.simulator import ACCOUNT, HOUR, Published, World, signing_key
 
+THIEF = "ee" * 16
+
 
 @pytest.fixture
 def world() -> World:
@@ -208,40 +210,84 @@ def test_an_unlogged_target_is_refused(machine: Machine, world: World) -> None:
     machine.refuse(7, "not in the tree", ghost)
 
 
-def test_an_entry_of_another_namespace_under_the_projects_name_is_refused(
-    machine: Machine, world: World
-) -> None:
-    """The registry opens a namespace, publishes there by its rules, and lists it as the project's own file."""
-    thief, account = KeySigner(signing_key("thief")), "ee" * 16
-    binding = {"namespace": "evil", "origin": world.origin, "prev": None}
+def open_namespace(world: World) -> tuple[KeySigner, int]:
+    """Somebody opens the namespace evil, as anybody may: his key, and the index of its enrolment."""
+    thief = KeySigner(signing_key("thief"))
     enrolment = {
         "key": base64.b64encode(thief.public_key).decode(),
+        "namespace": "evil",
+        "origin": world.origin,
+        "prev": None,
         "project": "",
         "scope": "namespace",
         "threshold": 1,
         "valid_for": None,
     }
-    statement = Statement.about(f"key:{thief.keyid}", "key-enroll", binding | enrolment)
-    registry = {"account": account, "authorised_by": "registry", "identity": None}
-    key_index = world.append("key-enroll", sign(statement, thief), registry)
-    data, filename = b"other bytes", "acme_demo-9.0-py3-none-any.whl"
-    said = {"length": len(data), "metadata_sha256": "00" * 32, "record_sha256": "11" * 32, "version": "9.0"}
-    statement = Statement(
-        filename, hashlib.sha256(data).hexdigest(), "publish", binding | said | {"project": "acme-demo"}
-    )
-    registry = {"identity": None, "key_index": key_index, "uploader": account}
+    statement = Statement.about(f"key:{thief.keyid}", "key-enroll", enrolment)
+    registry = {"account": THIEF, "authorised_by": "registry", "identity": None}
+    return thief, world.append("key-enroll", sign(statement, thief), registry)
+
+
+def publish_there(world: World, thief: KeySigner, key_index: int, version: str, data: bytes) -> Published:
+    """A file of his, named like acme-demo's, allowed by the rules."""
+    filename = f"acme_demo-{version}-py3-none-any.whl"
+    said = {
+        "length": len(data),
+        "metadata_sha256": "00" * 32,
+        "namespace": "evil",
+        "origin": world.origin,
+        "prev": None,
+        "project": "acme-demo",
+        "record_sha256": "11" * 32,
+        "version": version,
+    }
+    statement = Statement(filename, hashlib.sha256(data).hexdigest(), "publish", said)
+    registry = {"identity": None, "key_index": key_index, "uploader": THIEF}
     index = world.append("publish", sign(statement, thief), registry)
-    file = Published("acme-demo", "9.0", filename, data, index)
+    return Published("acme-demo", version, filename, data, index)
+
+
+def test_an_entry_of_another_namespace_under_the_projects_name_is_refused(
+    machine: Machine, world: World
+) -> None:
+    """The registry opens a namespace, publishes there by its rules, and lists it as the project's own file."""
+    file = publish_there(world, *open_namespace(world), "9.0", b"other bytes")
     honest = world.listing
     target = {
-        "custom": {"i": index, "lh": world.leaves[index].hex(), "verdict": None, "yank": None},
+        "custom": {"i": file.index, "lh": world.leaves[file.index].hex(), "verdict": None, "yank": None},
         "hashes": {"sha256": file.sha256},
-        "length": len(data),
+        "length": len(file.data),
     }
-    world.listing = lambda: honest() | {f"files/acme-demo/{filename}": target}  # type: ignore[method-assign]
+    path = f"files/acme-demo/{file.filename}"
+    world.listing = lambda: honest() | {path: target}  # type: ignore[method-assign]
     tick(world)
     world.release()
     machine.refuse(7, "evil", file)
+
+
+def test_entries_of_another_namespace_withdraw_nothing(
+    machine: Machine, world: World, wheel: Published
+) -> None:
+    """He removes his copy of the same bytes and revokes his key since #0: the project's own file stays good."""
+    thief, key_index = open_namespace(world)
+    copy = publish_there(world, thief, key_index, wheel.version, wheel.data)
+    binding = {"namespace": "evil", "origin": world.origin}
+    prev = world.leaves[copy.index].hex()
+    said = binding | {"prev": prev, "project": "acme-demo", "reason": "other"}
+    statement = Statement(copy.filename, copy.sha256, "remove", said)
+    world.append("remove", sign(statement, thief), {"actor": THIEF})
+    said = binding | {
+        "compromised_since": 0,
+        "keyid": thief.keyid,
+        "prev": world.leaves[key_index].hex(),
+        "project": "",
+        "reason": "compromised",
+    }
+    statement = Statement.about(f"key:{thief.keyid}", "key-revoke", said)
+    world.append("key-revoke", sign(statement, thief), {"actor": THIEF})
+    tick(world)
+    world.heartbeat()
+    machine.accept(wheel)
 
 
 def test_a_file_listed_without_entry_is_refused(machine: Machine, world: World) -> None:
