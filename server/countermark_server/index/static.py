@@ -28,6 +28,7 @@ from countermark_server.stores.public import Public
 TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 _VERSIONED = re.compile(r"[1-9][0-9]{0,15}\.[a-z][a-z0-9-]{0,40}\.json")
 _BINS = re.compile(r"bins/[0-9a-f]{64}")
+_CHANGES = re.compile(r"changes/[0-9a-f]{64}")
 _TRUST = re.compile(r"targets/trust/[0-9a-f]{64}\.trust\.json")
 _FILE = re.compile(
     r"targets/files/(?P<project>[^/]{1,255})/(?P<sha256>[0-9a-f]{64})\.(?P<filename>[^/]{1,255})"
@@ -71,7 +72,7 @@ def _tuf_kind(path: str) -> tuple[str, str]:
         return JSON, FOLLOWED
     if _VERSIONED.fullmatch(path) or _TRUST.fullmatch(path):
         return JSON, IMMUTABLE
-    if _BINS.fullmatch(path):
+    if _BINS.fullmatch(path) or _CHANGES.fullmatch(path):
         return BYTES, IMMUTABLE
     raise ServerError("not-found", f"{path[:120]!r} is not the name of TUF metadata or a target")
 

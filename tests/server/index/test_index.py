@@ -261,9 +261,9 @@ def test_tuf_metadata_has_the_right_types_and_promises(world: DoorWorld) -> None
         answer = world.client.get(f"/tuf/{path}")
         assert answer.content_type == "application/json" and cache in answer.headers["Cache-Control"]
         assert answer.get_data() == world.public.read(f"tuf/{path}")
-    name = "bins/" + "ab" * 32
-    world.public.put(f"tuf/{name}", b"tile")
-    assert world.client.get(f"/tuf/{name}").content_type == "application/octet-stream"
+    for name in ("bins/" + "ab" * 32, "changes/" + "ab" * 32):
+        world.public.put(f"tuf/{name}", b"tile")
+        assert world.client.get(f"/tuf/{name}").content_type == "application/octet-stream"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,8 @@ def test_tuf_metadata_has_the_right_types_and_promises(world: DoorWorld) -> None
         "/log/tile/00/000", "/log/tile/0/x000/001", "/log/../registry.sqlite", "/log/%2e%2e/registry.sqlite",
         "/log/tile/../../../settings.toml", "/log/checkpoint/", "/log/", "/log//checkpoint",
         "/tuf/2.root.json", "/tuf/0.root.json", "/tuf/01.root.json", "/tuf/root.json", "/tuf/1.root.json/",
-        "/tuf/../passphrase", "/tuf/%2e%2e/%2e%2e/passphrase", "/tuf/bins/xyz", "/tuf/targets/files/demo/x",
+        "/tuf/../passphrase", "/tuf/%2e%2e/%2e%2e/passphrase", "/tuf/bins/xyz", "/tuf/changes/xyz",
+        "/tuf/targets/files/demo/x",
         "/tuf/targets/trust/../1.root.json", "/tuf/..%2flog%2fcheckpoint", "/tuf/1.Root.json",
         "/packages/demo/..%2f..%2fpassphrase", "/packages/../passphrase", "/tuf/1.root.json%00",
     ],
