@@ -8,6 +8,8 @@ other finds the file there; it compares, and bytes that differ are a ConflictErr
 
 Several files of one round are synced together: every file, then every folder once. If the power fails in
 between, any subset of the names exists, each of them whole; writing the same files again completes them.
+Files of equal bytes (a new registry has thousands of empty bins) are one synced file with several names, which
+is what a file that never changes may be.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 MODE = 0o444
+NAMES_MAX = 1000  # of one file; ext4 allows 65,000, others less
 
 
 class StoreError(Exception):
@@ -31,6 +34,7 @@ class ConflictError(StoreError):
 def write_files(root: Path, files: Mapping[str, bytes]) -> None:
     """Make every file exist under `root` with exactly these bytes, durably. ConflictError: one differs."""
     waiting: list[tuple[str, Path]] = []
+    written: dict[tuple[Path, bytes], list[str]] = {}  # the temporary file, once for each name it gets
     folders: set[Path] = set()
     try:
         for name, data in files.items():
@@ -38,7 +42,10 @@ def write_files(root: Path, files: Mapping[str, bytes]) -> None:
             if _is_there(path, data):
                 continue
             folders |= make_folders(path.parent, root)
-            waiting.append((write_temporary(path.parent, data), path))
+            same = written.setdefault((path.parent, data), [])
+            fresh = len(same) % NAMES_MAX == 0
+            same.append(write_temporary(path.parent, data) if fresh else same[-1])
+            waiting.append((same[-1], path))
         for temporary, path in waiting:
             # If we stop here some of the names exist, each of them whole; the next call writes the rest.
             link_once(Path(temporary), path)

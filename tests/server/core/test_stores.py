@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from countermark_server import db, migrations
-from countermark_server.stores import heads
+from countermark_server.stores import heads, immutable
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import ConflictError, StoreError
 from countermark_server.stores.public import CHECKPOINT, Public
@@ -73,6 +73,17 @@ def test_public_files_never_change(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="other bytes"):
         public.put_all({"log/tile/0/000.p/2": b"new", "log/tile/0/000.p/1": b"x"})
     assert files(tmp_path) == before
+
+
+def test_equal_bytes_written_together_are_one_file_with_many_names(tmp_path: Path, monkeypatch) -> None:
+    """Thousands of empty bins cost one sync; each has its own name, mode and bytes, and nothing else is left."""
+    monkeypatch.setattr(immutable, "NAMES_MAX", 3)
+    wanted = {f"tuf/1.bins-{number}.json": b"empty" for number in range(7)} | {"tuf/1.bins-8.json": b"other"}
+    Public(tmp_path).put_all(wanted)
+    assert files(tmp_path) == wanted
+    inodes = {path: (tmp_path / path).stat().st_ino for path in wanted}
+    assert len(set(inodes.values())) == 4 and inodes["tuf/1.bins-8.json"] not in list(inodes.values())[:7]
+    assert {stat.S_IMODE((tmp_path / path).stat().st_mode) for path in wanted} == {0o444}
 
 
 def test_only_the_three_named_files_are_replaced(tmp_path: Path) -> None:
