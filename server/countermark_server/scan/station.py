@@ -6,7 +6,8 @@
 
 Every step may be done twice: a worker that dies loses its lease, and the next one examines again. Three failed
 attempts are enough: then the verdict says that the examination failed, and a person looks. A verdict or hold that
-the log refused (somebody else's entry came first) is signed again behind the newest entry.
+the log refused (somebody else's entry came first) is signed again behind the newest entry; refused for another
+reason, it is tried again once a minute.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ from countermark_server.stores.immutable import StoreError
 ATTEMPTS_MAX = 3
 PASSING = ("none", "note")
 RETRY_SECONDS = 1.0  # after a round that failed
+REFUSED_SECONDS = 60  # before asking again when the log refused us for another reason than coming second
+SECOND = "prev-stale"  # the refusal of who came second: signing behind the newest entry helps at once
 HOLD_CHECK_SECONDS = 1.0  # between looks for automatic holds that the log did not take
 
 SCANS = Counter("countermark_scans_total", "examinations by tier", ["tier"])
@@ -99,6 +102,7 @@ class Station:
         self._registry = registry
         self._origin = settings.registry.origin
         self._clock = clock
+        self._patient_until = 0
 
     def round(self) -> int:
         """One look at what waits here; how many submissions moved or were proposed again."""
@@ -162,14 +166,18 @@ class Station:
     # --- scanned -> cleared | held ------------------------------------------------------------------------
     def _settle(self) -> int:
         """Move on every submission whose verdict the log has answered."""
-        table, verdicts, proposals = db.submission, db.verdict, db.proposal
+        table, verdicts, proposals, now = db.submission, db.verdict, db.proposal, self._now()
         answered = (
             select(table, verdicts.c.tier, verdicts.c.body, proposals.c.state.label("asked"))
             .add_columns(proposals.c.leaf_hash.label("verdict_leaf"), proposals.c.refusal)
             .join(verdicts, verdicts.c.submission_id == table.c.id)
             .join(proposals, proposals.c.id == verdicts.c.proposal_id)
             .where(table.c.state == State.SCANNED)
-            .where(proposals.c.state.in_((proposal.PUBLISHED, proposal.REFUSED)))
+            .where(
+                (proposals.c.state == proposal.PUBLISHED)
+                | (proposals.c.state == proposal.REFUSED)
+                & ((proposals.c.refusal_code == SECOND) | (proposals.c.created <= now - REFUSED_SECONDS))
+            )
             .order_by(table.c.id)
         )
         with db.read(self._engine) as connection:
@@ -252,7 +260,7 @@ class Station:
                 missing += 1
                 body = json.loads(row["body"])
                 asked = None if body["hold"] is None else proposal.outcome(connection, body["hold"])
-                if asked is not None and asked.state != proposal.REFUSED:
+                if asked is not None and (asked.state != proposal.REFUSED or not self._may_ask_again(asked)):
                     continue
                 body["hold"] = self._propose_hold(
                     connection, row, row["verdict_leaf"], body["findings_sha256"]
@@ -263,7 +271,13 @@ class Station:
                     .values(body=json.dumps(body, sort_keys=True))
                 )
         HOLDS_MISSING.set(missing)
+        if self._now() >= self._patient_until:
+            self._patient_until = self._now() + REFUSED_SECONDS
         return missing
+
+    def _may_ask_again(self, asked: proposal.Outcome) -> bool:
+        """At once for who came second; a key that was revoked, say, is tried once a minute, not in a loop."""
+        return asked.refusal_code == SECOND or self._now() >= self._patient_until
 
     def _now(self) -> int:
         return int(self._clock())

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from countermark.entry import Entry
-from countermark.statement import Statement, open_envelope, sign
+from countermark.statement import KeySigner, Statement, open_envelope, sign
 from countermark_server import db, proposal
 from countermark_server.published import Published
 from countermark_server.ruleview import SqlView
@@ -23,7 +23,7 @@ from countermark_server.settings import Scan, Upload
 from countermark_server.stores.blobs import Blobs
 from tests.archives import sdist, wheel
 from tests.doors import DoorWorld, Person
-from tests.log_world import ORIGIN
+from tests.log_world import ORIGIN, key
 
 WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
 EVIL = b"import base64\nimport setuptools\n\nexec(base64.b64decode('cHJpbnQoMSk='))\n"
@@ -210,6 +210,34 @@ def test_a_verdict_that_came_second_is_signed_again(world: DoorWorld, grace: Per
         row(world, WHEEL)["state"] == "cleared"
     )  # the scan says nothing grave; the hold is tufrepo's to see
     assert state_of(world, WHEEL)["hold"] is not None
+
+
+@pytest.mark.parametrize("role", ["scanner", "registry"])
+def test_a_key_the_log_refuses_is_not_tried_in_a_loop(world: DoorWorld, grace: Person, role: str) -> None:
+    """A revoked key leaves one proposal a minute, not thousands; with the next key the file moves on."""
+    grace.upload(SDIST, sdist(files={"setup.py": EVIL}))
+    honest = world.roles[role]
+    world.roles[role] = KeySigner(key("nobody"))
+    scan = station(world)
+    for _ in range(10):
+        scan.round()
+        scan.check_holds()
+        world.quiet()
+    kind = {"scanner": "verdict", "registry": "hold"}[role]
+
+    def proposals() -> int:
+        with db.read(world.engine) as connection:
+            return len(connection.execute(select(db.proposal).where(db.proposal.c.type == kind)).all())
+
+    assert proposals() <= 2
+    assert kind not in [entry.type for entry in entries(world)]
+    world.roles[role] = honest
+    world.clock.now += 61
+    scan = station(world)
+    work(world, scan)
+    work(world, scan)
+    assert [entry.type for entry in entries(world)[-2:]] == ["verdict", "hold"]
+    assert row(world, SDIST)["state"] == "held"
 
 
 def test_the_same_artifact_and_rules_give_the_same_findings(world: DoorWorld, grace: Person) -> None:
