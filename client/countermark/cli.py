@@ -22,13 +22,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from countermark import __version__
 from countermark.console import PROGRAM, fail, say
 from countermark.errors import CountermarkError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every outcome is an exit code."""
-    arguments = _parser().parse_args(argv)
+    parser, given = _parser(), sys.argv[1:] if argv is None else argv
+    if not given:
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    arguments = parser.parse_args(given)
     json = getattr(arguments, "json", None) is True
     try:
         return _command(arguments.command)(arguments)
@@ -61,6 +66,7 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="verify what a package registry serves")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _trust_arguments(commands)
     _install_arguments(commands)

@@ -16,7 +16,7 @@ from countermark.distribution import Distribution, distributions, read_distribut
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home, Registry, find_root, normalise_url
-from countermark.signer import StoredKey, create_key, load_key, open_signer
+from countermark.signer import ask_terminal, create_key, load_key, open_signer
 from countermark.statement import KeySigner
 from countermark.trust import View, opened
 from countermark.verified import Artifact, Verified
@@ -31,6 +31,8 @@ def login(arguments: argparse.Namespace) -> int:
     for remark in registry.admit(os.environ, allow_trial=arguments.allow_trial):
         say(remark)
     code = arguments.code or ask("one-time code")
+    if not code:
+        raise UsageError("no one-time code was given", hint="the operator makes one for you: --code CODE")
     session = engine.sign_in(registry, fetcher, code, now=_now())
     if arguments.json:
         put_json({"account": session.account, "login": session.login, "url": url})
@@ -126,7 +128,9 @@ def publish(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    _, registry, _ = pinned(arguments)
+    _, registry, remarks = pinned(arguments)
+    for remark in remarks:
+        say(remark)
     fetcher, codes, documents = HttpFetcher(), [0], []
     files = [read_distribution(path) for path in distributions(arguments.files)]
     with opened(registry, fetcher, now=_now()) as view:
@@ -176,19 +180,30 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distri
     home, registry, remarks = pinned(arguments)
     for remark in remarks:
         say(remark)
-    key = _key(home, arguments)
-    return home, registry, files, open_signer(key)
+    return home, registry, files, _signer(home, arguments)
 
 
-def _key(home: Home, arguments: argparse.Namespace) -> StoredKey:
+def _signer(home: Home, arguments: argparse.Namespace) -> KeySigner:
     try:
-        return load_key(home.keys, arguments.key)
+        key = load_key(home.keys, arguments.key)
     except UsageError:
         if (home.keys / f"{arguments.key}.json").exists():
             raise
-    key = create_key(home.keys, arguments.key, no_passphrase=arguments.no_passphrase)
+        return _new_signer(home, arguments)
+    return open_signer(key)
+
+
+def _new_signer(home: Home, arguments: argparse.Namespace) -> KeySigner:
+    """A fresh key, opened by the passphrase that was typed for it a moment ago."""
+    typed: list[str] = []
+
+    def asked(prompt: str) -> str:
+        typed.append(ask_terminal(prompt))
+        return typed[-1]
+
+    key = create_key(home.keys, arguments.key, no_passphrase=arguments.no_passphrase, ask=asked)
     say(f"made key {key.name} ({key.keyid[:16]}) in {key.path}")
-    return key
+    return open_signer(key, ask=lambda _: typed[-1])
 
 
 def _enrol(

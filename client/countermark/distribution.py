@@ -11,7 +11,9 @@ safe to unpack is the registry's question. The signature travels beside the file
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -92,6 +94,8 @@ def distributions(paths: Iterable[Path]) -> list[Path]:
 def read_distribution(path: Path) -> Distribution:
     """Read a distribution; UsageError when it is none."""
     try:
+        if not path.exists():  # before its name is judged: `dist/*` that matched nothing arrives like this
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         name = parse_filename(path.name)
         data = path.read_bytes()
         metadata, record = _wheel(path) if name.is_wheel else (_sdist(path), None)

@@ -40,9 +40,17 @@ class RootInfo:
     version: int
     expires: str
     trial: bool
-    words: str
-    fingerprint: str
     signed: bytes
+
+    @property
+    def words(self) -> str:
+        """Its twelve words."""
+        return root_words(self.signed)
+
+    @property
+    def fingerprint(self) -> str:
+        """Its digest in groups of digits."""
+        return hex_groups(self.signed)
 
     @classmethod
     def parse(cls, raw: bytes) -> RootInfo:
@@ -64,8 +72,6 @@ class RootInfo:
             version=metadata.signed.version,
             expires=metadata.signed.expires.strftime("%Y-%m-%d"),
             trial=metadata.signed.unrecognized_fields.get("x-countermark-trial") is True,
-            words=root_words(signed),
-            fingerprint=hex_groups(signed),
             signed=signed,
         )
 
@@ -138,7 +144,9 @@ class Home:
             pinned = list(self.registries())
             if len(pinned) == 1:
                 return pinned[0]
-            known = ", ".join(item.url for item in pinned) or "none is pinned"
+            if not pinned:
+                raise UsageError("no registry is pinned", hint="countermark trust add URL --root-words '...'")
+            known = ", ".join(item.url for item in pinned)
             raise UsageError(f"which registry? {known}", hint="--registry URL, or set COUNTERMARK_REGISTRY")
         url = normalise_url(url)
         found = self._load(self._folder(url))
