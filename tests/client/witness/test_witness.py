@@ -22,6 +22,7 @@ from countermark.tlog.checkpoint import Checkpoint
 from countermark.tlog.cosignature import MlDsaSigner, check_signature
 from countermark.tlog.note import Ed25519NoteSigner, Note, Signature, format_base64, open_note
 from countermark.witness_store import WitnessStore
+from tests.failing_commit import FailingCommit
 
 ORIGIN = "log.test/countermark"
 NOW = 1_763_800_000
@@ -220,22 +221,6 @@ def test_row_12_nothing_signed_leaves_when_persisting_fails(
     monkeypatch.setattr(world.store, "advance", full)
     response = world.refuse(body(0, note(3)), 500, "disk full")
     assert b"witness.test" not in response.body
-
-
-class FailingCommit:
-    """A connection whose next COMMIT fails and leaves its transaction open, as SQLite's may (SQLITE_BUSY)."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection, self.failures = connection, 1
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.connection, name)
-
-    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
-        if statement == "COMMIT" and self.failures:
-            self.failures -= 1
-            raise sqlite3.OperationalError("database is locked")
-        return self.connection.execute(statement, *values)
 
 
 def test_a_commit_that_failed_is_neither_shown_nor_in_the_way(world: World) -> None:

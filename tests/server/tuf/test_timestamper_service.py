@@ -1,7 +1,6 @@
 """The timestamper's process: what it serves, what it says when it refuses, and how little a timestamp carries."""
 
 import json
-import sqlite3
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
@@ -16,6 +15,7 @@ from countermark.tlog.note import Note
 from countermark.tlog.policy import Policy
 from countermark_server.timestamper import carry
 from countermark_server.timestamper.errors import RefusalError
+from tests.failing_commit import FailingCommit
 from tests.simulator import HOUR, Keys, signing_key
 from tests.timestamped import TimestampedWorld
 
@@ -73,22 +73,6 @@ def test_a_new_candidate_is_signed_once(world):
     assert service.step() is True
     assert get(service, "/timestamp.json").body == world.store.newest().raw != before
     assert service.step() is False
-
-
-class FailingCommit:
-    """A connection whose next COMMIT fails and leaves its transaction open, as SQLite's may (SQLITE_BUSY)."""
-
-    def __init__(self, connection):
-        self.connection, self.failures = connection, 1
-
-    def __getattr__(self, name):
-        return getattr(self.connection, name)
-
-    def execute(self, statement, *values):
-        if statement == "COMMIT" and self.failures:
-            self.failures -= 1
-            raise sqlite3.OperationalError("database is locked")
-        return self.connection.execute(statement, *values)
 
 
 def test_a_commit_that_failed_delays_the_signature_and_nothing_else(world):
