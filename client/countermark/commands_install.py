@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from countermark import run as runner
 from countermark.clientpolicy import Policies, load_policy
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
-from countermark.installers import plan
 from countermark.limits import ENTRY_TIME_MAX
-from countermark.lockfile import LockFile, read_lock
 from countermark.pins import Home, Registry
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified
 from countermark.verify import verify as verify_artifacts
@@ -43,7 +40,11 @@ def verify(arguments: argparse.Namespace) -> int:
         raise UsageError("files and locks are verified by separate commands")
     fetcher = HttpFetcher()
     if locks:
-        report = runner.verify_locks(locks, registry, fetcher, now=now, policies=policies, remarks=remarks)
+        from countermark.lockfile import read_lock  # noqa: PLC0415  (lazy: a file needs none of this)
+        from countermark.run import verify_locks  # noqa: PLC0415
+
+        read = [read_lock(path) for path in locks]
+        report = verify_locks(read, registry, fetcher, now=now, policies=policies, remarks=remarks)
     else:
         artifacts = [Artifact.from_path(path) for path in files]
         report = verify_artifacts(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
@@ -70,6 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    from countermark import run as runner  # noqa: PLC0415
+    from countermark.installers import plan  # noqa: PLC0415
+
     todo = plan(command, folder=Path.cwd())
     home, registry, remarks = pinned(arguments)
     finished = runner.run(
@@ -122,9 +126,9 @@ def _talk_outcome(outcome: Outcome) -> None:
     put(f"{name}: let pass, not verified: {outcome.error} ({outcome.because})", colour=YELLOW)
 
 
-def _sort(paths: Sequence[Path]) -> tuple[list[LockFile], list[Path]]:
+def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Locks, and files to verify; signatures lying beside distributions are passed over."""
-    locks = [read_lock(path) for path in paths if LOCK_NAMES.fullmatch(path.name)]
+    locks = [path for path in paths if LOCK_NAMES.fullmatch(path.name)]
     files = [path for path in paths if not LOCK_NAMES.fullmatch(path.name)]
     files = [path for path in files if not path.name.endswith((".attestation", ".asc", ".tlog-proof"))]
     if not locks and not files:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -226,6 +225,8 @@ def _not_provable(report: Report) -> list[str]:
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    import subprocess  # noqa: PLC0415  (lazy: `verify` of a lock starts nothing)
+
     try:
         done = subprocess.run(list(command), env=dict(environment), check=False)
     except FileNotFoundError:

@@ -4,12 +4,14 @@
      "largest":"example.com/registry\\n812\\n...",          the largest checkpoint seen, verbatim
      "newest_time":1763800010,                             the newest quorum time seen
      "timestamp":{"sha256":"9f86...","size":812,"version":44},
+     "trust_version":1,                                    the trust file's
      "v":1}
 
 One timeline of heads, whatever door they came by. `check` refuses, before anything is written:
 
 * *rollback*: a timestamp version below the last one, its checkpoint smaller than the last timestamp's, or
-  smaller than the floor the trust file sets;
+  smaller than the floor the trust file sets; a trust file older than the last one, whose log keys and
+  witnesses may have been replaced for a reason;
 * *equivocation*: the last timestamp's version with other bytes;
 * *fork*: a checkpoint that is neither a prefix nor an extension of the largest one seen.
 
@@ -58,6 +60,7 @@ class Timeline:
     timestamp: SeenTimestamp | None = None
     newest_time: int = 0
     fetched_at: int = 0
+    trust_version: int = 0
     loaded: bytes | None = None
 
     @classmethod
@@ -81,6 +84,7 @@ class Timeline:
                 else None,
                 newest_time=int(document["newest_time"]),
                 fetched_at=int(document["fetched_at"]),
+                trust_version=int(document.get("trust_version", 0)),
                 loaded=raw,
             )
         except (ValueError, KeyError, TypeError, MalformedError) as error:
@@ -101,6 +105,7 @@ class Timeline:
             "timestamp": {"sha256": seen.sha256, "size": seen.size, "version": seen.version}
             if seen
             else None,
+            "trust_version": self.trust_version,
             "v": 1,
         }
         replace_file(path, json.dumps(document, sort_keys=True).encode())
@@ -125,6 +130,14 @@ class Timeline:
         if offered.version == last.version and offered.sha256 != last.sha256:
             sentence = f"two timestamps of version {offered.version}: {last.sha256} and {offered.sha256}"
             raise InconsistentError(sentence, Evidence(EvidenceClass.SELF_PROVING, [sentence], objects))
+
+    def check_trust_file(self, version: int, raw: bytes) -> None:
+        """Refuse a trust file older than the last one, though the root may still list it."""
+        if version < self.trust_version:
+            sentence = f"rollback: trust file version {version}, seen before: version {self.trust_version}"
+            raise InconsistentError(
+                sentence, Evidence(EvidenceClass.OBSERVATION, [sentence], {"trust-file": raw})
+            )
 
     def check_head(self, log: LogReader) -> str:
         """Check the reader's checkpoint against the largest head seen; returns how they relate, in words."""
@@ -167,7 +180,7 @@ class Timeline:
         objects |= {f"proof-{number}": hash for number, hash in enumerate(proof)}
         return Evidence(EvidenceClass.SELF_PROVING, [sentence], objects)
 
-    def advanced(self, log: LogReader, timestamp: SeenTimestamp, *, now: int) -> Timeline:
+    def advanced(self, log: LogReader, timestamp: SeenTimestamp, *, trust_version: int, now: int) -> Timeline:
         """This timeline after one more successful look."""
         checkpoint = log.checkpoint
         size = Checkpoint.parse(Note.parse(self.largest).text).size if self.largest else -1
@@ -177,6 +190,7 @@ class Timeline:
             timestamp=timestamp,
             newest_time=max(self.newest_time, checkpoint.quorum_time),
             fetched_at=now,
+            trust_version=trust_version,
         )
 
 

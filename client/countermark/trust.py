@@ -217,7 +217,9 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             # If we stop here the cache is ahead of the timeline: the next run checks against the older
             # head, which the newer one extends.
             if view.online:
-                timeline.advanced(view.log, view.timestamp.seen, now=now).save(timeline_file)
+                trust_version = view.trust_file.version
+                after = timeline.advanced(view.log, view.timestamp.seen, trust_version=trust_version, now=now)
+                after.save(timeline_file)
     except EvidenceError as error:
         evidence = getattr(error, "evidence", None) or Evidence(
             EvidenceClass.OBSERVATION, [str(error)], {"timestamp": recorder.timestamp}
@@ -245,6 +247,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
     timestamp = Timestamp.parse(raw)
     trust_file = _trust_file(registry, updater, cache)
+    timeline.check_trust_file(trust_file.version, trust_file.format())
     checkpoint = _checkpoint(timestamp, trust_file, now)
     if online:
         freshness = _freshness(timestamp, now, now, None)
@@ -324,7 +327,8 @@ def _trust_file(registry: Registry, updater: Updater, cache: Path) -> TrustFile:
     if digest not in root["signed"].get("x-countermark-trust", []):
         raise PolicyError(
             f"the trust file {digest[:16]} is not one the root of {registry.url} accepts without delay",
-            hint="this version follows trust files that the root lists; update, or ask the operator",
+            hint="a trust file that the root does not list would have to be followed from one it does, a day "
+            "after a quorum saw it; this version cannot do that: a new root, made in a ceremony, must list it",
         )
     return TrustFile.parse(raw)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
+
+from tuf.api.metadata import Metadata, Root
 
 from countermark.trustfile import CentralPolicy
 from tests.machine import Machine
@@ -20,6 +24,26 @@ def test_stolen_trust_keys_change_nothing_at_once(tmp_path: Path) -> None:
     before = machine.snapshot()
     machine.refuse(5, "not one the root of", wheel)
     assert machine.snapshot() == before
+
+
+def test_an_older_trust_file_that_the_root_still_lists_is_a_rollback(tmp_path: Path) -> None:
+    """Trust files are listed for ever; who holds old log keys wants the one that names them back."""
+    world = World()
+    wheel = world.publish("acme-demo")
+    old = world.trust_file.format()
+    new = replace(world.trust_file, version=2).format()
+    root = Metadata[Root].from_bytes(world.root)
+    digests = [hashlib.sha256(raw).hexdigest() for raw in (old, new)]
+    root.signed.unrecognized_fields["x-countermark-trust"] = digests
+    for role in ("root-a", "root-b"):
+        root.sign(world.keys.tuf[role], append=role == "root-b")
+    world.tuf["1.root.json"] = root.to_bytes()
+    world.sign_trust(new)
+    machine = Machine(tmp_path, world)
+    machine.accept(wheel)
+    world.sign_trust(old)
+    shutil.rmtree(machine.cache)
+    machine.refuse(7, "trust file version 1, seen before: version 2", wheel)
 
 
 def test_a_lowered_floor_is_a_changed_trust_file(tmp_path: Path) -> None:
