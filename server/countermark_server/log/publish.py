@@ -35,6 +35,14 @@ from countermark_server.stores.public import CHECKPOINT, Public
 
 RECOSIGN_SECONDS = 3600  # an unchanged head's cosignatures are renewed after this
 RETRY_SECONDS = 0.25  # after a failed publication
+# Statements are built once: building them costs more than running them.
+_TABLE = db.proposal
+_COVERED = (
+    select(_TABLE)
+    .where(_TABLE.c.state == SEQUENCED, _TABLE.c.leaf_index < bindparam("size"))
+    .order_by(_TABLE.c.id)
+)
+_PUBLISHED = update(_TABLE).where(_TABLE.c.id == bindparam("p")).values(state=PUBLISHED)
 
 
 class NoQuorumError(Exception):
@@ -130,17 +138,12 @@ class Publisher:
 
     def settle(self, size: int) -> int:
         """Tell those whose entries a public checkpoint of this size covers; returns how many proposals."""
-        table = db.proposal
-        covered = select(table).where(table.c.state == SEQUENCED, table.c.leaf_index < size)
         now = int(self._clock())
         staged = [name for bundle_size, name in self._staging.sizes() if bundle_size <= size]
         with self._mutex, db.write(self._engine) as connection:
-            rows = connection.execute(covered.order_by(table.c.id)).mappings().all()
+            rows = connection.execute(_COVERED, {"size": size}).mappings().all()
             if rows:
-                connection.execute(
-                    update(table).where(table.c.id == bindparam("p")).values(state=PUBLISHED),
-                    [{"p": row["id"]} for row in rows],
-                )
+                connection.execute(_PUBLISHED, [{"p": row["id"]} for row in rows])
             for row in rows:
                 if row["type"] == "publish" and row["submission_id"] is not None:
                     _logged(connection, row, now=now)

@@ -40,6 +40,16 @@ from countermark_server.stores import heads
 from countermark_server.stores.heads import Head
 from countermark_server.stores.public import Public
 
+# Statements are built once: building them costs more than running them.
+_TABLE = db.proposal
+_PENDING = select(_TABLE).where(_TABLE.c.state == PENDING).order_by(_TABLE.c.id)
+_WAITING = _PENDING.limit(bindparam("n"))
+_SEQUENCED = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("p"))
+    .values(state=SEQUENCED, leaf_index=bindparam("i"), leaf_hash=bindparam("h"))
+)
+
 GENESIS_TYPES = ("key-enroll", "key-enroll", "key-enroll", "tuf")
 
 
@@ -159,11 +169,9 @@ class Sequencer:
 
     def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
         """Pending proposals in the order of their ids; at genesis the four, or none."""
-        table = db.proposal
-        query = select(table).where(table.c.state == PENDING).order_by(table.c.id)
         if head.tree_size:
-            return connection.execute(query.limit(limit)).mappings().all()
-        first = query.where(table.c.type.in_(set(GENESIS_TYPES)))
+            return connection.execute(_WAITING, {"n": limit}).mappings().all()
+        first = _PENDING.where(db.proposal.c.type.in_(set(GENESIS_TYPES)))
         rows = connection.execute(first).mappings().all()
         enrolments = [row for row in rows if row["type"] == "key-enroll"][:3]
         tuf = [row for row in rows if row["type"] == "tuf"][:1]
@@ -288,12 +296,7 @@ def _settle(connection: Connection, judged: Judged) -> None:
     """Write down what became of each proposal; a refused publish gives its file name back."""
     table = db.proposal
     if judged.sequenced:
-        connection.execute(
-            update(table)
-            .where(table.c.id == bindparam("p"))
-            .values(state=SEQUENCED, leaf_index=bindparam("i"), leaf_hash=bindparam("h")),
-            judged.sequenced,
-        )
+        connection.execute(_SEQUENCED, judged.sequenced)
     for row in judged.refused:
         connection.execute(
             update(table)

@@ -15,10 +15,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from countermark_server import db
+
+# Statements are built once: building them costs more than running them.
+_TABLE = db.head
+_LOAD = select(_TABLE).where(_TABLE.c.origin == bindparam("o"))
+_SWAP = (
+    update(_TABLE)
+    .where(
+        _TABLE.c.origin == bindparam("o"),
+        _TABLE.c.body == bindparam("old_body"),
+        _TABLE.c.tree_size == bindparam("old_size"),
+    )
+    .values(
+        body=bindparam("new_body"),
+        tree_size=bindparam("new_size"),
+        edge=bindparam("new_edge"),
+        staging=bindparam("new_staging"),
+    )
+)
+_APPLIED = (
+    update(_TABLE)
+    .where(_TABLE.c.origin == bindparam("o"), _TABLE.c.staging == bindparam("s"))
+    .values(staging=None)
+)
 
 
 class HeadLostError(Exception):
@@ -42,8 +65,7 @@ class Head:
 
 def load(connection: Connection, origin: str) -> Head | None:
     """The head of this log, or None when the log was never created."""
-    table = db.head
-    row = connection.execute(select(table).where(table.c.origin == origin)).mappings().first()
+    row = connection.execute(_LOAD, {"o": origin}).mappings().first()
     if row is None:
         return None
     return Head(row["origin"], row["body"], row["tree_size"], bytes(row["edge"]), row["staging"])
@@ -59,13 +81,15 @@ def create(connection: Connection, head: Head) -> None:
 
 def swap(connection: Connection, old: Head, new: Head) -> None:
     """Put `new` in the place of `old`, in the caller's transaction. HeadLostError: it is no longer there."""
-    table = db.head
     assert old.origin == new.origin
-    changed = connection.execute(
-        update(table)
-        .where(table.c.origin == old.origin, table.c.body == old.body, table.c.tree_size == old.tree_size)
-        .values(body=new.body, tree_size=new.tree_size, edge=new.edge, staging=new.staging)
-    )
+    was = {"o": old.origin, "old_body": old.body, "old_size": old.tree_size}
+    becomes = {
+        "new_body": new.body,
+        "new_size": new.tree_size,
+        "new_edge": new.edge,
+        "new_staging": new.staging,
+    }
+    changed = connection.execute(_SWAP, {**was, **becomes})
     if changed.rowcount != 1:
         raise HeadLostError(
             f"the head of {old.origin} is no longer the one at size {old.tree_size}: "
@@ -75,7 +99,4 @@ def swap(connection: Connection, old: Head, new: Head) -> None:
 
 def applied(connection: Connection, origin: str, staging: str) -> None:
     """Note that a staging bundle is in the public tree and published; a newer bundle's name stays."""
-    table = db.head
-    connection.execute(
-        update(table).where(table.c.origin == origin, table.c.staging == staging).values(staging=None)
-    )
+    connection.execute(_APPLIED, {"o": origin, "s": staging})
