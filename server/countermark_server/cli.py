@@ -24,6 +24,7 @@ _DATA = click.option("--data", type=click.Path(path_type=Path), required=True, h
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name=PROGRAM, prog_name=PROGRAM)
 def commands() -> None:
     """Run a package registry whose every file and decision is in a witnessed log and in TUF."""
 
@@ -198,6 +199,10 @@ def main() -> None:
         if error.hint:
             say(f"hint: {error.hint}")
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        say(f'error: cannot open "{error.filename}": {error.strerror}')
+        say("hint: run this as the user the data directory belongs to")
+        sys.exit(2)
     except Exception as error:
         if os.environ.get("COUNTERMARK_DEBUG"):
             raise

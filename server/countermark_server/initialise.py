@@ -66,12 +66,15 @@ def initialise(
     check_base_url(base_url)
     if not 1 <= bit_length <= BIN_BITS_MAX:
         raise UsageError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
-    if data.exists() and (not data.is_dir() or any(data.iterdir())):
-        raise UsageError(
-            f'"{data}" exists and is not empty', hint="nothing is overwritten; choose another one"
-        )
     beside = data.with_name(f".{data.name}.new-{os.getpid()}")
-    beside.mkdir(mode=0o700, parents=True)
+    try:
+        if data.exists() and (not data.is_dir() or any(data.iterdir())):
+            raise UsageError(
+                f'"{data}" exists and is not empty', hint="nothing is overwritten; choose another one"
+            )
+        beside.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise UsageError(f'cannot make "{data}": {error.strerror}') from None
     try:
         made = _fill(beside, origin, base_url, bit_length, environ)
         beside.rename(data)

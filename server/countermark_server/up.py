@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -100,8 +101,11 @@ def _trial_ceremony(data: Path, say: Say) -> Path:
 def run(request: Request, stop: threading.Event, say: Say) -> None:
     """Prepare, start everything, wait until `stop`. ChildDiedError: something ended by itself."""
     started = time.monotonic()
+    if not (request.data / "run" / "up.lock").exists():
+        check_listen(request.listen)  # before anything is made
     settings = prepare(request, say)
     with only_one(settings.data):
+        check_listen(request.listen)
         registry = _Registry(settings, request, stop, say)
         try:
             if registry.start():
@@ -116,8 +120,6 @@ class _Registry:
 
     def __init__(self, settings: Settings, request: Request, stop: threading.Event, say: Say) -> None:
         host, _, port = request.listen.rpartition(":")
-        if not host or not port.isdigit():
-            raise UsageError(f"--listen {request.listen!r} must be HOST:PORT")
         reachable = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104  (compared, not bound)
         self.local = f"http://{reachable}:{port}"
         self.base_url = settings.registry.base_url or self.local
@@ -168,6 +170,8 @@ class _Registry:
         self._record()
         healthz = f"http://{self.timestamper}/healthz"
         public = self.data / "public"
+        if not (public / TIMESTAMP).exists():
+            self.say("first start    every bin is signed once, which can take a minute")
         return (
             self._ready("witness", lambda: self._answers(f"{self.witness}/metrics"), self.witness)
             and self._ready("log", (self.run / "log.ready.json").exists, "sequencing")
@@ -185,6 +189,7 @@ class _Registry:
         self.say(f"simple index   {self.base_url}/simple/")
         self.say(f"uploads        {self.base_url}/legacy/")
         self.say(f"log            {self.base_url}/log/checkpoint")
+        self.say(f"a person       countermark-server login-code --data {self.data} --login NAME")
         self.say(f"ready          {self.base_url}  ({seconds:.1f} s)")
 
     def watch(self) -> None:
@@ -224,6 +229,21 @@ class _Registry:
             return self.fetcher.get(url) is not None
         except NetworkError:
             return False
+
+
+def check_listen(listen: str) -> None:
+    """UsageError unless the web process can listen there."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"--listen {listen!r} must be HOST:PORT")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {listen}: {error.strerror}", hint="another address: --listen HOST:PORT"
+            ) from None
 
 
 @contextmanager

@@ -105,8 +105,8 @@ HELP: dict[str, str] = {
         "was changed. Sign again with `countermark sign`."
     ),
     "key-unknown": (
-        "The key that signed is not enrolled for this project. Enrol it with `countermark key enroll`, "
-        "signed in, or sign with an enrolled one."
+        "The key that signed is not enrolled for this project. Sign in with "
+        "`countermark login`; then `countermark sign` or `countermark publish` offers to enrol it."
     ),
     "signature-count": "A publish statement has exactly one signature. Sign again with `countermark sign`.",
     "key-expired": "The key that signed was valid for a limited time, which is over. Enrol a new one, signed in.",
