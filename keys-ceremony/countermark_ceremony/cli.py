@@ -97,8 +97,7 @@ def sign(
     files.check_absent(out)
     request = exchange.Request.parse(files.read(request_file))
     held = [(path, files.read(path)) for path in key_files]
-    for _, raw in held:
-        keyfile.KeyFile.parse(raw)
+    exchange.check_keys(request, [keyfile.KeyFile.parse(raw).keyid for _, raw in held])
     for line in console.show_request(request):
         click.echo(line, err=True)
     if not yes and not click.confirm("Are these the words the others see? Sign", default=False, err=True):

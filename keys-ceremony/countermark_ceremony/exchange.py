@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,14 +196,20 @@ class Response:
         return found
 
 
-def sign(request: Request, signers: Sequence[KeySigner]) -> Response:
-    """Sign everything a request asks of its holder, with all the keys it names; each signature is checked."""
-    held = {signer.keyid: signer for signer in signers}
+def check_keys(request: Request, fingerprints: Iterable[str]) -> None:
+    """UsageError unless these are exactly the keys a request asks its holder for."""
+    held = set(fingerprints)
     wanted = {print_: name for document in request.documents for name, print_ in document.keys}
     if missing := sorted(name for print_, name in wanted.items() if print_ not in held):
         raise UsageError(f"the request for {request.holder!r} needs the key files of {', '.join(missing)}")
-    if strange := sorted(set(held) - set(wanted)):
+    if strange := sorted(held - set(wanted)):
         raise UsageError(f"key {strange[0]} is not asked for in the request for {request.holder!r}")
+
+
+def sign(request: Request, signers: Sequence[KeySigner]) -> Response:
+    """Sign everything a request asks of its holder, with all the keys it names; each signature is checked."""
+    held = {signer.keyid: signer for signer in signers}
+    check_keys(request, held)
     signatures = []
     for document in request.documents:
         for _, print_ in document.keys:
