@@ -7,6 +7,7 @@ subprocesses on loopback, and every refusal is checked: the demo exits 0 only if
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def main() -> int:
         "--keep", action="store_true", help="leave the service running and print its addresses"
     )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped then, too
     stage = Stage(ROOT / ".demo")
     try:
         for act in acts.ACTS:

@@ -14,9 +14,21 @@ if ! command -v "$python" >/dev/null; then
     say "$python not found; install Python 3.11 or newer, or name one: make PYTHON=python3.12 demo"
     exit 2
 fi
+if ! "$python" -c '' 2>/dev/null; then
+    say "$python does not start: $("$python" -c '' 2>&1 | head -n 1)"
+    exit 2
+fi
 if ! "$python" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))'; then
     say "$("$python" --version) is too old; Python 3.11 or newer is needed: make PYTHON=python3.12 demo"
     exit 2
+fi
+if [ "$python" != python3 ] && [ -x .venv/bin/python ]; then
+    minor='import sys; print("%d.%d" % sys.version_info[:2])'
+    asked=$("$python" -c "$minor") there=$(.venv/bin/python -c "$minor")
+    if [ "$asked" != "$there" ]; then
+        say ".venv is of Python $there, not $asked: make clean, then again"
+        exit 2
+    fi
 fi
 stamp=.venv/.installed-$what
 digest=$(cat "requirements/$what.txt" client/pyproject.toml server/pyproject.toml keys-ceremony/pyproject.toml "$0" | sha256sum)
