@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"verified"},
     {"signature"},
     {"trust"},
-    {"tufclient"},
+    {"timestamp", "tufclient"},
     {"timeline"},
     {"logreader", "pins"},
     {"replay", "lockfile", "signer", "evidence", "clientpolicy", "witness_store", "distribution"},
@@ -51,7 +51,7 @@ COMPOSITION = {"app", "worker", "cli", "wsgi", "up"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch", "trust",
-    "canonical", "names", "schema", "logreader", "serving",
+    "timestamp", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "errors", "limits",
 }  # fmt: skip
 CEREMONY_USES = {

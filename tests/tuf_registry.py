@@ -39,8 +39,8 @@ from countermark.fetch import Answer, StatusError
 from countermark.replay import DictView, put_all, replay
 from countermark.serving import Request
 from countermark.statement import KeySigner, Statement, sign
+from countermark.timestamp import Timestamp as Carried
 from countermark.tlog.checkpoint import open_checkpoint
-from countermark.trust import Timestamp as Carried
 from countermark_server import db, submission
 from countermark_server.journey import State
 from countermark_server.log.fsck import check_log

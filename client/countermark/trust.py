@@ -24,7 +24,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
@@ -34,14 +34,13 @@ from countermark.bins import BinLeaf, read_leaf_hash, targets_root
 from countermark.disk import locked, read_file, working_copy
 from countermark.errors import (
     EvidenceError,
-    MalformedError,
     NetworkError,
     PolicyError,
     ProofError,
     StaleError,
 )
 from countermark.evidence import Evidence, EvidenceClass, save
-from countermark.fetch import Fetcher, decode_json
+from countermark.fetch import Fetcher
 from countermark.limits import (
     BIN_MAX_BYTES,
     COSIGNATURE_MAX_SKEW,
@@ -55,7 +54,8 @@ from countermark.limits import (
 )
 from countermark.logreader import LogReader
 from countermark.pins import Registry
-from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
+from countermark.timeline import InconsistentError, Timeline
+from countermark.timestamp import Timestamp
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.tlog.policy import NONE
@@ -84,55 +84,6 @@ class Freshness:
     signed_at: int
     fetched_at: int
     late: str | None = None
-
-
-@dataclass(frozen=True)
-class Timestamp:
-    """The members of a TUF timestamp that are ours, parsed; ngclient verified the signature."""
-
-    raw: bytes
-    version: int
-    expires: int
-    checkpoint: bytes
-    origin: str
-    size: int
-    root_hash: str
-    bins_root: bytes
-    bit_length: int
-    applied: int
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Timestamp:
-        """Read the signed part; EvidenceError when a member we require is missing or has another type."""
-        try:
-            signed: Any = decode_json(raw)["signed"]
-            log, bins = signed["x-countermark-log"], signed["x-countermark-bins"]
-            expires = datetime.strptime(signed["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-            found = cls(
-                raw=raw,
-                version=signed["version"],
-                expires=int(expires.timestamp()),
-                checkpoint=log["checkpoint"].encode(),
-                origin=log["origin"],
-                size=log["size"],
-                root_hash=log["root_hash"],
-                bins_root=bytes.fromhex(bins["root"]),
-                bit_length=bins["bit_length"],
-                applied=signed["x-countermark-applied"],
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MalformedError(f"the timestamp lacks what ties it to the log: {error!r}") from None
-        numbers = (found.version, found.size, found.bit_length, found.applied)
-        if (
-            any(type(number) is not int or number < 0 for number in numbers)
-            or len(found.bins_root) != HASH_SIZE
-        ):
-            raise MalformedError("the timestamp's log, bins or applied member is malformed")
-        return found
-
-    @property
-    def seen(self) -> SeenTimestamp:
-        return SeenTimestamp(self.version, hashlib.sha256(self.raw).hexdigest(), self.size)
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,15 @@ def _prove(
         _check_grace(view, known=True, progress=progress)
         return target.index, target.leaf_hash, None
     _check_grace(view, known=known, progress=progress)
+    signed_by = _prove_logged(view, artifact, target, policies, progress)
+    return target.index, target.leaf_hash, signed_by
+
+
+def _prove_logged(
+    view: View, artifact: Artifact, target: ListedTarget, policies: Policies, progress: _Progress
+) -> SignedBy:
+    """Steps 4 to 9: what the log says of a file that the index lists."""
+    checkpoint = view.checkpoint
     # (4) The entry the target names is in the log and says the same. Against a target nobody logged.
     entry = _entry_of(view, artifact, target)
     progress.held(4, f"entry #{target.index} of {checkpoint.size} in {checkpoint.origin}", "the log")
@@ -215,7 +224,7 @@ def _prove(
     progress.held(8, signed_by.sentence, signed_by.party)
     # (9) It stands: listed as of `applied`, and no entry since withdraws it.
     _check_standing(view, artifact, target, progress)
-    return target.index, target.leaf_hash, signed_by
+    return signed_by
 
 
 def _check_target(view: View, artifact: Artifact, target: ListedTarget) -> None:

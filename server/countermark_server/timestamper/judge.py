@@ -32,9 +32,9 @@ from countermark.errors import NetworkError
 from countermark.fetch import Fetcher
 from countermark.limits import NOTE_MAX_BYTES, TIMESTAMP_MAX_BYTES, TIMESTAMPS_MAX
 from countermark.logreader import LogReader
+from countermark.timestamp import Timestamp
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.note import Note
-from countermark.trust import Timestamp
 from countermark.trustfile import TrustFile
 from countermark_server.timestamper import carry, history
 from countermark_server.timestamper.bincheck import Accepted, BinCheck

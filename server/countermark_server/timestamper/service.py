@@ -26,7 +26,7 @@ from countermark.errors import CountermarkError, NetworkError
 from countermark.fetch import Fetcher
 from countermark.limits import TIMESTAMP_LIFETIME
 from countermark.serving import Request, Response
-from countermark.trust import Timestamp
+from countermark.timestamp import Timestamp
 from countermark_server import telemetry
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.judge import Judge

@@ -18,9 +18,9 @@ from countermark.errors import EvidenceError
 from countermark.fetch import Fetcher
 from countermark.limits import TIMESTAMP_LIFETIME, TIMESTAMP_MAX_BYTES
 from countermark.statement import is_sha256
+from countermark.timestamp import Timestamp as Carried
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark.tlog.policy import Policy
-from countermark.trust import Timestamp as Carried
 from countermark_server import telemetry
 from countermark_server.stores.public import TIMESTAMP, Public
 

@@ -12,8 +12,8 @@ from countermark import bins
 from countermark.entry import Entry
 from countermark.errors import CountermarkError, NetworkError, ProofError, SignatureError
 from countermark.limits import TIMESTAMP_MAX_BYTES
+from countermark.timestamp import Timestamp
 from countermark.tlog import merkle
-from countermark.trust import Timestamp
 from countermark_server.listing import bin_index
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.judge import Judge
