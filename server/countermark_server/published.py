@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from countermark.errors import CountermarkError
+from countermark.errors import CountermarkError, ProofError
 from countermark.tlog import proof as tlog_proof
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import leaf_hash, prove_inclusion
 from countermark.tlog.policy import Policy
 from countermark.tlog.proof import TlogProof
-from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, open_bundle, tile_at
+from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, decode_bundle, tile_at
 from countermark_server import adopted
 from countermark_server.errors import ServerError
 from countermark_server.stores.public import CHECKPOINT, Public
@@ -109,7 +109,12 @@ class Published:
         raw = self._public.read(f"log/{at.path()}")
         if raw is None:
             raise ServerError("proof-invalid", f"the log has no {at.path()}")
-        return open_bundle(raw, at, tree.read)[index % WIDTH]
+        # Its neighbours are not looked at: only this entry is handed out, and only with its own place in the tree.
+        entry = decode_bundle(raw, at.width)[index % WIDTH]
+        found, leaf = leaf_hash(entry), tree.read([(0, index)])[0]
+        if found != leaf:
+            raise ProofError(f"entry {index} has the leaf hash {found.hex()}, the tree has {leaf.hex()}")
+        return entry
 
     def _fetch(self, tile: Tile) -> bytes:
         assert tile.level != ENTRIES
