@@ -140,7 +140,8 @@ def status(arguments: argparse.Namespace) -> int:
             state = _state(view, fetcher, file, arguments)
         except CountermarkError as error:
             codes.append(error.exit_code)
-            say(f"{file.filename}: {error}")
+            told = str(error)
+            say(told if file.filename in told else f"{file.filename}: {told}")
             documents.append({"error": str(error), "exit_code": error.exit_code, "filename": file.filename})
             continue
         document = {key: value for key, value in vars(state).items() if key != "proof"}

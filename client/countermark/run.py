@@ -105,7 +105,11 @@ def verify_locks(
 
 
 def _unproved(item: Unprovable, policies: Policies, *, now: int) -> Outcome:
-    error = PolicyError(f"not provable: {item.project}: {item.reason}")
+    leave_out = (
+        "its build takes tools that no lock pins; `uv sync --frozen --no-install-project` leaves it out"
+    )
+    hint = leave_out if item.folder == "." else None
+    error = PolicyError(f"not provable: {item.project}: {item.reason}", hint=hint)
     decision = policies.decide(item.project, error.exit_code, now=now)
     outcome = Refused if decision.refused else LetPass
     return outcome(Artifact(item.project, item.version or "", "", ""), error, decision.because)
