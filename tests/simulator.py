@@ -136,7 +136,8 @@ class World:
         self.view = DictView()
         self.entries: list[bytes] = []
         self.leaves: list[bytes] = []
-        self.packages: dict[str, bytes] = {}
+        self.packages: dict[str, bytes] = {}  # and each wheel's metadata file under its name with `.metadata`
+        self.blobs: dict[str, bytes] = {}  # what entries name by digest, once it is open
         self.pages: dict[str, dict[str, str]] = {}  # project -> filename -> sha256
         self.tuf: dict[str, bytes] = {}
         self.targets: dict[str, dict[str, Any]] = {}  # path -> target
@@ -294,6 +295,8 @@ class World:
             return self._tile(Tile.parse(path.removeprefix("/log/")))
         if path.startswith("/tuf/"):
             return self.tuf.get(path.removeprefix("/tuf/"))
+        if path.startswith("/blobs/"):
+            return self.blobs.get(path.removeprefix("/blobs/"))
         if path.startswith("/packages/"):
             return self.packages.get(path.removeprefix("/packages/"))
         if path.startswith("/simple/"):
@@ -315,13 +318,28 @@ class World:
         return b"".join(merkle.root_hash(self.leaves[i * span : (i + 1) * span]) for i in range(first, last))
 
     def _page(self, project: str) -> bytes | None:
+        meta = {"api-version": "1.4"}
+        if not project:
+            return json.dumps({"meta": meta, "projects": [{"name": name} for name in self.pages]}).encode()
         if project not in self.pages:
             return None
-        files = [
-            {"filename": name, "hashes": {"sha256": sha256}, "url": f"/packages/{project}/{name}"}
-            for name, sha256 in sorted(self.pages[project].items())
-        ]
-        return json.dumps({"meta": {"api-version": "1.4"}, "name": project, "files": files}).encode()
+        files = [self._on_page(project, name, sha) for name, sha in sorted(self.pages[project].items())]
+        return json.dumps({"meta": meta, "name": project, "files": files}).encode()
+
+    def _on_page(self, project: str, filename: str, sha256: str) -> dict[str, Any]:
+        """One file as the simple page shows it; the index's own words come from what TUF lists."""
+        shown: dict[str, Any] = {"filename": filename, "hashes": {"sha256": sha256}}
+        shown |= {"url": f"/packages/{project}/{filename}", "yanked": False}
+        target = self.targets.get(f"files/{project}/{filename}")
+        if target is not None:
+            custom = target["custom"]
+            shown["size"] = target["length"]
+            shown["yanked"] = f"yanked by entry {custom['yank']}" if custom["yank"] else False
+            shown["_countermark"] = {"index": custom["i"], "leaf_hash": custom["lh"]}
+        metadata = self.packages.get(f"{project}/{filename}.metadata")
+        if metadata is not None:
+            shown["core-metadata"] = {"sha256": hashlib.sha256(metadata).hexdigest()}
+        return shown
 
     def _file(self, project: str, filename: str) -> bytes | None:
         state = self.view.get(rules.file_key("", project, filename))
@@ -373,11 +391,12 @@ class World:
         """Take one wheel the whole way to the index; `signed` False lets the registry sign in the owner's place."""
         filename = f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
         data = data or f"wheel of {project} {version}".encode()
+        metadata = f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n".encode()
         if signed and self.view.get(rules.project_key("", project)) is None:
             self.enroll(project)
         predicate = {
             "length": len(data),
-            "metadata_sha256": "00" * 32,
+            "metadata_sha256": hashlib.sha256(metadata).hexdigest(),
             "namespace": "",
             "origin": self.origin,
             "prev": None,
@@ -395,6 +414,7 @@ class World:
         index = self.append("publish", sign(statement, signer), registry)
         published = Published(project, version, filename, data, index)
         self.packages[f"{project}/{filename}"] = data
+        self.packages[f"{project}/{filename}.metadata"] = metadata
         if list_it:
             self.verdict(published)
             self.release()
@@ -421,12 +441,12 @@ class World:
         assert state is not None
         return int(state["keys"][self.publisher.keyid]["index"])
 
-    def verdict(self, file: Published, tier: str = "none") -> int:
+    def verdict(self, file: Published, tier: str = "none", *, findings: bytes | None = None) -> int:
         predicate = self._registry_side(file) | {
             "analyzers": [],
             "classification": "no-findings",
             "confidence": "high",
-            "findings_sha256": None,
+            "findings_sha256": None if findings is None else hashlib.sha256(findings).hexdigest(),
             "ruleset_sha256": "22" * 32,
             "tier": tier,
         }
@@ -523,6 +543,8 @@ class World:
             leaf = bins.BinLeaf(role, version, hashlib.sha256(raw).hexdigest(), bins.targets_root(held))
             self.bin_leaves[number : number + 1] = [leaf]
             changed.append(leaf)
+        changes = bins.format_changes(changed)
+        self.tuf[f"changes/{hashlib.sha256(changes).hexdigest()}"] = changes
         tree = bins.BinsTree.build([leaf.leaf_hash for leaf in self.bin_leaves])
         self.bins_root = tree.root
         self.tuf |= {f"bins/{name}": raw for name, raw in tree.tiles().items()}
