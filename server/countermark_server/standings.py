@@ -1,49 +1,71 @@
 """Standings: what the log's history makes of a file that has ended its journey. Read, never stored.
 
-    standings(connection, rows)[row["id"]]      -> Standing("held", entry=31): a hold, by entry 31
+    standings(connection, rows)[row["id"]]      -> Standing("held", entry=31, reason="malware", ...)
 
 A file's standing is a pure function of its entries (`countermark.rules`), so no column repeats it: the doors ask the
 rules' state at the head of the log. A hold or takedown therefore acts on page and file door as soon as it has its
-place in the log, before any timestamp says so.
+place in the log, before any timestamp says so. The reason code comes from the entry's proposal and is for people;
+clients read it in the log.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark import rules
+from countermark.rules_state import compromised_by, holders
 from countermark_server import db
 from countermark_server.journey import SAID, State
 from countermark_server.ruleview import encode_key
 
 KEYS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
 _ROWS = select(db.rules_state).where(db.rules_state.c.key.in_(bindparam("k", expanding=True)))
+_ENTRIES = select(db.proposal.c.leaf_index, db.proposal.c.envelope).where(
+    db.proposal.c.leaf_index.in_(bindparam("i", expanding=True))
+)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """ok, yanked, held or removed; and the entry that made it so, where one did."""
+    """ok, yanked, held or removed; and the entry that made it so with its reason code, where one did."""
 
     name: str
     entry: int | None = None
+    reason: str | None = None
+    listed: bool = False  # whether the rules list it: served, and passed by verdict or moderator
+    owner_head: str | None = None  # leaf hash of the owner's newest entry: what their next one follows
 
     @property
     def served(self) -> bool:
         """Whether installers may have the file (a yanked one by exact pin)."""
         return self.name in ("ok", "yanked")
 
+    @property
+    def by(self) -> str:
+        """Which entry did it and why, to stand behind a word: ` by entry 31 of the log (malware)`."""
+        if self.entry is None:
+            return ""
+        return f" by entry {self.entry} of the log" + (f" ({self.reason})" if self.reason else "")
+
+
+def state_of(row: RowMapping, standing: Standing) -> State:
+    """Where a submission is to its readers: a rejection ends the journey, and a won appeal lists the file again."""
+    restored = row["state"] == State.REJECTED and standing.listed
+    return State.LISTED if restored else State(row["state"])
+
 
 def said(state: State, standing: Standing) -> str:
     """Where a file is, in words: its standing where its entries gave it one, else the state of its journey."""
     if standing.name == "ok":
         return SAID[state]
-    by = f" by entry {standing.entry} of the log" if standing.entry is not None else ""
-    return f"{standing.name}{by}; {SAID[state]}" if standing.name == "yanked" else f"{standing.name}{by}"
+    words = f"{standing.name}{standing.by}"
+    return f"{words}; {SAID[state]}" if standing.name == "yanked" else words
 
 
 def standings(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, Standing]:
@@ -53,7 +75,12 @@ def standings(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, S
     for namespace, project in {(row["namespace"], row["project"]) for row in rows}:
         wanted |= {rules.project_key(namespace, project), rules.holder_key(namespace, "")}
     view = _load(connection, wanted)
-    return {row_id: _standing(view, key) for row_id, key in keys.items()}
+    found = {row_id: _standing(view, key) for row_id, key in keys.items()}
+    why = _reasons(connection, {each.entry for each in found.values() if each.entry is not None})
+    return {
+        row_id: each if each.entry is None else replace(each, reason=why.get(each.entry))
+        for row_id, each in found.items()
+    }
 
 
 def standing(connection: Connection, row: RowMapping) -> Standing:
@@ -62,12 +89,27 @@ def standing(connection: Connection, row: RowMapping) -> Standing:
 
 
 def _standing(view: Mapping[rules.Key, Any], key: rules.Key) -> Standing:
-    name = rules.standing_of(view, key)
-    if name is None or name == "ok":
+    name, file = rules.standing_of(view, key), view.get(key)
+    if name is None or file is None:
         return Standing("ok")
-    file = view[key]
-    causes = {"removed": ("takedown", "removed"), "held": ("hold",), "yanked": ("yank",)}[name]
-    return Standing(name, next((file[cause] for cause in causes if file[cause] is not None), None))
+    rest = {"listed": rules.is_listed(view, key), "owner_head": file["owner_head"]}
+    causes = {"removed": ("takedown", "removed"), "held": ("hold",), "yanked": ("yank",)}.get(name, ())
+    entry = next((file[cause] for cause in causes if file[cause] is not None), None)
+    if name == "held" and entry is None:  # its key was revoked as compromised
+        project, namespace = holders(view, key[1], key[2])
+        assert project is not None, "a publish makes its project"
+        entry = compromised_by(file, project, namespace)
+    return Standing(name, entry, **rest)
+
+
+def _reasons(connection: Connection, entries: Iterable[int]) -> dict[int, str]:
+    """The reason codes of these entries, as their proposals kept them."""
+    found, wanted = dict[int, str](), sorted(entries)
+    for start in range(0, len(wanted), KEYS_PER_QUERY):
+        for index, envelope in connection.execute(_ENTRIES, {"i": wanted[start : start + KEYS_PER_QUERY]}):
+            statement = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+            found[index] = statement["predicate"]["reason"]
+    return found
 
 
 def _load(connection: Connection, keys: Iterable[rules.Key]) -> dict[rules.Key, Any]:

@@ -3,6 +3,7 @@
     GET /packages/demo/demo-1.0-py3-none-any.whl            the file, while it is listed
     GET /packages/demo/demo-1.0-py3-none-any.whl.metadata   its METADATA (PEP 658), likewise
     GET /api/v1/files/demo/demo-1.0-py3-none-any.whl        its state, standing, entry and proof, always
+    GET /api/v1/files/demo                                  the same of all its files, without proofs
 
 A refusal here is what an installer shows its user, so it is 403 or 410 with a reason phrase, never a 5xx: installers
 retry those and lose the reason.
@@ -10,17 +11,19 @@ retry those and lose the reason.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flask import Blueprint, Response, jsonify, send_file
-from sqlalchemy import Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, select
 
 from countermark.entry import normalise_filename, normalise_project
 from countermark.errors import MalformedError
 from countermark_server import db, submission
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
-from countermark_server.journey import SAID, State
+from countermark_server.journey import ENDS, SAID, State
 from countermark_server.published import Published
-from countermark_server.standings import Standing, said, standings
+from countermark_server.standings import Standing, said, standings, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
 
@@ -75,23 +78,21 @@ class Files:
     def status(self, project: str, filename: str) -> dict[str, object]:
         """What became of a file, with the proof once the log has published it."""
         row, standing = self.find(project, filename)
-        state = State(row["state"])
         proof = None
         if row["leaf_index"] is not None:
             proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
-        return {
-            "project": row["project"],
-            "version": row["version"],
-            "filename": row["served_name"],
-            "sha256": row["sha256"],
-            "state": state,
-            "standing": standing.name,
-            "index": row["leaf_index"],
-            "leaf_hash": row["leaf_hash"],
-            "proof": proof,
-            "message": said(state, standing),
-            "reason": row["reason"],
-        }
+        return {**_described(row, standing), "proof": proof}
+
+    def project(self, project: str) -> dict[str, object]:
+        """What became of every file of a project that the log knows, in its order."""
+        try:
+            name = normalise_project(project)
+        except MalformedError as error:
+            raise ServerError("not-found", str(error)) from None
+        with db.read(self._engine) as connection:
+            rows = _logged_rows(connection, name)
+            found = standings(connection, rows)
+        return {"project": name, "files": [_described(row, found[row["id"]]) for row in rows]}
 
     def _send(self, sha256: str, name: str, mimetype: str) -> Response:
         try:
@@ -107,26 +108,39 @@ class Files:
 
 def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...] = ()) -> None:
     """Raise the refusal that fits a file which must not be handed out now."""
-    state, name = State(row["state"]), row["served_name"]
+    state, name = state_of(row, standing), row["served_name"]
     because = f": {row['reason']}" if row["reason"] else ""
-    by = f" by entry {standing.entry} of the log" if standing.entry is not None else ""
     if state is State.REJECTED or standing.name == "removed":
-        raise ServerError("file-removed", f"{name} was removed{by}{because}")
+        raise ServerError("file-removed", f"{name} was removed{standing.by}{because}")
     if state is State.HELD or standing.name == "held":
-        raise ServerError("file-held", f"{name} is held for review{by}{because}")
+        raise ServerError("file-held", f"{name} is held for review{standing.by}{because}")
     if state is not State.LISTED and state not in also:
         raise ServerError("not-listed", f"{name}: {SAID[state]}")
 
 
-def listed_files(engine: Engine, project: str) -> tuple[bool, list[tuple[RowMapping, Standing]]]:
-    """Whether the log knows this project, and its listed files with their standing, in the order of the log."""
+@dataclass(frozen=True)
+class ProjectFiles:
+    """What the log knows of a project: files an installer may have, and names of those that were withdrawn."""
+
+    known: bool
+    listed: list[tuple[RowMapping, Standing]]
+    withheld: list[str]
+
+
+def project_files(engine: Engine, project: str) -> ProjectFiles:
+    """The files of a project with their standing, in the order of the log."""
     table = db.submission
     query = select(table).where(table.c.namespace == "", table.c.project == project).order_by(table.c.id)
     with db.read(engine) as connection:
         rows = [row for row in connection.execute(query).mappings() if row["leaf_index"] is not None]
-        listed = [row for row in rows if row["state"] == State.LISTED]
-        found = standings(connection, listed)
-    return bool(rows), [(row, found[row["id"]]) for row in listed if found[row["id"]].served]
+        ended = [row for row in rows if row["state"] in (State.LISTED, State.HELD, State.REJECTED)]
+        found = standings(connection, ended)
+    listed = [
+        (row, found[row["id"]]) for row in ended if row["state"] == State.LISTED and found[row["id"]].served
+    ]
+    names = {row["served_name"] for row, _ in listed}
+    withheld = [row["served_name"] for row in ended if row["served_name"] not in names]
+    return ProjectFiles(bool(rows), listed, withheld)
 
 
 def blueprint(files: Files) -> Blueprint:
@@ -141,7 +155,14 @@ def blueprint(files: Files) -> Blueprint:
 
     @doors.get("/api/v1/files/<project>/<filename>")
     def status(project: str, filename: str) -> Response:
-        response = jsonify(files.status(project, filename))
+        return _now(files.status(project, filename))
+
+    @doors.get("/api/v1/files/<project>")
+    def all_of(project: str) -> Response:
+        return _now(files.project(project))
+
+    def _now(answer: dict[str, object]) -> Response:
+        response = jsonify(answer)
         response.headers["Cache-Control"] = NEVER
         return response
 

@@ -78,7 +78,7 @@ def _listed_projects(engine: Engine) -> list[str]:
 
 def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
     uploaded = datetime.fromtimestamp(row["uploaded"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    yanked = f"yanked by entry {standing.entry} of the log" if standing.name == "yanked" else False
+    yanked = f"yanked{standing.by}" if standing.name == "yanked" else False
     file = {
         "filename": row["served_name"],
         "url": f"../../packages/{row['project']}/{row['served_name']}",

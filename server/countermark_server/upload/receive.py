@@ -33,7 +33,7 @@ from countermark_server.errors import ServerError
 from countermark_server.journey import State
 from countermark_server.published import Published
 from countermark_server.settings import Settings
-from countermark_server.standings import Standing, said, standing
+from countermark_server.standings import Standing, said, standing, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
@@ -258,7 +258,7 @@ class Receiver:
         proof = None
         if row["leaf_index"] is not None:
             proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
-        state = State(row["state"])
+        state = state_of(row, stands)
         return Answer(
             index=row["leaf_index"],
             leaf_hash=row["leaf_hash"],

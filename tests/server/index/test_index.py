@@ -105,15 +105,18 @@ def test_entries_about_a_listed_file_act_at_once(fresh: DoorWorld) -> None:
 
     assert seen() == ([False], 200, "ok")
     index = world.decide("yank", WHEEL, reason="broken")
-    assert seen() == ([f"yanked by entry {index} of the log"], 200, "yanked")
+    assert seen() == ([f"yanked by entry {index} of the log (broken)"], 200, "yanked")
     shown = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
-    assert shown["message"].startswith(f"yanked by entry {index} of the log; listed")
+    assert shown["message"].startswith(f"yanked by entry {index} of the log (broken); listed")
+    assert (shown["standing_entry"], shown["standing_reason"]) == (index, "broken")
+    (listed,) = world.client.get("/api/v1/files/Demo").get_json()["files"]
+    assert listed == {name: value for name, value in shown.items() if name != "proof"}
     world.decide("unyank", WHEEL, reason="fixed")
     assert seen() == ([False], 200, "ok")
     about = {"about": None, "evidence_sha256": None}
     index = world.decide("hold", WHEEL, reason="report", **about)
     assert seen() == ([], 403, "held")
-    assert f"by entry {index} of the log" in world.client.get(path).get_json()["detail"]
+    assert f"by entry {index} of the log (report)" in world.client.get(path).get_json()["detail"]
     assert world.client.get(f"{path}.metadata").status_code == 403
     world.decide("clear", WHEEL, reason="reviewed", **about)
     assert seen() == ([False], 200, "ok")
@@ -123,7 +126,7 @@ def test_entries_about_a_listed_file_act_at_once(fresh: DoorWorld) -> None:
     assert seen() == ([False], 200, "ok")
     index = world.decide("remove", WHEEL, reason="mistake")
     assert seen() == ([], 410, "removed")
-    assert f"by entry {index} of the log" in world.client.get(path).get_json()["detail"]
+    assert f"by entry {index} of the log (mistake)" in world.client.get(path).get_json()["detail"]
 
 
 def test_other_spellings_lead_to_the_one_page(world: DoorWorld) -> None:
@@ -136,16 +139,16 @@ def test_other_spellings_lead_to_the_one_page(world: DoorWorld) -> None:
 @pytest.mark.parametrize(
     ("accept", "status"),
     [
-        ("text/html", 406),
-        ("application/vnd.pypi.simple.v1+html", 406),
+        ("image/png", 406),
+        ("application/json;q=0, text/html;q=nonsense", 406),
         ("*/*", 200),
         (None, 200),
         ("application/vnd.pypi.simple.v1+json, */*;q=0.1", 200),
         ("application/json", 200),
     ],
 )
-def test_who_takes_html_only_is_told_so(world: DoorWorld, accept: str | None, status: int) -> None:
-    """pip, uv and poetry take JSON; anything else gets a sentence, not an empty page."""
+def test_who_takes_neither_form_is_told_so(world: DoorWorld, accept: str | None, status: int) -> None:
+    """JSON unless something else is liked better; who takes neither gets a sentence, not an empty page."""
     answer = world.client.get("/simple/demo/", headers={} if accept is None else {"Accept": accept})
     assert answer.status_code == status
     if status == 406:
