@@ -11,8 +11,6 @@ retry those and lose the reason.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flask import Blueprint, Response, jsonify, send_file
 from sqlalchemy import Connection, Engine, RowMapping, select
 
@@ -118,29 +116,40 @@ def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...]
         raise ServerError("not-listed", f"{name}: {SAID[state]}")
 
 
-@dataclass(frozen=True)
-class ProjectFiles:
-    """What the log knows of a project: files an installer may have, and names of those that were withdrawn."""
+def listed_files(engine: Engine, project: str) -> tuple[bool, list[tuple[RowMapping, Standing]]]:
+    """Whether the log knows this project, and its listed files with their standing, in the order of the log."""
+    with db.read(engine) as connection:
+        rows = _logged_rows(connection, project)
+        ended = [row for row in rows if row["state"] in ENDS]
+        found = standings(connection, ended)
+    listed = [(row, found[row["id"]]) for row in ended if state_of(row, found[row["id"]]) is State.LISTED]
+    return bool(rows), [(row, standing) for row, standing in listed if standing.served]
 
-    known: bool
-    listed: list[tuple[RowMapping, Standing]]
-    withheld: list[str]
 
-
-def project_files(engine: Engine, project: str) -> ProjectFiles:
-    """The files of a project with their standing, in the order of the log."""
+def _logged_rows(connection: Connection, project: str) -> list[RowMapping]:
     table = db.submission
     query = select(table).where(table.c.namespace == "", table.c.project == project).order_by(table.c.id)
-    with db.read(engine) as connection:
-        rows = [row for row in connection.execute(query).mappings() if row["leaf_index"] is not None]
-        ended = [row for row in rows if row["state"] in (State.LISTED, State.HELD, State.REJECTED)]
-        found = standings(connection, ended)
-    listed = [
-        (row, found[row["id"]]) for row in ended if row["state"] == State.LISTED and found[row["id"]].served
-    ]
-    names = {row["served_name"] for row, _ in listed}
-    withheld = [row["served_name"] for row in ended if row["served_name"] not in names]
-    return ProjectFiles(bool(rows), listed, withheld)
+    return [row for row in connection.execute(query).mappings() if row["leaf_index"] is not None]
+
+
+def _described(row: RowMapping, standing: Standing) -> dict[str, object]:
+    """What anybody may know of a file. `prev` is what its owner's next statement must follow."""
+    state = state_of(row, standing)
+    return {
+        "project": row["project"],
+        "version": row["version"],
+        "filename": row["served_name"],
+        "sha256": row["sha256"],
+        "state": state,
+        "standing": standing.name,
+        "standing_entry": standing.entry,
+        "standing_reason": standing.reason,
+        "index": row["leaf_index"],
+        "leaf_hash": row["leaf_hash"],
+        "prev": standing.owner_head,
+        "message": said(state, standing),
+        "reason": row["reason"],
+    }
 
 
 def blueprint(files: Files) -> Blueprint:
