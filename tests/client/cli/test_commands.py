@@ -258,6 +258,19 @@ def test_what_is_no_distribution_is_a_usage_error(shell: Shell, name: str, data:
     assert not (shell.folder / "home").exists()
 
 
+def test_a_pattern_that_matched_nothing_is_a_missing_file(shell: Shell) -> None:
+    """A shell hands `dist/*` over as it is when dist is empty: the file is missing, its name is not at fault."""
+    shell.run("publish", shell.folder / "dist" / "*", expect=2)
+    assert "No such file or directory" in shell.err
+
+
+def test_no_command_shows_them_all(shell: Shell) -> None:
+    """`countermark` alone is wrong usage, and says what there is."""
+    shell.run(expect=2)
+    assert "publish" in shell.err
+    assert shell.out == ""
+
+
 def test_an_unreachable_registry_is_3(shell: Shell) -> None:
     """Worth a retry, and says whom it could not reach."""
     root = shell.folder / "root.json"
