@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"logreader", "pins"},
     {"replay", "lockfile", "signer", "evidence", "clientpolicy", "witness_store", "distribution"},
     {"fetch", "serving", "agent", "disk", "console"},
-    {"bundle", "bins", "trustfile", "words", "keyfile"},
+    {"bundle", "bins", "trustfile", "words", "keyfile", "simplepage"},
     {"tufjson"},
     {"rules"},
     {"rules_files", "rules_keys"},
@@ -52,7 +52,7 @@ COMPOSITION = {"app", "worker", "cli", "wsgi", "up"}
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch", "trust",
     "timestamp", "canonical", "names", "schema", "logreader", "serving",
-    "bins", "trustfile", "words", "keyfile", "errors", "limits",
+    "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits",
 }  # fmt: skip
 CEREMONY_USES = {
     "tlog",

@@ -1,4 +1,4 @@
-"""The simple index, as JSON (PEP 691, api-version 1.4): which files of a project an installer may choose from.
+"""The simple index (PEP 691, api-version 1.4): which files of a project an installer may choose from.
 
     {"files":[{"_countermark":{"index":6,"leaf_hash":"9f2c..."},
                "core-metadata":{"sha256":"77ab..."},"filename":"demo-1.0-py3-none-any.whl",
@@ -6,6 +6,8 @@
                "upload-time":"2025-11-22T08:26:40Z","url":"../../packages/demo/demo-1.0-py3-none-any.whl",
                "yanked":false}],
      "meta":{"api-version":"1.4"},"name":"demo","versions":["1.0"]}
+
+Old tools that take no JSON get the frozen HTML form of the same page (countermark.simplepage).
 
 Nothing here is believed by our own client: it verifies hashes against TUF metadata and the log. A project of which
 nothing may be chosen is an empty page and not a 404, since uv would go on to the next index. Pages live a minute:
@@ -15,7 +17,6 @@ that bounds how long a cached page offers a file that was withdrawn.
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,16 +25,13 @@ from sqlalchemy import Engine, RowMapping, select
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
+from countermark.simplepage import META, content_type, encode_page, negotiate
 from countermark_server import db
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.files import listed_files
 from countermark_server.journey import State
 from countermark_server.standings import Standing
-
-MEDIA_TYPE = "application/vnd.pypi.simple.v1+json"
-ACCEPTED_TYPES = (MEDIA_TYPE, "application/vnd.pypi.simple.latest+json", "application/json")
-META = {"api-version": "1.4"}
 
 
 def blueprint(engine: Engine) -> Blueprint:
@@ -42,12 +40,10 @@ def blueprint(engine: Engine) -> Blueprint:
 
     @doors.get("/")
     def projects() -> Response:
-        _check_accept()
         return _page({"meta": META, "projects": [{"name": name} for name in _listed_projects(engine)]})
 
     @doors.get("/<project>/")
     def project(project: str) -> Any:
-        _check_accept()
         try:
             name = normalise_project(project)
         except MalformedError as error:
@@ -96,18 +92,16 @@ def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
 
 
 def _page(document: dict[str, Any]) -> Response:
-    body = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    response = Response(body, content_type=MEDIA_TYPE)
+    """In the form that is asked for. Who takes none of ours is told so in words: no page to be misread as empty."""
+    media_type = negotiate(request.headers.get("Accept"))
+    if media_type is None:
+        raise ServerError(
+            "not-acceptable", "the simple index is served as JSON (PEP 691) and as HTML (PEP 503)"
+        )
+    body = encode_page(document, media_type)
+    response = Response(body, content_type=content_type(media_type))
     response.headers["Cache-Control"] = BRIEF
     response.headers["Vary"] = "Accept"
     response.set_etag(hashlib.sha256(body).hexdigest())
     response.make_conditional(request)
     return response
-
-
-def _check_accept() -> None:
-    """Somebody who takes HTML only is told so in words: a 406 is no page to be misread as empty."""
-    if request.headers.get("Accept") and request.accept_mimetypes.best_match(ACCEPTED_TYPES) is None:
-        raise ServerError(
-            "not-acceptable", f"the simple index is served as {MEDIA_TYPE} only (pip 22.2 and later, uv)"
-        )

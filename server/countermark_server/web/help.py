@@ -27,7 +27,7 @@ HELP: dict[str, str] = {
     "not-found": "Nothing is known under this address. Check the spelling of the project and the file name.",
     "not-allowed": "This address exists but does not take this method.",
     "not-acceptable": (
-        "The simple index is served as JSON (PEP 691). pip 22.2 and later, uv and poetry read it."
+        "The simple index is served as JSON (PEP 691) and as HTML (PEP 503), and this request takes neither."
     ),
     "too-large": "The file or form is larger than this registry takes. The answer names the limit.",
     "internal": (
