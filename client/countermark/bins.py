@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -91,6 +92,15 @@ def role_name(index: int, bit_length: int, prefix: str = "bins") -> str:
     if not 1 <= bit_length <= BIN_BITS_MAX:
         raise UsageError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
     return f"{prefix}-{index:0{(bit_length - 1) // 4 + 1}x}"
+
+
+def bin_number(path: str, bit_length: int) -> int:
+    """Which bin a target path belongs to: the first bits of its SHA-256, as TUF's succinct delegation says."""
+    if not 1 <= bit_length <= BIN_BITS_MAX:
+        raise MalformedError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
+    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()[:4]) >> (
+        32 - bit_length
+    )
 
 
 @dataclass(frozen=True)
@@ -166,19 +176,37 @@ def read_leaf_hash(fetch: Callable[[str], bytes], *, index: int, bit_length: int
 
     `fetch` brings the tile of a hex name; nothing of a tile is used before it proved itself.
     """
+    *_, (place, hashes) = _way_down(fetch, index, bit_length, root)
+    return hashes[place]
+
+
+def read_proof(
+    fetch: Callable[[str], bytes], *, index: int, bit_length: int, root: bytes
+) -> tuple[bytes, ...]:
+    """The inclusion proof of one bin, read from the same tiles."""
+    way = list(_way_down(fetch, index, bit_length, root))
+    return tuple(
+        hash
+        for place, hashes in reversed(way)
+        for hash in merkle.prove_inclusion(place, len(hashes), merkle.reader(hashes))
+    )
+
+
+def _way_down(
+    fetch: Callable[[str], bytes], index: int, bit_length: int, root: bytes
+) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+    """The tiles from the top to the one that holds the bin's leaf hash, and the place in each."""
     if not 1 <= bit_length <= BIN_BITS_MAX or not 0 <= index < 1 << bit_length:
         raise ProofError(f"no bin {index} with bit length {bit_length}")
-    level = (bit_length - 1) // 8
     name = root
-    while True:
+    for level in range((bit_length - 1) // 8, -1, -1):
         hashes = open_tile(fetch(name.hex()), name)
         width = min(TILE_WIDTH, 1 << (bit_length - 8 * level))
         if len(hashes) != width:
             raise ProofError(f"bins tile {name.hex()} holds {len(hashes)} hashes, {width} belong there")
-        name = hashes[(index >> 8 * level) % TILE_WIDTH]
-        if level == 0:
-            return name
-        level -= 1
+        place = (index >> 8 * level) % TILE_WIDTH
+        yield place, hashes
+        name = hashes[place]
 
 
 def open_tile(raw: bytes, name: bytes) -> tuple[bytes, ...]:

@@ -44,6 +44,11 @@ KEY_FILE_MAX_BYTES = 16 * 1024  # the largest kind (ML-DSA-44) takes 2.5 kB
 
 BUNDLE_MAX_BYTES = 256 * (2 + ENTRY_MAX_BYTES)  # an entry bundle full of the largest entries
 
+OFFLINE_BUNDLE_MAX_BYTES = (
+    512 * 1024
+)  # 10 to 20 kB, and some 4 kB for each newer root and 2 for each enrolment
+BUNDLE_ENTRIES_MAX = 96  # the longest enrolment chain, the entries searched for a role key, and the publish
+
 # --- the client's own files -----------------------------------------------------------------------------
 LOCK_MAX_BYTES = 64 * 1024 * 1024  # a uv.lock of ten thousand packages has about 20 MB
 LOCAL_FILE_MAX_BYTES = 1024 * 1024  # policy, timeline, session: kilobytes in practice
@@ -66,3 +71,15 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=30)
 FETCH_MAX_BYTES = 8 * 1024 * 1024  # any one metadata file, tile or API answer
 FETCH_DEADLINE = timedelta(seconds=120)  # a whole answer, so that one byte a second does not hold us
+DOWNLOAD_SLOWEST = 20_000  # bytes a second: a file of 1 GB may take 14 hours, and no longer
+
+# --- the proxy ------------------------------------------------------------------------------------------
+PROXY_JUDGED_FOR = timedelta(seconds=60)  # a judgement's age; a hold acts here within 120 s of its entry
+PROXY_WHOLE_BYTES = (
+    64 * 1024 * 1024
+)  # up to this length a file is stored and hashed before its first byte goes out
+PROXY_HELD_BACK = (
+    64 * 1024
+)  # the end of a larger file, kept back until its hash is known: no archive opens without
+PROXY_STORE_BYTES = 4 * 1024 * 1024 * 1024  # verified files kept on this disk; the longest unused go first
+PROXY_FILES_MAX = 20_000  # files of one project that are judged: the largest on PyPI have a quarter of that

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from countermark.errors import ProofError
-from countermark.fetch import Fetcher
 from countermark.limits import BUNDLE_MAX_BYTES
 from countermark.tlog import merkle
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint
@@ -33,6 +33,9 @@ from countermark.tlog.tile import (
     open_bundle,
     tile_at,
 )
+
+if TYPE_CHECKING:
+    from countermark.fetch import Fetcher
 
 TILE_MAX_BYTES = WIDTH * merkle.HASH_SIZE
 

@@ -21,16 +21,27 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from countermark.disk import config_home, read_file, replace_file
-from countermark.errors import EvidenceError, MalformedError, NetworkError, PolicyError, UsageError
-from countermark.fetch import Fetcher
+from countermark.errors import (
+    EvidenceError,
+    MalformedError,
+    NetworkError,
+    PolicyError,
+    SignatureError,
+    UsageError,
+)
 from countermark.limits import LOCAL_FILE_MAX_BYTES, ROOT_MAX_BYTES, ROOT_MAX_VERSIONS
+from countermark.tufjson import Root
 from countermark.words import check_root_words, hex_groups, root_words
+
+if TYPE_CHECKING:
+    from countermark.fetch import Fetcher
 
 
 @dataclass(frozen=True)
@@ -55,24 +66,15 @@ class RootInfo:
     @classmethod
     def parse(cls, raw: bytes) -> RootInfo:
         """Read a root; MalformedError unless it is a root signed by its own threshold."""
-        from tuf.api.exceptions import RepositoryError  # noqa: PLC0415
-        from tuf.api.metadata import Metadata, Root  # noqa: PLC0415
-
-        if len(raw) > ROOT_MAX_BYTES:
-            raise MalformedError(f"a root of {len(raw)} bytes; at most {ROOT_MAX_BYTES} are read")
         try:
-            metadata = Metadata[Root].from_bytes(raw)
-            if metadata.signed.type != "root":
-                raise MalformedError(f"this is {metadata.signed.type} metadata, not a root")
-            signed = metadata.signed_bytes
-            metadata.signed.verify_delegate("root", signed, metadata.signatures)
-        except RepositoryError as error:
+            root = Root.parse(raw)
+        except SignatureError as error:
             raise MalformedError(f"this is not a root signed by its own keys: {error}") from None
         return cls(
-            version=metadata.signed.version,
-            expires=metadata.signed.expires.strftime("%Y-%m-%d"),
-            trial=metadata.signed.unrecognized_fields.get("x-countermark-trial") is True,
-            signed=signed,
+            version=root.version,
+            expires=datetime.fromtimestamp(root.expires, UTC).strftime("%Y-%m-%d"),
+            trial=root.trial,
+            signed=root.signed,
         )
 
 

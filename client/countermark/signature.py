@@ -16,13 +16,34 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from countermark.entry import Entry
 from countermark.errors import PolicyError, SignatureError
 from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH, RECOVERY_WAIT
 from countermark.statement import Envelope, check_signatures, keyid_of
-from countermark.trust import View
+from countermark.timestamp import Timestamp
+from countermark.tlog.checkpoint import VerifiedCheckpoint
+from countermark.trustfile import TrustFile
+
+
+class Entries(Protocol):
+    """Reads entries, each proved to be in the log."""
+
+    def entry(self, index: int) -> bytes: ...
+
+
+class Proved(Protocol):
+    """What is known of a registry at one moment: a View online (trust.py), or an opened bundle."""
+
+    @property
+    def timestamp(self) -> Timestamp: ...
+    @property
+    def trust_file(self) -> TrustFile: ...
+    @property
+    def checkpoint(self) -> VerifiedCheckpoint: ...
+    @property
+    def log(self) -> Entries: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,7 @@ class _Enrolment:
     authorised_by: object
 
 
-def check_publisher(view: View, entry: Entry, index: int) -> SignedBy:
+def check_publisher(view: Proved, entry: Entry, index: int) -> SignedBy:
     """Check the signature of a publish entry and walk its key's enrolments to the first."""
     envelope, statement = entry.envelope, entry.statement
     assert envelope is not None and statement is not None
@@ -85,7 +106,7 @@ def check_publisher(view: View, entry: Entry, index: int) -> SignedBy:
     )
 
 
-def check_role(view: View, entry: Entry, scope: str) -> None:
+def check_role(view: Proved, entry: Entry, scope: str) -> None:
     """Check that an entry is signed by a role key, one that the offline authority enrolled for this scope."""
     envelope = entry.envelope
     if envelope is None or len(envelope.keyids) != 1:
@@ -110,7 +131,7 @@ def _check_not_expired(enrolment: _Enrolment, entry: Entry, index: int) -> None:
 Holder = tuple[str, str]  # namespace and project of what was published
 
 
-def _chain(view: View, index: int, keyid: str, holder: Holder, *, before: int) -> list[_Enrolment]:
+def _chain(view: Proved, index: int, keyid: str, holder: Holder, *, before: int) -> list[_Enrolment]:
     """The enrolment of a key, then that of the key that authorised it, back to the first."""
     chain: list[_Enrolment] = []
     while True:
@@ -133,7 +154,7 @@ def _chain(view: View, index: int, keyid: str, holder: Holder, *, before: int) -
         before, index, keyid = index, link.authorised_by, older.keyid
 
 
-def _enrolment(view: View, index: int, keyid: str, holder: Holder, before: int) -> _Enrolment:
+def _enrolment(view: Proved, index: int, keyid: str, holder: Holder, before: int) -> _Enrolment:
     """The key-enroll entry at `index`; it must enrol this key for this project or its namespace, before its use."""
     link = _keyid_of(view, index, before=before)
     statement = link.entry.statement
@@ -151,7 +172,7 @@ def _enrolment(view: View, index: int, keyid: str, holder: Holder, before: int) 
     return link
 
 
-def _keyid_of(view: View, index: int, *, before: int) -> _Enrolment:
+def _keyid_of(view: Proved, index: int, *, before: int) -> _Enrolment:
     if index >= before:
         raise SignatureError(f"entry #{index} cannot enrol a key that was used at #{before}")
     entry = Entry.parse(view.log.entry(index))
@@ -172,7 +193,7 @@ def _only(entry: Entry, keyids: set[str]) -> Envelope:
     return Envelope(envelope.payload, found)
 
 
-def _by_registry(view: View, envelope: Envelope, index: int, keyid: str) -> SignedBy:
+def _by_registry(view: Proved, envelope: Envelope, index: int, keyid: str) -> SignedBy:
     """The registry signed in the owner's place; its role key must be one the offline authority enrolled."""
     role = _role_key(view, keyid, "registry")
     check_signatures(envelope, {keyid: role.spki})
@@ -188,7 +209,7 @@ def _by_registry(view: View, envelope: Envelope, index: int, keyid: str) -> Sign
     )
 
 
-def _role_key(view: View, keyid: str, scope: str) -> _Enrolment:
+def _role_key(view: Proved, keyid: str, scope: str) -> _Enrolment:
     """The enrolment of a role key of this log, among its first entries, signed by the authority key."""
     authority = view.trust_file.authority_key
     for index in range(min(GENESIS_SEARCH, view.checkpoint.size)):

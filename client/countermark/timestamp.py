@@ -5,26 +5,29 @@
     "x-countermark-bins": {"bit_length": 12, "root": "9b1d..."}
     "x-countermark-applied": 810            how many entries the listing takes into account
 
-ngclient verifies the signature and keeps what it does not know; here it is parsed. Whether it is true is for
-trust.py: the checkpoint is opened, and compared with what is said beside it.
+ngclient, or tufjson.py for bundles, verifies the signature and keeps what it does not know; here it is parsed.
+Whether it is true is for `open_carried`: the checkpoint is opened, and compared with what is said beside it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from countermark.errors import MalformedError
-from countermark.fetch import decode_json
-from countermark.timeline import SeenTimestamp
+from countermark.errors import EvidenceError, MalformedError, PolicyError
+from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
+from countermark.tlog.policy import NONE
+from countermark.trustfile import TrustFile
+from countermark.tufjson import parse_time
+
+UNWITNESSED_SUFFIXES = (".test", ".example", ".invalid")  # names nobody can own: `quorum none` only there
 
 
 @dataclass(frozen=True)
 class Timestamp:
-    """The members of a TUF timestamp that are ours, parsed; ngclient verified the signature."""
+    """The members of a TUF timestamp that are ours, parsed; somebody verified the signature."""
 
     raw: bytes
     version: int
@@ -41,13 +44,12 @@ class Timestamp:
     def parse(cls, raw: bytes) -> Timestamp:
         """Read the signed part; EvidenceError when a member we require is missing or has another type."""
         try:
-            signed: Any = decode_json(raw)["signed"]
+            signed: Any = json.loads(raw)["signed"]
             log, bins = signed["x-countermark-log"], signed["x-countermark-bins"]
-            expires = datetime.strptime(signed["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
             found = cls(
                 raw=raw,
                 version=signed["version"],
-                expires=int(expires.timestamp()),
+                expires=parse_time(signed["expires"]),
                 checkpoint=log["checkpoint"].encode(),
                 origin=log["origin"],
                 size=log["size"],
@@ -56,7 +58,7 @@ class Timestamp:
                 bit_length=bins["bit_length"],
                 applied=signed["x-countermark-applied"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MalformedError(f"the timestamp lacks what ties it to the log: {error!r}") from None
         numbers = (found.version, found.size, found.bit_length, found.applied)
         if (
@@ -66,6 +68,23 @@ class Timestamp:
             raise MalformedError("the timestamp's log, bins or applied member is malformed")
         return found
 
-    @property
-    def seen(self) -> SeenTimestamp:
-        return SeenTimestamp(self.version, hashlib.sha256(self.raw).hexdigest(), self.size)
+
+def open_carried(timestamp: Timestamp, trust_file: TrustFile, *, now: int) -> VerifiedCheckpoint:
+    """The checkpoint the timestamp carries: every log key, the quorum, and equal to what TUF says of it."""
+    policy = trust_file.policy
+    if policy.quorum == NONE and not _unowned(trust_file.origin):
+        raise PolicyError(f"the log {trust_file.origin} asks for no witness, which only test names may do")
+    checkpoint = open_checkpoint(timestamp.checkpoint, policy, now=now)
+    said = (timestamp.origin, timestamp.size, timestamp.root_hash)
+    carried = (checkpoint.origin, checkpoint.size, checkpoint.root_hash.hex())
+    if said != carried or checkpoint.origin != trust_file.origin:
+        raise EvidenceError(f"the timestamp says {said}, the checkpoint it carries says {carried}")
+    if timestamp.applied > checkpoint.size:
+        raise EvidenceError(
+            f"the timestamp applied {timestamp.applied} entries of a log that has {checkpoint.size}"
+        )
+    return checkpoint
+
+
+def _unowned(origin: str) -> bool:
+    return origin.split("/", maxsplit=1)[0].endswith(UNWITNESSED_SUFFIXES)

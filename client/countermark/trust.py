@@ -54,18 +54,16 @@ from countermark.limits import (
 )
 from countermark.logreader import LogReader
 from countermark.pins import Registry
-from countermark.timeline import InconsistentError, Timeline
-from countermark.timestamp import Timestamp
-from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
+from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
+from countermark.timestamp import Timestamp, open_carried
+from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.merkle import HASH_SIZE
-from countermark.tlog.policy import NONE
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
+from countermark.tufjson import ListedTarget
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
-
-UNWITNESSED_SUFFIXES = (".test", ".example", ".invalid")  # names nobody can own: `quorum none` only there
 
 
 class Level(Enum):
@@ -84,20 +82,6 @@ class Freshness:
     signed_at: int
     fetched_at: int
     late: str | None = None
-
-
-@dataclass(frozen=True)
-class ListedTarget:
-    """A target in a current bin, bound to the bins root the timestamp signs."""
-
-    path: str
-    length: int
-    sha256: str
-    index: int
-    leaf_hash: str
-    verdict: int | None
-    yank: int | None
-    role: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +108,7 @@ class View:
             role, number, bit_length = _bin_of(self.cache, path)
         targets = self._check_bin(role, number, bit_length)
         # Only the bin counts: no other role may list a file.
-        return _listed(path, role, targets[path]) if path in targets else None
+        return ListedTarget.parse(path, role, targets[path]) if path in targets else None
 
     def _check_bin(self, role: str, number: int, bit_length: int) -> dict[str, Any]:
         """The bin's targets, once the bins root in the timestamp committed to exactly these bytes."""
@@ -169,7 +153,9 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             # head, which the newer one extends.
             if view.online:
                 trust_version = view.trust_file.version
-                after = timeline.advanced(view.log, view.timestamp.seen, trust_version=trust_version, now=now)
+                after = timeline.advanced(
+                    view.log, _seen(view.timestamp), trust_version=trust_version, now=now
+                )
                 after.save(timeline_file)
     except EvidenceError as error:
         evidence = getattr(error, "evidence", None) or Evidence(
@@ -199,12 +185,16 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
     timestamp = Timestamp.parse(raw)
     trust_file = _trust_file(registry, updater, cache)
     timeline.check_trust_file(trust_file.version, trust_file.format())
-    checkpoint = _checkpoint(timestamp, trust_file, now)
+    if not trust_file.valid_at(now):
+        raise StaleError(f"the trust file of version {trust_file.version} is not in force now")
+    checkpoint = open_carried(timestamp, trust_file, now=now)
     if online:
         freshness = _freshness(timestamp, now, now, None)
     else:
         freshness = _freshness(timestamp, now, timeline.fetched_at, str(late))
-    timeline.check_timestamp(timestamp.seen, raw, cached or b"", floor=trust_file.client_policy.min_tree_size)
+    timeline.check_timestamp(
+        _seen(timestamp), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
+    )
     log = LogReader(registry.log_url, checkpoint, recorder.fetcher)
     head = timeline.check_head(log) if online else "not compared: offline"
     return View(
@@ -284,29 +274,6 @@ def _trust_file(registry: Registry, updater: Updater, cache: Path) -> TrustFile:
     return TrustFile.parse(raw)
 
 
-def _checkpoint(timestamp: Timestamp, trust_file: TrustFile, now: int) -> VerifiedCheckpoint:
-    """The checkpoint the timestamp carries: every log key, the quorum, and equal to what TUF says of it."""
-    policy = trust_file.policy
-    if not trust_file.valid_at(now):
-        raise StaleError(f"the trust file of version {trust_file.version} is not in force now")
-    if policy.quorum == NONE and not _unowned(trust_file.origin):
-        raise PolicyError(f"the log {trust_file.origin} asks for no witness, which only test names may do")
-    checkpoint = open_checkpoint(timestamp.checkpoint, policy, now=now)
-    said = (timestamp.origin, timestamp.size, timestamp.root_hash)
-    carried = (checkpoint.origin, checkpoint.size, checkpoint.root_hash.hex())
-    if said != carried or checkpoint.origin != trust_file.origin:
-        raise EvidenceError(f"the timestamp says {said}, the checkpoint it carries says {carried}")
-    if timestamp.applied > checkpoint.size:
-        raise EvidenceError(
-            f"the timestamp applied {timestamp.applied} entries of a log that has {checkpoint.size}"
-        )
-    return checkpoint
-
-
-def _unowned(origin: str) -> bool:
-    return origin.split("/", maxsplit=1)[0].endswith(UNWITNESSED_SUFFIXES)
-
-
 def _bin_of(cache: Path, path: str) -> tuple[str, int, int]:
     """The bin a path belongs to: role, number and bit length, as the `index` role delegates."""
     from tuf.api.metadata import Metadata, Targets  # noqa: PLC0415
@@ -319,24 +286,8 @@ def _bin_of(cache: Path, path: str) -> tuple[str, int, int]:
     return role, int(role.rpartition("-")[2], 16), delegations.succinct_roles.bit_length
 
 
-def _listed(path: str, role: str, target: Any) -> ListedTarget:
-    try:
-        custom = target["custom"]
-        found = ListedTarget(
-            path=path,
-            length=target["length"],
-            sha256=target["hashes"]["sha256"],
-            index=custom["i"],
-            leaf_hash=custom["lh"],
-            verdict=custom["verdict"],
-            yank=custom["yank"],
-            role=role,
-        )
-    except (KeyError, TypeError) as error:
-        raise EvidenceError(f"target {path} names no entry of the log: {error!r} is missing") from None
-    if type(found.index) is not int or type(found.length) is not int:
-        raise EvidenceError(f"target {path} has a malformed length or index")
-    return found
+def _seen(timestamp: Timestamp) -> SeenTimestamp:
+    return SeenTimestamp(timestamp.version, hashlib.sha256(timestamp.raw).hexdigest(), timestamp.size)
 
 
 def _with_timestamps(error: EvidenceError, cached: bytes, offered: bytes) -> EvidenceError:

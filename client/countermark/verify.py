@@ -6,8 +6,8 @@
 
     (1) TUF chain and freshness         root, timestamp, snapshot, bin, from the pinned root      trust.py
     (2) bins root                       the bin's bytes are those the timestamp commits to        trust.py
-    (3) target length and hash          the file is the target the index lists                    here
-    (4) leaf and inclusion              the target's entry is in the log, and says the same       here
+    (3) target length and hash          the file is the target the index lists                    matching.py
+    (4) leaf and inclusion              the target's entry is in the log, and says the same       matching.py
     (5) both log signatures             on the checkpoint the timestamp carries                   trust.py
     (6) witness quorum                  enough witnesses saw that checkpoint                      trust.py
     (7) consistency                     it extends every head this machine saw                    timeline.py
@@ -31,7 +31,6 @@ from pathlib import Path
 
 from countermark.clientpolicy import Decision, Policies
 from countermark.disk import read_file, replace_file
-from countermark.entry import Entry
 from countermark.errors import (
     CountermarkError,
     EvidenceError,
@@ -44,15 +43,15 @@ from countermark.errors import (
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher
 from countermark.limits import MEMORY_MAX_BYTES
-from countermark.names import normalise_filename, normalise_version
+from countermark.matching import check_target, entry_of
 from countermark.pins import Registry
 from countermark.signature import SignedBy, check_publisher
-from countermark.tlog import merkle
 from countermark.tlog.policy import NONE
-from countermark.trust import Level, ListedTarget, View, opened
+from countermark.trust import Level, View, opened
+from countermark.tufjson import ListedTarget
 from countermark.unapplied import unapplied
 from countermark.unlisted import why_unlisted
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, TamperedError, Verified
+from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, Verified
 
 
 @dataclass
@@ -178,7 +177,7 @@ def _prove(
         root = view.timestamp.bins_root.hex()[:16]
         progress.held(2, f"bin {target.role} under the bins root {root}", "timestamp key")
     # (3) The file is the target: length and hash. Against swapped bytes and a swapped index.
-    _check_target(view, artifact, target)
+    check_target(view, artifact, target)
     length = "" if artifact.length is None else f", {target.length} bytes"
     progress.held(3, f"sha256:{target.sha256}{length}", "bins key")
     known = memory.knows(target)
@@ -199,7 +198,7 @@ def _prove_logged(
     """Steps 4 to 9: what the log says of a file that the index lists."""
     checkpoint = view.checkpoint
     # (4) The entry the target names is in the log and says the same. Against a target nobody logged.
-    entry = _entry_of(view, artifact, target)
+    entry = entry_of(view, artifact, target)
     progress.held(4, f"entry #{target.index} of {checkpoint.size} in {checkpoint.origin}", "the log")
     # (5) Both log signatures, (6) the witness quorum: open_checkpoint refused anything else (trust.py).
     progress.held(
@@ -227,21 +226,6 @@ def _prove_logged(
     return signed_by
 
 
-def _check_target(view: View, artifact: Artifact, target: ListedTarget) -> None:
-    if target.sha256 != artifact.sha256:
-        raise TamperedError(
-            f"{artifact.filename} is sha256:{artifact.sha256}, "
-            f"entry #{target.index} of {view.checkpoint.origin} says sha256:{target.sha256}",
-            timestamp=view.timestamp.raw,
-            claimed=artifact.sha256.encode(),
-            listed=target.sha256.encode(),
-        )
-    if artifact.length is not None and artifact.length != target.length:
-        raise TamperedError(
-            f"{artifact.filename} has {artifact.length} bytes, its target says {target.length}"
-        )
-
-
 def _check_grace(view: View, *, known: bool, progress: _Progress) -> None:
     """In the grace period only what this machine verified before may pass, with a warning."""
     if view.freshness.level is not Level.GRACE:
@@ -252,52 +236,6 @@ def _check_grace(view: View, *, known: bool, progress: _Progress) -> None:
             hint="within the grace period only files verified before are installed",
         )
     progress.remarks.append(f"grace period: the registry's metadata has expired ({view.freshness.late})")
-
-
-def _entry_of(view: View, artifact: Artifact, target: ListedTarget) -> Entry:
-    """The publish entry a target names; it must say what the target and the artifact say."""
-    raw = view.log.entry(target.index)
-    found = merkle.leaf_hash(raw).hex()
-    if found != target.leaf_hash:
-        raise TamperedError(
-            f"{artifact.filename}: its target names leaf {target.leaf_hash}, entry #{target.index} is {found}",
-            entry=raw,
-            timestamp=view.timestamp.raw,
-        )
-    entry = Entry.parse(raw)
-    statement = entry.statement
-    if entry.type != "publish" or statement is None:
-        raise TamperedError(
-            f"{artifact.filename}: entry #{target.index} is a {entry.type}, not its publish", entry=raw
-        )
-    predicate = statement.predicate
-    said = (
-        predicate["origin"],
-        predicate["namespace"],
-        predicate["project"],
-        normalise_filename(statement.subject_name),
-        statement.subject_sha256,
-        predicate["length"],
-    )
-    listed = (
-        view.checkpoint.origin,
-        "",  # what is asked for by its bare name is in the default namespace
-        artifact.project,
-        normalise_filename(artifact.filename),
-        target.sha256,
-        target.length,
-    )
-    if said != listed:
-        raise TamperedError(
-            f"{artifact.filename}: entry #{target.index} says {said}, the index {listed}", entry=raw
-        )
-    if not _same_version(predicate["version"], artifact.version):
-        raise TamperedError(
-            f"{artifact.filename}: entry #{target.index} is version {predicate['version']}, "
-            f"{artifact.version} was asked for",
-            entry=raw,
-        )
-    return entry
 
 
 def _check_standing(view: View, artifact: Artifact, target: ListedTarget, progress: _Progress) -> None:
@@ -324,10 +262,6 @@ def _policy_words(
     if not decisions:
         return f"mode {policies.mode_for(artifact.project).word}, nothing to object"
     return "; ".join(f"{finding}, let pass: {decision.because}" for finding, decision in decisions)
-
-
-def _same_version(one: str, other: str) -> bool:
-    return normalise_version(one, strip_zeros=True) == normalise_version(other, strip_zeros=True)
 
 
 @dataclass
