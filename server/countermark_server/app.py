@@ -2,7 +2,7 @@
 
     app = create_app(settings, clock=time.time)
 
-    accounts   POST /api/v1/login  POST /api/v1/keys  GET /api/v1/projects/NAME
+    accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  GET /api/v1/projects/NAME
     upload     POST /legacy/
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/
     web        GET  /  /h/CODE
@@ -27,6 +27,7 @@ from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
 from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import views as accounts_views
+from countermark_server.accounts.statements import Statements
 from countermark_server.asking import Answers
 from countermark_server.index import about, files, simple, static
 from countermark_server.published import Published
@@ -52,16 +53,17 @@ def create_app(
     blobs = Blobs(settings.data / "blobs")
     published = Published(public, clock)
     answers = Answers(engine)
-    keys = accounts_keys.Keys(
+    statements = Statements(
         engine, published, answers, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
     )
+    keys = accounts_keys.Keys(engine, statements, clock=clock)
     receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
     served = files.Files(engine, blobs, published)
     base_url = settings.registry.base_url
 
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = True  # type: ignore[attr-defined]
-    app.register_blueprint(accounts_views.blueprint(engine, keys, clock=clock))
+    app.register_blueprint(accounts_views.blueprint(engine, statements, keys, clock=clock))
     app.register_blueprint(upload_views.blueprint(receiver, base_url=base_url))
     app.register_blueprint(simple.blueprint(engine))
     app.register_blueprint(files.blueprint(served))

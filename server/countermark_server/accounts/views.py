@@ -1,7 +1,9 @@
-"""The doors of this room: sign in, enrol a key, ask about a project.
+"""The doors of this room: sign in, enrol a key, act on one's files and keys, ask about a project.
 
     POST /api/v1/login            {"code": "K7QM-..."}      -> session and upload token
     POST /api/v1/keys             {"envelope": {...}}       -> index, leaf hash, proof
+    POST /api/v1/entries          {"envelope": {...}}       -> the same, of a yank, unyank, remove or key-revoke
+    GET  /api/v1/keys/KEYID                                 -> projects a key may sign for
     GET  /api/v1/projects/NAME                              -> owners, keys, what to sign next
 
 Views only translate between HTTP and the functions beside them.
@@ -16,8 +18,10 @@ from sqlalchemy import Engine
 
 from countermark_server import db
 from countermark_server.accounts import codes, tokens
+from countermark_server.accounts.acts import act
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.ratelimit import RateLimit
+from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.errors import ACCEPTED, ServerError
 
 BODY_MAX_BYTES = 128 * 1024  # an envelope has at most 64 KiB
@@ -25,7 +29,7 @@ LOGIN_ATTEMPTS, LOGIN_SECONDS = 10, 60.0
 CODE_MAX_CHARS = 64
 
 
-def blueprint(engine: Engine, keys: Keys, *, clock: Callable[[], float]) -> Blueprint:
+def blueprint(engine: Engine, statements: Statements, keys: Keys, *, clock: Callable[[], float]) -> Blueprint:
     """The doors, opened onto these collaborators."""
     doors = Blueprint("accounts", __name__, url_prefix="/api/v1")
     limit = RateLimit(LOGIN_ATTEMPTS, LOGIN_SECONDS)
@@ -55,17 +59,23 @@ def blueprint(engine: Engine, keys: Keys, *, clock: Callable[[], float]) -> Blue
 
     @doors.post("/keys")
     def enrol() -> tuple[Response, int] | Response:
-        with db.read(engine) as connection:
-            principal = tokens.authenticate(
-                connection, request.headers.get("Authorization"), now=int(clock())
-            )
-        done = keys.enrol(principal, json_body())
-        answer = jsonify(index=done.index, leaf_hash=done.leaf_hash, proof=done.proof)
-        return answer if done.proof is not None else (answer, ACCEPTED)
+        return _placed(keys.enrol(principal(), json_body()))
+
+    @doors.post("/entries")
+    def entries() -> tuple[Response, int] | Response:
+        return _placed(act(statements, principal(), json_body()))
+
+    @doors.get("/keys/<keyid>")
+    def enrolments(keyid: str) -> Response:
+        return jsonify(keys.enrolments(principal(), keyid))
 
     @doors.get("/projects/<project>")
     def project(project: str) -> Response:
         return jsonify(keys.project(project))
+
+    def principal() -> tokens.Principal:
+        with db.read(engine) as connection:
+            return tokens.authenticate(connection, request.headers.get("Authorization"), now=int(clock()))
 
     @doors.after_request
     def _never_cached(response: Response) -> Response:
@@ -73,6 +83,11 @@ def blueprint(engine: Engine, keys: Keys, *, clock: Callable[[], float]) -> Blue
         return response
 
     return doors
+
+
+def _placed(done: Placed) -> tuple[Response, int] | Response:
+    answer = jsonify(index=done.index, leaf_hash=done.leaf_hash, proof=done.proof)
+    return answer if done.proof is not None else (answer, ACCEPTED)
 
 
 def json_body() -> object:

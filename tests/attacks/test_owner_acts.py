@@ -1,0 +1,174 @@
+"""The door for owners' acts: who could withdraw somebody else's file, or revoke somebody else's key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from countermark.statement import Envelope, KeySigner, Statement, sign
+from countermark.tlog.proof import TlogProof
+from tests.archives import wheel
+from tests.doors import DoorWorld, Person
+from tests.log_world import ORIGIN
+
+WHEEL = "demo-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[DoorWorld]:
+    """A registry with a signed wheel of Grace's, and its log at work."""
+    made = DoorWorld(tmp_path)
+    with made.run():
+        made.grace = grace = made.person("grace")  # type: ignore[attr-defined]
+        assert grace.enrol("demo").status_code == 200
+        assert grace.upload(WHEEL, wheel(), attestations=grace.attest(WHEEL, wheel())).status_code == 200
+        yield made
+    made.close()
+
+
+@pytest.fixture
+def grace(world: DoorWorld) -> Person:
+    found: Person = world.grace  # type: ignore[attr-defined]
+    return found
+
+
+def shown(world: DoorWorld) -> dict[str, Any]:
+    found: dict[str, Any] = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
+    return found
+
+
+def signed(world: DoorWorld, kind: str, key: KeySigner, **changes: Any) -> Envelope:
+    """An owner's statement about the wheel, as its owner would make it but for `changes`."""
+    file = shown(world)
+    binding = {
+        "origin": ORIGIN,
+        "namespace": "",
+        "project": "demo",
+        "prev": file["prev"],
+        "reason": "mistake",
+    }
+    return sign(Statement(WHEEL, file["sha256"], kind, {**binding, **changes}), key)
+
+
+def revocation(world: DoorWorld, keyid: str, key: KeySigner, **changes: Any) -> Envelope:
+    prev = world.client.get("/api/v1/projects/demo").get_json()["prev"]
+    predicate = {
+        "origin": ORIGIN, "namespace": "", "project": "demo", "prev": prev,
+        "keyid": keyid, "reason": "retired", "compromised_since": None,
+    }  # fmt: skip
+    return sign(Statement.about(f"key:{keyid}", "key-revoke", {**predicate, **changes}), key)
+
+
+def send(world: DoorWorld, envelope: Envelope, token: str) -> TestResponse:
+    return world.client.post(
+        "/api/v1/entries", json={"envelope": envelope.to_dict()}, headers={"Authorization": f"Bearer {token}"}
+    )
+
+
+def refused(world: DoorWorld, envelope: Envelope, token: str, code: str) -> None:
+    """The door says no for this reason, and nothing anywhere has changed."""
+    before = world.state()
+    answer = send(world, envelope, token)
+    assert answer.get_json()["code"] == code, answer.get_json()
+    assert world.state() == before
+
+
+def test_an_owner_withdraws_and_gives_back(world: DoorWorld, grace: Person) -> None:
+    """yank, unyank, remove: each proved at once, each in the log under Grace's key and account."""
+    for kind, standing in (("yank", "yanked"), ("unyank", "ok"), ("remove", "removed")):
+        body = send(world, signed(world, kind, grace.key), grace.session).get_json()
+        assert TlogProof.parse(body["proof"].encode()).index == body["index"]
+        assert shown(world)["standing"] == standing
+        raw = world.public.read(f"log/tile/entries/000.p/{world.published_size()}")
+        assert raw is not None and grace.account.encode() in raw
+    assert shown(world)["standing_reason"] == "mistake"
+    world.check()
+
+
+def test_a_stolen_upload_token_withdraws_nothing(world: DoorWorld, grace: Person) -> None:
+    """Also not with a true statement of the owner's; nor does no token, or an unknown one."""
+    for envelope in (signed(world, "remove", grace.key), revocation(world, grace.key.keyid, grace.key)):
+        refused(world, envelope, grace.token, "session-required")
+        refused(world, envelope, "cms_unknown", "not-authenticated")
+        refused(world, envelope, "", "not-authenticated")
+    bearer = {"Authorization": f"Bearer {grace.token}"}
+    assert world.client.get(f"/api/v1/keys/{grace.key.keyid}", headers=bearer).status_code == 403
+
+
+def test_somebody_elses_session_or_key_withdraws_nothing(world: DoorWorld, grace: Person) -> None:
+    """Eve signed in: her own key is not enrolled, and with Grace's signature she is still no owner."""
+    eve = world.person("eve")
+    refused(world, signed(world, "yank", eve.key), eve.session, "key-unknown")
+    refused(world, signed(world, "yank", grace.key), eve.session, "not-owner")
+    refused(world, signed(world, "yank", eve.key), grace.session, "key-unknown")
+    refused(world, revocation(world, grace.key.keyid, eve.key), eve.session, "key-unknown")
+    refused(world, revocation(world, grace.key.keyid, grace.key), eve.session, "not-owner")
+
+
+def test_a_statement_out_of_the_log_is_not_taken_again(world: DoorWorld, grace: Person) -> None:
+    """The yank of last year, sent once more after the unyank: its `prev` is of last year too."""
+    old = signed(world, "yank", grace.key)
+    assert send(world, old, grace.session).status_code == 200
+    assert send(world, signed(world, "unyank", grace.key), grace.session).status_code == 200
+    refused(world, old, grace.session, "prev-stale")
+    assert shown(world)["standing"] == "ok"
+
+
+@pytest.mark.parametrize("prev", [None, "0" * 64])
+def test_a_statement_follows_the_newest_entry_or_nothing(
+    world: DoorWorld, grace: Person, prev: str | None
+) -> None:
+    """Another predecessor than the newest of its side is refused, for files and for keys."""
+    refused(world, signed(world, "yank", grace.key, prev=prev), grace.session, "prev-stale")
+    refused(world, revocation(world, grace.key.keyid, grace.key, prev=prev), grace.session, "prev-stale")
+
+
+def test_a_changed_statement_is_refused(world: DoorWorld, grace: Person) -> None:
+    """A signature of another statement, another registry, another file under the name, a second signature."""
+    true = signed(world, "yank", grace.key)
+    false = Envelope(signed(world, "remove", grace.key).payload, true.signatures)
+    refused(world, false, grace.session, "signature-invalid")
+    elsewhere = signed(world, "yank", grace.key, origin="elsewhere.example")
+    refused(world, elsewhere, grace.session, "statement-mismatch")
+    predicate = Statement.parse(true.payload).predicate
+    other = sign(Statement(WHEEL, "1" * 64, "yank", predicate), grace.key)
+    refused(world, other, grace.session, "entry-refused")
+    both = sign(Statement.parse(true.payload), grace.key, world.person("eve").key)
+    refused(world, both, grace.session, "signature-count")
+    refused(world, signed(world, "unyank", grace.key), grace.session, "entry-refused")  # not yanked
+
+
+def test_nothing_but_owners_acts_passes_this_door(world: DoorWorld, grace: Person) -> None:
+    """No hold, clear or takedown, whoever signed it; no enrolment; no revocation of the registry's own keys."""
+    about = {"about": None, "evidence_sha256": None}
+    for kind, reason in (("hold", "report"), ("clear", "reviewed"), ("takedown", "malware")):
+        for key in (grace.key, world.roles["moderation"]):
+            refused(
+                world, signed(world, kind, key, reason=reason, **about), grace.session, "statement-invalid"
+            )
+    role = world.roles["moderation"].keyid
+    refused(world, revocation(world, role, grace.key, project=""), grace.session, "statement-invalid")
+    refused(world, revocation(world, role, world.authority, project=""), grace.session, "statement-invalid")
+
+
+def test_a_revoked_key_acts_no_more(world: DoorWorld, grace: Person) -> None:
+    """Once revoked it neither withdraws nor revokes; what it published after the compromise is held."""
+    index = shown(world)["index"]
+    bearer = {"Authorization": f"Bearer {grace.session}"}
+    listed = world.client.get(f"/api/v1/keys/{grace.key.keyid}", headers=bearer).get_json()["enrolments"]
+    assert [item["project"] for item in listed] == ["demo"]
+    envelope = revocation(world, grace.key.keyid, grace.key, reason="compromised", compromised_since=index)
+    revoked = send(world, envelope, grace.session).get_json()["index"]
+    file = shown(world)
+    assert (file["standing"], file["standing_entry"]) == ("held", revoked)
+    assert file["standing_reason"] == "compromised"
+    assert world.client.get(f"/packages/demo/{WHEEL}").status_code == 403
+    refused(world, signed(world, "unyank", grace.key), grace.session, "key-revoked")
+    answer = world.client.get(f"/api/v1/keys/{grace.key.keyid}", headers=bearer)
+    assert answer.get_json()["enrolments"] == []
+    assert world.client.get("/api/v1/keys/%25", headers=bearer).get_json()["code"] == "not-found"
+    world.check()
