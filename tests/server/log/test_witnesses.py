@@ -240,11 +240,12 @@ class Slow(Answers):
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer)
-        self.let, self.asked = threading.Event(), 0
+        self.let, self.entered, self.asked = threading.Event(), threading.Event(), 0
 
     def post(self, url: str, body: bytes, **_: object) -> Answer:
         self.asked += 1
         answer = self.answer
+        self.entered.set()
         assert self.let.wait(10)
         return answer
 
@@ -264,6 +265,7 @@ def test_a_contradiction_that_comes_after_the_quorum_stops_the_next_publication(
     slow = Slow(conflict(b"900\n"))
     _, asked = quorum(world, yes(world, 0), slow, threshold=1)
     assert len(asked.cosign(head(world), reader(world))[0]) == 1
+    assert slow.entered.wait(10)  # it was asked, and what it will say is settled
     slow.answer = Answer(503, "", {}, b"")
     slow.let.set()
     with pytest.raises(WitnessAheadError):
@@ -283,7 +285,7 @@ def test_a_hanging_witness_is_asked_one_question_and_delays_nobody(world: LogWor
         lines, _problems = asked.cosign(checkpoint, read)
         assert {found.name for found in lines} == {"w.test/0", "w.test/1"}
     assert time.monotonic() - began < 1
-    assert slow.asked == 1
+    assert slow.entered.wait(10) and slow.asked == 1
     slow.let.set()
     asked.close()
 
