@@ -38,7 +38,7 @@ def commands() -> None:
 @click.option("--bit-length", default=12, show_default=True, help="2^N bins: 12 up to 3 million files.")
 def init(data: Path, origin: str, base_url: str, bit_length: int) -> None:
     """Make a data directory: online keys, a witness, and ceremony-input.json."""
-    from countermark_server.initialise import INPUT_FILE, initialise  # noqa: PLC0415
+    from countermark_server.operate.initialise import INPUT_FILE, initialise  # noqa: PLC0415
 
     made = initialise(data, origin, base_url, bit_length=bit_length)
     say(f"initialised {origin}; public halves, by the SHA-256 of their SPKI:")
@@ -53,7 +53,7 @@ def init(data: Path, origin: str, base_url: str, bit_length: int) -> None:
 @click.argument("ceremony", metavar="CEREMONY_OUT", type=click.Path(path_type=Path))
 def adopt(data: Path, ceremony: Path) -> None:
     """Verify a finished ceremony, publish its metadata and create the log."""
-    from countermark_server import adoption  # noqa: PLC0415
+    from countermark_server.operate import adoption  # noqa: PLC0415
 
     adopted = adoption.adopt(_settings(data), ceremony, now=int(time.time()))
     say(f"adopted: trust file {adopted.trust.version} of {adopted.trust.origin}")
@@ -81,7 +81,7 @@ def up(
     accept_unwitnessed_start: bool,
 ) -> None:
     """Run a whole registry: witness, log, timestamper, tufrepo, scan and web."""
-    from countermark_server import up as upping  # noqa: PLC0415
+    from countermark_server.operate import up as upping  # noqa: PLC0415
     from countermark_server.worker import stop_on_signals  # noqa: PLC0415
 
     request = upping.Request(

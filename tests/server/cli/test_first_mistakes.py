@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from countermark.errors import UsageError
-from countermark_server import up
-from countermark_server.initialise import initialise
+from countermark_server.operate import up
+from countermark_server.operate.initialise import initialise
 
 
 def test_a_taken_port_is_refused_before_anything_is_made(tmp_path: Path) -> None:

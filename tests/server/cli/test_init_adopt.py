@@ -18,8 +18,9 @@ from countermark import keyfile
 from countermark.errors import CountermarkError, UsageError
 from countermark.statement import Envelope, Statement, open_envelope
 from countermark.tlog.policy import Policy
-from countermark_server import adopted, adoption, db, signing
-from countermark_server.initialise import initialise
+from countermark_server import adopted, db, signing
+from countermark_server.operate import adoption
+from countermark_server.operate.initialise import initialise
 from countermark_server.settings import Settings, load
 from countermark_server.stores import heads
 from countermark_server.stores.public import Public
@@ -137,7 +138,7 @@ def test_what_is_no_base_url_is_refused(tmp_path: Path, url: str) -> None:
 
 def test_a_failing_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data directory is there as a whole or not at all."""
-    monkeypatch.setattr("countermark_server.initialise._make_witness", lambda *_: 1 / 0)
+    monkeypatch.setattr("countermark_server.operate.initialise._make_witness", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         initialise(tmp_path / "data", ORIGIN)
     assert list(tmp_path.iterdir()) == []

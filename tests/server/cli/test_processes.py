@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from countermark.errors import UsageError
-from countermark_server import processes, telemetry, worker
-from countermark_server.processes import ChildDiedError, Children
+from countermark_server import telemetry, worker
+from countermark_server.operate import processes
+from countermark_server.operate.processes import ChildDiedError, Children
 from countermark_server.settings import Log, Settings
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"

@@ -18,7 +18,7 @@ import pytest
 
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark_server import adopted
-from countermark_server.processes import free_port
+from countermark_server.operate.processes import free_port
 from countermark_server.stores.public import CHECKPOINT, Public
 
 NAMES = {"witness", "log", "timestamper", "tufrepo", "scan", "web"}

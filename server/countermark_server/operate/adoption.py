@@ -32,8 +32,8 @@ from countermark.statement import Envelope, Statement, keyid_of, open_envelope
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.words import root_words
 from countermark_server import db, migrations, signing
-from countermark_server.initialise import INPUT_FILE
 from countermark_server.log.create import create
+from countermark_server.operate.initialise import INPUT_FILE
 from countermark_server.settings import Settings
 from countermark_server.stores import heads
 from countermark_server.stores.immutable import write_files

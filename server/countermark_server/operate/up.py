@@ -30,9 +30,10 @@ from pathlib import Path
 
 from countermark.errors import NetworkError, UsageError
 from countermark.fetch import HttpFetcher
-from countermark_server import adoption, telemetry
-from countermark_server.initialise import INPUT_FILE, WITNESS, initialise
-from countermark_server.processes import ChildDiedError, Children, free_port
+from countermark_server import telemetry
+from countermark_server.operate import adoption
+from countermark_server.operate.initialise import INPUT_FILE, WITNESS, initialise
+from countermark_server.operate.processes import ChildDiedError, Children, free_port
 from countermark_server.settings import Settings, load
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 
