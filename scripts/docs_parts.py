@@ -92,6 +92,18 @@ def entry_types() -> str:
     return _table(("type", "predicate, besides origin, namespace, project, prev", "registry adds"), rows)
 
 
+@_part
+def audit_checks() -> str:
+    """Every check of an audit."""
+    from countermark.audit_report import CHECKS
+
+    rows = [
+        (f"`{code}`", check.text, check.kind.value, check.party, check.evidence.value)
+        for code, check in CHECKS.items()
+    ]
+    return _table(("code", "what must be true", "kind", "at fault", "convinces"), rows)
+
+
 # --- settings, commands, codes, metrics --------------------------------------------------------------------
 
 

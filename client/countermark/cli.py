@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _publish_arguments(commands)
     _key_arguments(commands)
     _witness_arguments(commands)
+    _audit_arguments(commands)
     return parser
 
 
@@ -169,6 +170,17 @@ def _witness_arguments(commands: Any) -> None:
     run.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0 takes any free one")
     for action in (init, add, run):
         action.add_argument("--dir", required=True, type=Path, help="the witness's own directory")
+
+
+def _audit_arguments(commands: Any) -> None:
+    text = "replay the whole log, and compare TUF and the simple index with it"
+    audit = _add(commands, "audit", "audit.audit", text, registry=False)
+    audit.add_argument(
+        "url", metavar="URL", nargs="?", help="which pinned registry; not needed for an only one"
+    )
+    audit.add_argument("--files", action="store_true", help="download and hash every listed artifact, too")
+    audit.add_argument("--from-start", action="store_true", help="forget earlier audits, replay from entry 0")
+    audit.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ ROOT_MAX_BYTES = 512_000  # ngclient's own limit
 ROOT_MAX_VERSIONS = 256  # ngclient's own limit on rotations in one refresh
 TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit many times
 BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
+SNAPSHOT_MAX_BYTES = 4_000_000  # 65,536 bins take 2.2 MB
+CHANGES_MAX_BYTES = 16_000_000  # 65,536 lines of up to 160 bytes
 BIN_BITS_MAX = 16  # 65,536 bins: beyond, the snapshot alone costs a client a third of a second
 KEY_FILE_MAX_BYTES = 16 * 1024  # the largest kind (ML-DSA-44) takes 2.5 kB
 
@@ -59,6 +61,9 @@ UNAPPLIED_MAX = 100_000  # entries between `applied` and the tree size that a ve
 
 # --- time -----------------------------------------------------------------------------------------------
 LEAF_TIME_MAX_LEAD = timedelta(minutes=5)  # ahead of the quorum time of the checkpoint that covers it
+STATUS_APPLIED_WITHIN = timedelta(minutes=15)  # a withdrawal in the log that TUF still does not show is late
+BLOB_EMBARGO = timedelta(days=8)  # evidence that an entry names by digest is open to everybody after that
+PAGE_SETTLES = timedelta(minutes=2)  # what an entry changed shows on every cached page after that
 TIMESTAMP_LIFETIME = timedelta(hours=24)  # from signing to expiry, always
 FRESH_FETCHED_WITHIN = timedelta(minutes=5)
 FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays

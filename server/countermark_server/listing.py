@@ -6,23 +6,20 @@
     touched.bins(12)     # {167: {"files/acme/acme-1.0.tar.gz": {"custom": ..., "hashes": ...}}}
 
 tufrepo writes these targets into bins and signs them. The timestamper, which trusts nothing tufrepo says,
-computes them again from the same entries and signs only what is equal. None stands for a target that must
-not be there. Files that no entry touched keep the target they have: no one ever walks the whole registry.
+computes them again from the same entries and signs only what is equal; what one file's target must be is the
+client's to say (countermark/listing.py), so auditors say the same. None stands for a target that must not be
+there. Files that no entry touched keep the target they have: no one ever walks the whole registry.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from countermark.rules import Changes, Key, State, View, is_listed, target_custom, target_path, touched_files
+from countermark.listing import STATUS_TYPES, Target, bin_index, target_of
+from countermark.rules import Changes, Key, State, View, touched_files
 
-Target = dict[str, Any]
-
-# Entries after which a file may have another standing or another right to be listed: the clock of `applied`.
-STATUS_TYPES = frozenset({"verdict", "hold", "clear", "takedown", "yank", "unyank", "remove", "key-revoke"})
+__all__ = ["STATUS_TYPES", "Overlay", "Target", "Touched", "bin_index", "target_of", "updated"]
 
 
 class Overlay:
@@ -59,25 +56,6 @@ class Touched:
         for path, target in self.targets.items():
             found.setdefault(bin_index(path, bit_length), {})[path] = target
         return found
-
-
-def target_of(view: View, key: Key) -> tuple[str, Target | None]:
-    """A file's target path, and the target it must have: None when it may not be listed."""
-    file = view.get(key)
-    assert file is not None, "rules name a touched file only when they wrote it"
-    path = target_path(file)
-    if not is_listed(view, key):
-        return path, None
-    return path, {
-        "custom": target_custom(file),
-        "hashes": {"sha256": file["sha256"]},
-        "length": file["length"],
-    }
-
-
-def bin_index(path: str, bit_length: int) -> int:
-    """The bin a target path belongs to, as TUF's succinct delegation says (TAP 15)."""
-    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big") >> 32 - bit_length
 
 
 def updated(targets: dict[str, Target], touched: dict[str, Target | None]) -> dict[str, Target]:

@@ -1,0 +1,229 @@
+"""The index's part of an audit: simple pages, metadata files, artifacts, and evidence that must be open.
+
+    (10) the simple index shows exactly the listing: names, hashes, sizes, entries, yanked
+    (11) each metadata file has the digest that was logged; with `files`, each artifact too
+    (12) blobs that entries name are open after their embargo, and are the ones named
+
+A page is live, the listing is of one moment. So what an entry of the last two minutes touched may be either
+as it was or as it is. Projects at odds are kept apart (`odds`): the audit catches up with the log and looks at
+those once more before it believes it. Wrong hashes and files without an entry are never in motion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
+
+from countermark.audit_report import Finding, Notes, finding, view_finding
+from countermark.audit_state import AuditState, Target
+from countermark.errors import CountermarkError
+from countermark.fetch import Fetcher, decode_json
+from countermark.limits import BLOB_EMBARGO, FETCH_MAX_BYTES, PAGE_SETTLES
+from countermark.pins import Registry
+
+ACCEPT = {"Accept": "application/vnd.pypi.simple.v1+json"}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One file as a page shows it."""
+
+    filename: str
+    sha256: str
+    size: int | None
+    yanked: bool
+    url: str
+    metadata: str | None  # digest, where the page offers the metadata file
+    entry: tuple[int, str] | None  # index and leaf hash, where the page names them
+
+    @classmethod
+    def parse(cls, file: Mapping[str, Any], page: str) -> _Shown:
+        metadata, entry = file.get("core-metadata"), file.get("_countermark")
+        return cls(
+            filename=str(file["filename"]),
+            sha256=str(file["hashes"]["sha256"]),
+            size=None if file.get("size") is None else int(file["size"]),
+            yanked=file.get("yanked", False) is not False,
+            url=urljoin(page, str(file["url"])),
+            metadata=str(metadata["sha256"]) if isinstance(metadata, dict) else None,
+            entry=(int(entry["index"]), str(entry["leaf_hash"])) if entry else None,
+        )
+
+
+class IndexAudit:
+    """One pass over the simple index, as of the quorum time of the head."""
+
+    def __init__(
+        self,
+        state: AuditState,
+        registry: Registry,
+        fetcher: Fetcher,
+        notes: Notes,
+        *,
+        quorum_time: int,
+        files: bool,
+    ) -> None:
+        self._state, self._registry, self._fetcher, self._notes = state, registry, fetcher, notes
+        self._settled = quorum_time - int(PAGE_SETTLES.total_seconds())
+        self._files = files
+        self.odds: dict[str, list[Finding]] = {}  # by project: what its pages say otherwise than the log
+
+    def run(self, only: Sequence[str] | None = None) -> None:
+        """(10), (11) for all projects, or some."""
+        projects = self._state.projects() if only is None else only
+        try:
+            self._front(projects, everything=only is None)
+            for project in projects:
+                self._page(project)
+        except CountermarkError as error:
+            self._notes.add(view_finding(error, "the simple index"))
+            self._notes.leave("the simple index: not all of it could be read")
+        if not self._files:
+            self._notes.leave("the bytes of artifacts (--files reads them)")
+
+    def _front(self, projects: Sequence[str], *, everything: bool) -> None:
+        """The list of all projects."""
+        url = f"{self._registry.url}/simple/"
+        raw = self._fetcher.get(url, headers=ACCEPT)
+        try:
+            names = {str(item["name"]) for item in decode_json(raw or b"")["projects"]}
+        except (ValueError, LookupError, TypeError) as error:
+            self._odd("", "page-malformed", f"{url} is not a simple index: {error!r}")
+            return
+        known = set(self._state.projects())
+        for name in sorted(names - known if everything else names.intersection(projects) - known):
+            self._odd(name, "page-extra", f"project {name!r} is on the simple index, and in no entry")
+        for project in projects:
+            listed = self._state.targets_of(project)
+            sure = [name for name in listed if not self._in_motion(project, name)]
+            if sure and project not in names:
+                message = (
+                    f"project {project!r} has {len(listed)} listed files, and is not on the simple index"
+                )
+                self._odd(project, "project-missing", message)
+
+    def _page(self, project: str) -> None:
+        url = f"{self._registry.url}/simple/{project}/"
+        raw = self._fetcher.get(url, headers=ACCEPT, missing_ok=True)
+        try:
+            document: Any = {"name": project, "files": []} if raw is None else decode_json(raw)
+            if document["name"] != project:
+                raise ValueError(f"it is about {document['name']!r}")
+            shown = [_Shown.parse(file, url) for file in document["files"]]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            self._odd(project, "page-malformed", f"{url} is not the page of {project!r}: {error!r}")
+            return
+        applied, newest = self._state.targets_of(project), self._state.newest_of(project)
+        for file in shown:
+            said = [applied.get(file.filename), newest.get(file.filename, applied.get(file.filename))]
+            self._file(project, file, [target for target in said if target is not None])
+        names = {file.filename for file in shown}
+        for name in sorted(applied.keys() - names):
+            if newest.get(name, applied[name]) is not None and not self._in_motion(project, name):
+                self._odd(
+                    project, "page-missing", f"{name} is listed by TUF, and not on the page of {project!r}"
+                )
+        self._notes.cover("simple pages")
+        self._notes.cover("files on simple pages", len(names))
+
+    def _file(self, project: str, file: _Shown, listed: Sequence[Target]) -> None:
+        """One file on a page; `listed` is what the log demands of it, as applied and as of the newest entry."""
+        known = self._state.file(f"files/{project}/{file.filename}")
+        if known is None:
+            message = f"{file.filename} on the page of {project!r} has no entry in the log"
+            self._odd(project, "page-extra", message, page=file.sha256, log="absent")
+            return
+        if not listed:
+            if not self._in_motion(project, file.filename):
+                message = (
+                    f"{file.filename} on the page of {project!r} was withdrawn by an entry, or never listed"
+                )
+                self._odd(project, "page-extra", message, page=file.sha256, log="not listed")
+            return
+        target, custom = listed[0], listed[0]["custom"]
+        pairs: dict[str, tuple[object, object]] = {"page-hash": (file.sha256, target["hashes"]["sha256"])}
+        if file.size is not None:
+            pairs["page-size"] = (file.size, target["length"])
+        if file.entry is not None:
+            pairs["page-entry"] = (file.entry, (custom["i"], custom["lh"]))
+        if file.metadata is not None:
+            pairs["metadata"] = (file.metadata, known[0])
+        for code, (page, log) in pairs.items():
+            if page != log:
+                message = (
+                    f"{file.filename}: the page of {project!r} says {page}, entry {custom['i']} says {log}"
+                )
+                self._odd(project, code, message, page=page, log=log)
+        yanked = {target["custom"]["yank"] is not None for target in listed}
+        if file.yanked not in yanked and not self._in_motion(project, file.filename):
+            message = f"{file.filename}: the page says yanked {file.yanked}, the log {not file.yanked}"
+            self._odd(project, "page-yanked", message, page=file.yanked, log=not file.yanked)
+        self._bytes(project, file, target, known[0])
+
+    def _bytes(self, project: str, file: _Shown, target: Target, metadata: str) -> None:
+        """(11) Metadata files that were not read before; artifacts each time they are asked for."""
+        path = f"files/{project}/{file.filename}"
+        if not file.url.startswith(f"{self._registry.url}/"):
+            self._notes.leave("bytes that pages offer at other addresses")
+            return
+        if file.metadata is not None and not self._state.is_checked(path):
+            raw = self._get(f"{file.url}.metadata", FETCH_MAX_BYTES)
+            if self._same(raw, metadata, "metadata", f"the metadata of {file.filename}"):
+                with self._state.transaction():
+                    self._state.check_file(path)
+                self._notes.cover("metadata files")
+        if self._files:
+            raw = self._get(file.url, target["length"] + 1)
+            if self._same(raw, target["hashes"]["sha256"], "artifact", file.filename):
+                self._notes.cover("artifacts")
+
+    def _same(self, raw: bytes | None, sha256: str, code: str, what: str) -> bool:
+        if raw is None:
+            self._notes.add(finding(f"{code}-missing", f"{what} is not served"))
+            return False
+        found = hashlib.sha256(raw).hexdigest()
+        if found != sha256:
+            message = f"{what} has SHA-256 {found}, its entry says {sha256}"
+            self._notes.add(finding(code, message, served=found, log=sha256), {"served": raw})
+        return found == sha256
+
+    def _get(self, url: str, max_bytes: int) -> bytes | None:
+        return self._fetcher.get(url, max_bytes=max_bytes, missing_ok=True)
+
+    def _in_motion(self, project: str, filename: str) -> bool:
+        known = self._state.file(f"files/{project}/{filename}")
+        moving = known is not None and known[1] > self._settled
+        if moving:
+            self._notes.cover("files in motion: touched in the last two minutes")
+        return moving
+
+    def _odd(self, project: str, code: str, message: str, **values: object) -> None:
+        self.odds.setdefault(project, []).append(finding(code, message, None, **values))
+
+
+def check_blobs(
+    state: AuditState, registry: Registry, fetcher: Fetcher, quorum_time: int, notes: Notes
+) -> None:
+    """(12) What entries name by digest, once it must be open."""
+    embargo = int(BLOB_EMBARGO.total_seconds())
+    for sha256, entry, time in state.closed_blobs(quorum_time - embargo):
+        try:
+            raw = fetcher.get(f"{registry.url}/blobs/{sha256}", missing_ok=True)
+        except CountermarkError as error:
+            notes.add(view_finding(error, "blobs"))
+            notes.leave("blobs that must be open: not all of them could be read")
+            return
+        if raw is None:
+            days = (quorum_time - time) // 86400
+            message = f"blob {sha256}, named by entry {entry} {days} days ago, is not open"
+            notes.add(finding("blob-closed", message, entry=entry, days=days))
+        elif (found := hashlib.sha256(raw).hexdigest()) != sha256:
+            message = f"blob {sha256}, named by entry {entry}, is served with SHA-256 {found}"
+            notes.add(finding("blob", message, entry=sha256, served=found), {"served": raw})
+        else:
+            with state.transaction():
+                state.open_blob(sha256)
+            notes.cover("blobs opened")

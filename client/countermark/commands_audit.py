@@ -1,0 +1,61 @@
+"""The `audit` command; the engine is audit.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from countermark.audit import audit as run
+from countermark.audit_report import AuditReport
+from countermark.console import GREEN, RED, YELLOW, put, put_json, say
+from countermark.fetch import HttpFetcher
+from countermark.pins import Home
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Audit one pinned registry, print what was found and what was covered."""
+    registry = Home().registry(arguments.url or os.environ.get("COUNTERMARK_REGISTRY"))
+    remarks = registry.admit(os.environ, allow_trial=arguments.allow_trial)
+    report = run(
+        registry,
+        HttpFetcher(),
+        now=int(time.time()),
+        say=lambda text: say(f"audit: {text}"),
+        wait=time.sleep,
+        tell=_tell_json if arguments.json else _tell,
+        files=arguments.files,
+        from_start=arguments.from_start,
+        remarks=remarks,
+    )
+    return report.exit_code
+
+
+def _tell_json(report: AuditReport) -> None:
+    put_json(report.to_json())
+
+
+def _tell(report: AuditReport) -> None:
+    """Findings and coverage are data; what surrounds them is talk."""
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
+    for found in report.findings:
+        colour = RED if found.exit_code == 7 else YELLOW
+        put(f"{found.kind.value}: {found.code}: {found.message} (at fault: the {found.party})", colour=colour)
+        if found.evidence:
+            say(f'evidence is in "{found.evidence}"')
+    for what, count in sorted(report.covered.items()):
+        put(f"covered: {what}: {count}")
+    for what in report.not_covered:
+        put(f"not covered: {what}")
+    if report.earlier:
+        say(
+            f"{len(report.earlier)} entries were findings of earlier audits (--json lists them)",
+            colour=YELLOW,
+        )
+    count = len(report.findings)
+    where = f"{report.position} of {report.tree_size} entries of {report.origin or report.registry}"
+    if count:
+        put(f"{count} findings, {where}", colour=RED)
+    else:
+        put(f"no findings, {where}", colour=GREEN)
