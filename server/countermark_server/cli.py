@@ -3,6 +3,7 @@
     countermark-server init --data DIR --origin NAME      online keys; writes what a ceremony needs
     countermark-server up --data DIR --listen HOST:PORT   everything in one command
     countermark-server work log|scan|tufrepo              one station, where `up` is too small
+    countermark-server hold|clear|takedown --data DIR PROJECT FILENAME --reason CODE    a moderator's decision
 
 stdout is data, stderr is talk; errors are lower case, with a hint when we can guess, and never a traceback.
 """
@@ -162,6 +163,71 @@ def fsck(data: Path) -> None:
     if findings:
         raise EvidenceError(f"{len(findings)} findings")
     say("no findings")
+
+
+def _decision(kind: str, text: str) -> None:
+    """Add the command of one kind of decision."""
+
+    @commands.command(kind, help=text)
+    @_DATA
+    @click.argument("project")
+    @click.argument("filename")
+    @click.option(
+        "--reason", required=True, metavar="CODE", help="A closed code; a wrong one lists them all."
+    )
+    @click.option("--case", default=None, metavar="ID", help="16 bytes in hex; the entry carries it.")
+    @click.option(
+        "--moderator",
+        default="moderator",
+        show_default=True,
+        metavar="LOGIN",
+        help="Who decides; an account is made when there is none. The entry shows its pseudonym.",
+    )
+    def command(
+        data: Path, project: str, filename: str, *, reason: str, case: str | None, moderator: str
+    ) -> None:
+        from countermark_server.moderation.decisions import Decision  # noqa: PLC0415
+
+        settings = _settings(data)
+        account = _account(settings, moderator)
+        _decide(settings, Decision(kind, project, filename, reason, account, case))
+
+
+_decision("hold", "Withhold a file at once, until somebody decides about it.")
+_decision("clear", "End a hold, or give back what was taken down: the file is listed again.")
+_decision("takedown", "Withdraw a file; its name stays spent, its entry stays in the log.")
+
+
+def _account(settings: Any, login: str) -> str:
+    from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts.people import add_account, find_account  # noqa: PLC0415
+
+    with db.write(db.open_engine(settings.database_url)) as connection:
+        found = find_account(connection, login) or add_account(connection, login, now=int(time.time()))
+        return found.id
+
+
+def _decide(settings: Any, decision: Any) -> None:
+    from countermark.errors import NetworkError, PolicyError  # noqa: PLC0415
+    from countermark_server import db, signing  # noqa: PLC0415
+    from countermark_server.errors import ServerError  # noqa: PLC0415
+    from countermark_server.moderation.decisions import Desk  # noqa: PLC0415
+    from countermark_server.moderation.station import settle  # noqa: PLC0415
+
+    engine, origin = db.open_engine(settings.database_url), settings.registry.origin
+    signer = signing.role_signer(settings, "moderation")
+    desk = Desk(engine, origin=origin, signer=signer, wait=settings.web.wait, clock=time.time)
+    try:
+        decided = desk.decide(decision)
+    except ServerError as error:
+        raise PolicyError(error.detail) from None
+    settle(engine, now=int(time.time()))
+    for done in decided:
+        if not done.published:
+            raise NetworkError(
+                f"{done.kind} is proposed and not public in the log yet", hint="is `work log` running?"
+            )
+        click.echo(f"{decision.filename}: {done.kind} is entry #{done.index}")
 
 
 def _settings(data: Path) -> Any:

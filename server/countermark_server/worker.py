@@ -7,7 +7,8 @@
 A station is a function `run(settings, stop)`: it works, and returns soon after `stop` is set. SIGTERM and
 SIGINT set it, so a stop waits for the round in hand and never cuts a write in two; a kill is survived too,
 but then the next start has something to recover. When `run` is ready to work it leaves run/<station>.json,
-which is what `up` waits for.
+which is what `up` waits for. A room that has too little to do for a process of its own works in a thread beside
+a station (`BESIDE`): rows of decided files follow the log beside the scan.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from countermark_server.settings import Settings
 
 Run = Callable[..., None]  # run(settings, stop, **options)
 STATIONS = ("log", "scan", "tufrepo")
+BESIDE = {"scan": "moderation"}
 
 
 def station(name: str) -> Run:
@@ -46,12 +48,26 @@ def work(name: str, settings: Settings, **options: Any) -> None:
     forget(run_folder, name)  # what a killed process left behind says nothing about this one
     metrics = telemetry.serve_metrics(getattr(settings, _section(name)).metrics, run_folder, name)
     telemetry.logger().info("started", pid=os.getpid(), port=metrics.server_port)
+    beside = _start_beside(name, settings, stop)
     try:
         run(settings, stop, **options)
     finally:
+        stop.set()
+        for thread in beside:
+            thread.join()
         metrics.shutdown()
         forget(run_folder, name)
     telemetry.logger().info("stopped")
+
+
+def _start_beside(name: str, settings: Settings, stop: threading.Event) -> list[threading.Thread]:
+    room = BESIDE.get(name)
+    if room is None:
+        return []
+    run = import_module(f"countermark_server.{room}.station").run
+    thread = threading.Thread(target=run, args=(settings, stop), name=room)
+    thread.start()
+    return [thread]
 
 
 def forget(run_folder: Path, name: str) -> None:
