@@ -18,7 +18,7 @@ import base64
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +43,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from countermark import bins, rules
 from countermark.entry import Entry, make_entry
+from countermark.errors import NetworkError
 from countermark.fetch import Answer, StatusError
 from countermark.limits import FETCH_MAX_BYTES
 from countermark.replay import DictView, replay
@@ -191,6 +192,14 @@ class World:
         assert len(raw) <= max_bytes, path
         return raw
 
+    def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:
+        """The same for files of any size; too much is noticed on the way, as over a network."""
+        raw = self.get(url, max_bytes=1 << 40) or b""
+        for start in range(0, len(raw), 1 << 16):
+            if start >= max_bytes:
+                raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
+            yield raw[start : start + (1 << 16)]
+
     def post(
         self,
         url: str,
@@ -304,7 +313,8 @@ class World:
         if path.startswith("/api/v1/projects/"):
             return self._project(path.removeprefix("/api/v1/projects/"))
         if path.startswith("/api/v1/files/"):
-            return self._file(*path.removeprefix("/api/v1/files/").split("/"))
+            project, _, filename = path.removeprefix("/api/v1/files/").partition("/")
+            return self._file(project, filename) if filename else self._files(project)
         return None
 
     def _tile(self, tile: Tile) -> bytes | None:
@@ -340,6 +350,14 @@ class World:
         if metadata is not None:
             shown["core-metadata"] = {"sha256": hashlib.sha256(metadata).hexdigest()}
         return shown
+
+    def _files(self, project: str) -> bytes | None:
+        """What became of every file of a project."""
+        states = [state for key, state in self.view.items() if key[0] == "file" and key[2] == project]
+        names = [rules.target_path(state).rpartition("/")[2] for state in states]
+        raws = [self._file(project, name) for name in names]
+        files = [json.loads(raw) for raw in raws if raw is not None]
+        return json.dumps({"project": project, "files": files}).encode() if files else None
 
     def _file(self, project: str, filename: str) -> bytes | None:
         state = self.view.get(rules.file_key("", project, filename))

@@ -113,11 +113,13 @@ def _install_arguments(commands: Any) -> None:
     verify.add_argument(
         "--at", metavar="TIME", help="judge as of a later time (seconds, or 2026-01-31T12:00:00Z)"
     )
-    run = _add(
-        commands, "run", "install.run", "verify what a lock pins, then start the installer", json=False
-    )
+    run = _add(commands, "run", "install.run", "start an installer that gets verified files only", json=False)
     run.add_argument("--json", type=Path, metavar="FILE", dest="json_file", help="write the result to a file")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    proxy = _add(commands, "proxy", "install.proxy", "serve verified files to installers", json=False)
+    proxy.add_argument(
+        "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0, as is, takes any free one"
+    )
 
 
 def _publish_arguments(commands: Any) -> None:

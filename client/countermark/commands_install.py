@@ -1,4 +1,4 @@
-"""The commands of who installs: `verify` and `run`. The engines are verify.py and run.py."""
+"""The commands of who installs: `verify`, `run` and `proxy`. The engines are verify.py, run.py and proxy.py."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 import json
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from countermark.clientpolicy import Policies, load_policy
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
@@ -20,6 +23,9 @@ from countermark.limits import ENTRY_TIME_MAX
 from countermark.pins import Home, Registry
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified
 from countermark.verify import verify as verify_artifacts
+
+if TYPE_CHECKING:
+    from countermark.proxy import Proxy
 
 LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
 
@@ -76,23 +82,63 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
     todo = plan(command, folder=Path.cwd())
     home, registry, remarks = pinned(arguments)
-    finished = runner.run(
-        todo,
-        registry,
-        HttpFetcher(),
-        now=int(time.time()),
-        policies=Policies(local=load_policy(home.policy_file)),
-        environment=os.environ,
-        say=say,
-        remarks=remarks,
-    )
+    if todo.is_pinned:
+        finished = runner.run(
+            todo,
+            registry,
+            HttpFetcher(),
+            now=int(time.time()),
+            policies=Policies(local=load_policy(home.policy_file)),
+            environment=os.environ,
+            say=say,
+            remarks=remarks,
+        )
+    else:
+        finished = runner.run_proxied(
+            todo, _proxy(home, registry), registry, environment=os.environ, say=say, remarks=remarks
+        )
     if arguments.json_file is not None:
         replace_file(arguments.json_file, json.dumps(finished.to_json(), sort_keys=True).encode(), mode=0o644)
-    _talk(finished.report, runner.refusals(finished.report), remarks_only=True)
+    refused = (
+        runner.refusals(finished.report) if todo.is_pinned else []
+    )  # the proxy said its own as they came
+    _talk(finished.report, refused, remarks_only=True)
     for sentence in finished.sentences:
         say(sentence, colour=YELLOW)
     say(f"exit code {finished.exit_code} is {finished.whose}'s")
     return finished.exit_code
+
+
+def proxy(arguments: argparse.Namespace) -> int:
+    from countermark import serving  # noqa: PLC0415
+
+    home, registry, remarks = pinned(arguments)
+    engine = _proxy(home, registry)
+    report = engine.check()
+    host, port = serving.parse_listen(arguments.listen)
+    with serving.listening(engine.answer, host, port, max_body=0) as server:
+        # shutdown() waits for the loop, so it must not run inside the loop's own thread.
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+        for remark in remarks:
+            say(remark, colour=YELLOW)
+        say(f"verified files of {registry.url} (log of {report.tree_size} entries, {report.freshness})")
+        put(f"{server.url}/simple/")
+        server.serve_forever(poll_interval=0.1)
+    return 0
+
+
+def _proxy(home: Home, registry: Registry) -> Proxy:
+    from countermark.filestore import FileStore  # noqa: PLC0415
+    from countermark.proxy import Proxy  # noqa: PLC0415
+
+    return Proxy(
+        registry,
+        HttpFetcher(),
+        FileStore(registry.folder / "files"),
+        policies=Policies(local=load_policy(home.policy_file)),
+        clock=lambda: int(time.time()),
+        say=say,
+    )
 
 
 def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = False) -> None:

@@ -12,6 +12,8 @@ deadline to read, however slowly it drips; a redirect is followed only within th
 whatever goes wrong on the way is a NetworkError that names the URL. Nothing fetched is believed: that is the
 caller's business.
 
+Files of any size come in pieces (`chunks`, for the proxy), under the same promises.
+
 Not promised: secrecy. TLS is checked like everywhere else, and no verdict depends on it.
 """
 
@@ -30,7 +32,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from countermark.errors import NetworkError, UsageError
-from countermark.limits import CONNECT_TIMEOUT, FETCH_DEADLINE, FETCH_MAX_BYTES, READ_TIMEOUT
+from countermark.limits import (
+    CONNECT_TIMEOUT,
+    DOWNLOAD_SLOWEST,
+    FETCH_DEADLINE,
+    FETCH_MAX_BYTES,
+    READ_TIMEOUT,
+)
 
 if TYPE_CHECKING:
     import urllib3
@@ -91,6 +99,13 @@ class Fetcher(Protocol):
         """Whatever the server answered; NetworkError only when it could not be reached or understood."""
 
 
+class FileFetcher(Fetcher, Protocol):
+    """A Fetcher that can also bring what is too large for memory."""
+
+    def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:
+        """The body of a 200 answer, piece by piece; NetworkError for everything else, also half-way."""
+
+
 class HttpFetcher:
     """The real network, through urllib3. Connections are kept alive; safe to share between threads."""
 
@@ -135,6 +150,24 @@ class HttpFetcher:
         seconds = timeout or self._deadline
         return self._ask("POST", url, body, sent, max_bytes=max_bytes, seconds=seconds)
 
+    def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:
+        """A slow line may take longer for a large file, but never slower than DOWNLOAD_SLOWEST."""
+        seconds = self._deadline + max_bytes / DOWNLOAD_SLOWEST
+        deadline = time.monotonic() + seconds
+        _check_url(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            sent = {"Accept-Encoding": "identity"}
+            with self._opened("GET", url, None, sent, deadline=deadline) as response:
+                if response.status == 200:
+                    yield from _pieces(response, url, max_bytes, deadline)
+                    return
+                body = b"".join(_pieces(response, url, CHUNK, deadline))
+                answer = Answer(response.status, response.reason or "", _headers(response), body)
+            if answer.status not in REDIRECTS:
+                raise StatusError(url, answer)
+            url = _redirect(url, answer)
+        raise NetworkError(f"{url}: more than {MAX_REDIRECTS} redirects")
+
     def _ask(
         self,
         method: str,
@@ -152,10 +185,7 @@ class HttpFetcher:
             answer = self._once(method, url, body, headers, max_bytes=max_bytes, deadline=deadline)
             if answer.status not in REDIRECTS or method != "GET":
                 return answer
-            target = urljoin(url, answer.headers.get("location", ""))
-            if _origin(target) != _origin(url):
-                raise NetworkError(f"{url} redirects to another host: {target}")
-            url = target
+            url = _redirect(url, answer)
         raise NetworkError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
     def _once(
@@ -168,6 +198,15 @@ class HttpFetcher:
         max_bytes: int,
         deadline: float,
     ) -> Answer:
+        with self._opened(method, url, body, headers, deadline=deadline) as response:
+            data = b"".join(_pieces(response, url, max_bytes, deadline))
+            return Answer(response.status, response.reason or "", _headers(response), data)
+
+    @contextlib.contextmanager
+    def _opened(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, deadline: float
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """An answer whose body is still to be read; whatever goes wrong with it is a NetworkError."""
         import urllib3  # noqa: PLC0415  (lazy: `--help` and offline checks need no network code)
 
         left = max(deadline - time.monotonic(), 0.001)
@@ -187,7 +226,7 @@ class HttpFetcher:
                 timeout=timeout,
             )
             try:
-                data = _read(response, url, max_bytes, deadline)
+                yield response
             except BaseException:
                 response.close()  # half-read: the connection can't be reused
                 raise
@@ -196,8 +235,6 @@ class HttpFetcher:
             raise NetworkError(f"cannot reach {url}: {_plain(error)}") from error
         except (OSError, ValueError) as error:
             raise NetworkError(f"cannot reach {url}: {error}") from error
-        found = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, response.reason or "", found, data)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3  # noqa: PLC0415
@@ -262,20 +299,31 @@ def _hanging_up(connection: HTTPConnection) -> Iterator[None]:
         timer.cancel()
 
 
-def _read(response: urllib3.BaseHTTPResponse, url: str, max_bytes: int, deadline: float) -> bytes:
+def _pieces(response: urllib3.BaseHTTPResponse, url: str, max_bytes: int, deadline: float) -> Iterator[bytes]:
     """The body, at most `max_bytes` of it, never later than `deadline`: read1 returns after every packet."""
-    pieces: list[bytes] = []
     length = 0
     while True:
         if time.monotonic() > deadline:
             raise NetworkError(f"{url} is too slow: {length} bytes before the deadline")
         piece = response.read1(CHUNK, decode_content=True)
         if not piece:
-            return b"".join(pieces)
+            return
         length += len(piece)
         if length > max_bytes:
             raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
-        pieces.append(piece)
+        yield piece
+
+
+def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _redirect(url: str, answer: Answer) -> str:
+    """Where a redirect leads, if it stays on the same host."""
+    target = urljoin(url, answer.headers.get("location", ""))
+    if _origin(target) != _origin(url):
+        raise NetworkError(f"{url} redirects to another host: {target}")
+    return target
 
 
 def decode_json(raw: bytes) -> Any:

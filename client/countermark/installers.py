@@ -4,6 +4,8 @@
     uv pip sync pylock.toml                           that file
     uv pip install --require-hashes -r FILE           FILE, and what it includes
     pip install --require-hashes -r FILE              the same; python -m pip, too
+    pip install NAME, uv pip install NAME             nothing that is pinned: everything comes through the proxy
+    uv sync, where there is no uv.lock yet            the same
 
 A lock that is verified while the installer reads another is worse than none. So this reads a command line
 strictly: every option is one we know (by its full name), with or without a value, and it changes nothing of
@@ -22,14 +24,22 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from countermark.errors import PolicyError, UsageError
 from countermark.lockfile import LockFile, Pinned, Unprovable, is_pylock, read_lock
 
-LATER = (
-    "only installs that pin every hash are verified so far: uv sync --frozen, uv pip sync pylock.toml, "
-    "pip install --require-hashes -r FILE; the proxy for everything else comes later"
+KNOWN = (
+    "installs that pin every hash (uv sync --frozen, uv pip sync pylock.toml, pip install --require-hashes -r FILE) "
+    "and installs by name (pip install NAME, uv pip install NAME, uv sync without a lock)"
 )
+# A project by its name, extras and versions: no URL, path or archive, which no index would be asked for.
+_BY_NAME = re.compile(
+    r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?:\[[a-z0-9._, -]*\])?"
+    r"(?:\s*(?:===|==|~=|!=|<=|>=|<|>)\s*[a-z0-9.*+!_-]+(?:\s*,)?)*",
+    re.IGNORECASE | re.ASCII,
+)
+_ARCHIVE = re.compile(r"\.(?:whl|zip|tar|tgz|tbz|txz|tlz|egg)\b", re.IGNORECASE)
 _PIP = re.compile(r"pip[0-9.]*")
 _PYTHON = re.compile(r"python[0-9.]*|py")
 _REPEATED = re.compile(r"-(?:v+|q+)")  # -vv, -qqq
@@ -115,7 +125,7 @@ class Options:
             elif name == "--only-binary" and (value if equals else _next(rest, word)) == ":all:":
                 found.add(name)
             else:
-                raise PolicyError(f"`{word}`: {REFUSED.get(name, UNKNOWN)}", hint=LATER)
+                raise PolicyError(f"`{word}`: {REFUSED.get(name, UNKNOWN)}", hint=KNOWN)
         return cls(tuple(positional), frozenset(found), tuple(valued))
 
 
@@ -142,6 +152,11 @@ class Plan:
     locks: tuple[LockFile, ...]
     project: Path | None = None
     settings: Mapping[Path, str | None] = field(default_factory=dict)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether locks pin every hash; if not, everything must come through the proxy."""
+        return bool(self.locks)
 
     @property
     def pinned(self) -> list[Pinned]:
@@ -174,7 +189,7 @@ class Plan:
 
 
 def plan(command: Sequence[str], *, folder: Path) -> Plan:
-    """Read the child's command line; PolicyError when it is not a hash-pinned install we know."""
+    """Read the child's command line; PolicyError when it is not an install we know."""
     if not command:
         raise UsageError("nothing to run", hint="countermark run -- uv sync --frozen")
     program, words = Path(command[0]).name.removesuffix(".exe").lower(), list(command[1:])
@@ -187,13 +202,15 @@ def plan(command: Sequence[str], *, folder: Path) -> Plan:
         return _uv_sync(command, words, folder)
     if _PIP.fullmatch(program) and "install" in verbs:
         return _pip(command, words, folder)
-    raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=LATER)
+    raise PolicyError(f"`{' '.join(command)}` is not an install we know", hint=KNOWN)
 
 
 def _pip(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
     options = Options.parse(words, PIP_FLAGS, PIP_VALUES | FILES | INDEXES)
-    if options.positional != ("install",):
-        raise PolicyError("names on the command line pin no hash", hint=LATER)
+    if options.positional[:1] != ("install",):
+        raise PolicyError(f"`{' '.join(command)}` is not an install we know", hint=KNOWN)
+    if options.positional[1:]:
+        return _by_name(command, "pip", options, options.positional[1:])
     return Plan(tuple(command), "pip", options, _locks(options, options.named(FILES), folder))
 
 
@@ -201,18 +218,18 @@ def _uv_pip(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
     options = Options.parse(words, UV_PIP_FLAGS, UV_PIP_VALUES | FILES | INDEXES)
     verb, names = options.positional[:2], list(options.positional[2:])
     if verb not in (("pip", "sync"), ("pip", "install")):
-        raise PolicyError(f"`uv {' '.join(verb)}` is not an install", hint=LATER)
+        raise PolicyError(f"`uv {' '.join(verb)}` is not an install", hint=KNOWN)
     if verb != ("pip", "sync") and names:
-        raise PolicyError("names on the command line pin no hash", hint=LATER)
+        return _by_name(command, "uv pip", options, names)
     folder = folder / options.last("--directory")
     return Plan(tuple(command), "uv pip", options, _locks(options, names + options.named(FILES), folder))
 
 
 def _locks(options: Options, names: Sequence[str], folder: Path) -> tuple[LockFile, ...]:
     if not names:
-        raise PolicyError("no lock or requirements file on the command line", hint=LATER)
+        raise PolicyError("no lock or requirements file on the command line", hint=KNOWN)
     if any("://" in name or name == "-" for name in names):
-        raise PolicyError("requirements from elsewhere than a file can change between two looks", hint=LATER)
+        raise PolicyError("requirements from elsewhere than a file can change between two looks", hint=KNOWN)
     if not all(is_pylock(Path(name).name) for name in names) and "--require-hashes" not in options.flags:
         raise PolicyError("requirements without --require-hashes pin nothing", hint="add --require-hashes")
     return tuple(read_lock(folder / name) for name in names)
@@ -221,11 +238,11 @@ def _locks(options: Options, names: Sequence[str], folder: Path) -> tuple[LockFi
 def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
     options = Options.parse(words, UV_SYNC_FLAGS, UV_SYNC_VALUES | INDEXES)
     if options.positional != ("sync",):
-        raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=LATER)
-    if "--frozen" not in options.flags:
-        raise PolicyError("`uv sync` may change the lock before it installs", hint="add --frozen")
+        raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=KNOWN)
     start = (folder / options.last("--directory") / options.last("--project")).resolve()
     folders = list(_uv_folders(start))
+    if "--frozen" not in options.flags:
+        return _uv_first_sync(command, options, folders)
     locks = tuple(read_lock(each / "uv.lock") for each in folders if (each / "uv.lock").is_file())
     if not locks:
         raise UsageError(f'no uv.lock for "{start}"', hint="uv lock makes one")
@@ -233,6 +250,59 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
     return Plan(
         tuple(command), "uv sync", options, locks, folders[0], {path: _digest(path) for path in settings}
     )
+
+
+def _by_name(command: Sequence[str], installer: str, options: Options, names: Sequence[str]) -> Plan:
+    """An install that pins nothing: by names alone, and from our index alone."""
+    other = [f"{name} {value}" for name, value in options.values if name in INDEXES | FILES]
+    if other or "--no-index" in options.flags:
+        raise PolicyError(
+            f"an install by name goes through the proxy alone, and `{(other or ['--no-index'])[0]}` names something "
+            "else",
+            hint="leave it out, or pin every hash and add --require-hashes",
+        )
+    for name in names:
+        if not _BY_NAME.fullmatch(name) or _ARCHIVE.search(name):
+            raise PolicyError(f"`{name}` is not a project's name: no index is asked for it", hint=KNOWN)
+    return Plan(tuple(command), installer, options, ())
+
+
+def _uv_first_sync(command: Sequence[str], options: Options, folders: Sequence[Path]) -> Plan:
+    """`uv sync` before there is a lock: uv resolves through the proxy, and writes one."""
+    if any((each / "uv.lock").exists() for each in folders):
+        raise PolicyError(
+            "`uv sync` may change the lock before it installs",
+            hint="add --frozen to install what uv.lock pins",
+        )
+    if options.named(INDEXES) or "--no-index" in options.flags:
+        raise PolicyError(
+            "a sync without a lock goes through the proxy alone", hint="leave out other indexes"
+        )
+    path = folders[0] / "pyproject.toml"
+    if len(folders) > 1 or _is_workspace(folders[0]):
+        raise PolicyError("a workspace is synced from its lock only", hint="uv lock, then add --frozen")
+    for what in _elsewhere(path):
+        raise PolicyError(f"{what} comes from elsewhere than an index", hint="uv lock, then add --frozen")
+    return Plan(tuple(command), "uv sync", options, (), folders[0])
+
+
+def _elsewhere(path: Path) -> Iterator[str]:
+    """What a project takes from URLs, repositories, folders or indexes of its own."""
+    document = _toml(path)
+    uv = document.get("tool", {}).get("uv", {})
+    yield from (f"{name} in tool.uv.sources" for name in uv.get("sources", {}))
+    project, build = document.get("project", {}), document.get("build-system", {})
+    lists = [project.get("dependencies", []), build.get("requires", [])]
+    lists += [
+        *project.get("optional-dependencies", {}).values(),
+        *document.get("dependency-groups", {}).values(),
+    ]
+    lists += [values for name, values in uv.items() if name.endswith("-dependencies")]
+    for item in (item for values in lists for item in values):
+        if isinstance(item, str) and "@" in item.partition(";")[0]:
+            yield f'"{item}"'
+    if build.get("backend-path"):
+        yield "the build backend"
 
 
 def _uv_folders(start: Path) -> Iterator[Path]:
@@ -249,12 +319,23 @@ def _uv_folders(start: Path) -> Iterator[Path]:
 
 
 def _is_workspace(folder: Path) -> bool:
-    path = folder / "pyproject.toml"
+    return "workspace" in _toml(folder / "pyproject.toml").get("tool", {}).get("uv", {})
+
+
+def _toml(path: Path) -> Any:
+    """A pyproject.toml, as far as its tables are tables."""
     try:
-        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
-        return isinstance(tool, dict) and "workspace" in tool.get("uv", {})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        document: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = [
+            document.get("tool", {}),
+            document.get("tool", {}).get("uv", {}),
+            document.get("project", {}),
+        ]
+        if not all(isinstance(table, dict) for table in tables):
+            raise ValueError("a table is expected")
+    except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f'cannot read "{path}": {error}') from None
+    return document
 
 
 def _next(rest: Iterator[str], option: str) -> str:

@@ -1,4 +1,4 @@
-"""Run: verify what a lock pins, then start the installer; or say why not, and start nothing.
+"""Run: verify what a lock pins, then start the installer; or give it a verifying index of its own.
 
     countermark run -- uv sync --frozen
     countermark run -- uv pip sync pylock.toml
@@ -9,10 +9,18 @@ hashes installs them. So every hash in the lock must be logged *for the pinned p
 the child starts. The installer then enforces the hashes itself; the lock and the project's settings are
 hashed before and after, and a change in between is evidence. Which lock it will read: installers.py.
 
-Only installs that pin every hash are run. Others are refused with a sentence that says what to do; so are
-sources without a hash and builds from source, where the policy enforces. The child gets one index, the
-registry's own; every setting of pip's and uv's own in its environment is cleared and named, but for a few
-that cannot change what is installed.
+    countermark run -- pip install acme
+    countermark run -- uv sync                  (where there is no uv.lock yet)
+
+An install by name pins nothing, so everything it asks for comes through a proxy (proxy.py) that lives as long as
+the child and hands out verified files only. Nothing else can be reached: the child's settings for web proxies lead
+to a closed door, so that a dependency that names a URL is not fetched past the proof. A lock that `uv sync` writes
+names the registry, not the proxy.
+
+Other commands are refused with a sentence that says what to do; so are, in a lock, sources without a hash and
+builds from source, where the policy enforces. The child gets one index, the registry's own or the proxy; every
+setting of pip's and uv's own in its environment is cleared and named, but for a few that cannot change what is
+installed.
 
 Exit code: ours if the child never started or anything got 6 or 7 (even when the child ends with 0), else
 the child's. The last line on stderr says whose it is.
@@ -26,13 +34,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from countermark import serving
 from countermark.clientpolicy import Policies
+from countermark.disk import read_file, replace_file
 from countermark.errors import MalformedError, PolicyError, UsageError
 from countermark.fetch import Fetcher
 from countermark.installers import Plan
+from countermark.limits import LOCK_MAX_BYTES
 from countermark.lockfile import LockFile, Pinned, Unprovable
 from countermark.names import normalise_version, parse_filename
 from countermark.pins import Registry
+from countermark.proxy import Proxy
 from countermark.trust import View
 from countermark.unlisted import simple_page
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
@@ -49,6 +61,8 @@ KEPT = re.compile(
     r"NO_PROGRESS|HTTP_TIMEOUT|HTTP_RETRIES|LOCK_TIMEOUT|NATIVE_TLS|SYSTEM_CERTS|NO_CONFIG|NO_BUILD|FROZEN|NO_DEV|"
     r"KEYRING_PROVIDER|CONCURRENT_[A-Z]+|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))"
 )
+
+WEB_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,8 @@ def run(
     start: Callable[[Sequence[str], Mapping[str, str]], int] | None = None,
 ) -> Finished:
     """Verify, then start the child, then look whether the locks are what they were."""
+    if not todo.is_pinned:
+        raise UsageError(f"`{' '.join(todo.command)}` pins nothing that could be verified before it starts")
     loose = todo.unprovable()
     report = verify_locks(
         todo.locks, registry, fetcher, now=now, policies=policies, remarks=remarks, loose=loose
@@ -184,7 +200,7 @@ def run(
         return Finished(
             7, "countermark", report, (f"{todo.changed()[0]} changed while it was being verified",)
         )
-    child_environment, cleared = child_env(environment, registry, todo, build=bool(loose))
+    child_environment, cleared = child_env(environment, f"{registry.url}/simple/", todo, build=bool(loose))
     say(_one_line(todo, report, registry, cleared))
     # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
     child = (start or _start)(todo.command, child_environment)
@@ -195,11 +211,57 @@ def run(
     return Finished(child, todo.command[0], report, tuple(_not_provable(report)))
 
 
+def run_proxied(
+    todo: Plan,
+    proxy: Proxy,
+    registry: Registry,
+    *,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    remarks: Sequence[str] = (),
+    start: Callable[[Sequence[str], Mapping[str, str]], int] | None = None,
+) -> Finished:
+    """Start the child with a proxy of its own; what the proxy refused as withdrawn or false decides the exit code."""
+    report = proxy.check()
+    with serving.in_background(proxy.answer) as url:
+        child_environment, cleared = child_env(environment, f"{url}/simple/", todo, build=True)
+        child_environment = _shut_in(child_environment, url)
+        line = f"everything comes through {url}, from {registry.url}"
+        line += f" (log of {report.tree_size} entries, {report.freshness})"
+        say(line + (f"; cleared {', '.join(cleared)}" if cleared else ""))
+        try:
+            child = (start or _start)(todo.command, child_environment)
+        finally:
+            # If we are killed before this the lock names an address that is gone, and uv refuses it.
+            _name_registry(todo, url, registry)
+    report = replace(proxy.report(), remarks=tuple(remarks))
+    grave = [outcome.exit_code for outcome in report.outcomes if outcome.exit_code in (6, 7)]
+    if grave:
+        return Finished(max(grave), "countermark", report, (f"{todo.command[0]} ended with {child}",))
+    return Finished(child, todo.command[0], report, tuple(proxy.withheld() if child else ()))
+
+
+def _shut_in(environment: Mapping[str, str], url: str) -> dict[str, str]:
+    """The same environment with no way out but the proxy, and no cache that was filled past it."""
+    kept = {n: v for n, v in environment.items() if n.upper() not in WEB_PROXIES and n != "PIP_PROXY"}
+    for name in WEB_PROXIES:
+        kept |= {name: url, name.lower(): url}  # it lets nobody through
+    kept |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    return kept | {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "PIP_NO_CACHE_DIR": "1"}
+
+
+def _name_registry(todo: Plan, url: str, registry: Registry) -> None:
+    """A lock written by the child must be good after the proxy is gone: the paths are the same at the registry."""
+    lock = None if todo.project is None else todo.project / "uv.lock"
+    raw = None if lock is None else read_file(lock, max_bytes=LOCK_MAX_BYTES)
+    if lock is not None and raw is not None and url.encode() in raw:
+        replace_file(lock, raw.replace(url.encode(), registry.url.encode()), mode=0o644)
+
+
 def child_env(
-    environment: Mapping[str, str], registry: Registry, todo: Plan, *, build: bool
+    environment: Mapping[str, str], index: str, todo: Plan, *, build: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """The child's environment with this registry as its only index, and the settings that were cleared."""
-    index = f"{registry.url}/simple/"
+    """The child's environment with this index as its only one, and the settings that were cleared."""
     ours = [name for name in environment if name.startswith(("PIP_", "UV_")) and not KEPT.fullmatch(name)]
     cleared = sorted(name for name in ours if environment[name] not in ("", index, os.devnull))
     # Installers run other people's code: the passphrase of a publisher's key is none of its business.

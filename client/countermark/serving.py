@@ -5,9 +5,12 @@
         print(server.url)
         server.serve_forever()
 
-An engine (the witness, later the proxy) is a function from `Request` to `Response` and is tested without a
+An engine (the witness, the proxy) is a function from `Request` to `Response` and is tested without a
 socket. This file gives it a threaded HTTP/1.1 server from the standard library with keep-alive, a limit on
 the body and a time limit on a silent client.
+
+A body may be a stream of known length. When the stream raises a CountermarkError, or ends early, the
+connection is cut: whoever reads it has fewer bytes than were announced, and cannot take them for the whole.
 
 Not promised: TLS, or shelter from the open internet. Bind it to this machine, or put a proxy in front.
 """
@@ -16,12 +19,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from countermark.errors import UsageError
+from countermark.errors import CountermarkError, UsageError
 
 IDLE_TIMEOUT = 60  # seconds a kept-alive connection may stay silent
 
@@ -37,13 +42,22 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A body that is not in memory: how long it will be, and its pieces."""
+
+    length: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True)
 class Response:
-    """What goes out."""
+    """What goes out. `reason` takes the place of the status line's usual words."""
 
     status: int
-    body: bytes = b""
+    body: bytes | Stream = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str | None = None
 
 
 Engine = Callable[[Request], Response]
@@ -82,8 +96,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_HEAD(self) -> None:
+        self._answer()
+
     def do_POST(self) -> None:
         self._answer()
+
+    def do_CONNECT(self) -> None:
+        self._answer()  # an engine is no way to other hosts: it answers 404 or 405
 
     def _answer(self) -> None:
         length = self.headers.get("Content-Length", "0")
@@ -98,16 +118,34 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self.server.engine(request))
 
     def _send(self, response: Response, *, close: bool = False) -> None:
-        self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.body)))
+        length = response.body.length if isinstance(response.body, Stream) else len(response.body)
+        self.send_response(response.status, response.reason)
+        if response.status != HTTPStatus.NOT_MODIFIED:
+            self.send_header("Content-Type", response.content_type)
+            self.send_header("Content-Length", str(length))
         for name, value in response.headers.items():
             self.send_header(name, value)
         if close:
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        self.wfile.write(response.body)
+        if self.command == "HEAD":
+            return
+        if isinstance(response.body, Stream):
+            self._send_stream(response.body)
+        else:
+            self.wfile.write(response.body)
+
+    def _send_stream(self, stream: Stream) -> None:
+        sent = 0
+        try:
+            for piece in stream.pieces:
+                self.wfile.write(piece)
+                sent += len(piece)
+        except CountermarkError:
+            self.close_connection = True  # the engine has said why, to whom it may concern
+        if sent != stream.length:
+            self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are counted by the engine's metrics, not written to a terminal."""
@@ -124,6 +162,19 @@ def listening(engine: Engine, host: str, port: int, *, max_body: int) -> Iterato
         yield server
     finally:
         server.server_close()
+
+
+@contextlib.contextmanager
+def in_background(engine: Engine) -> Iterator[str]:
+    """The engine on a free port of this machine for the length of the block; yields its URL."""
+    with listening(engine, "127.0.0.1", 0, max_body=0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -231,7 +231,7 @@ def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
             (after, forged.stat().st_size, before),
         ).rowcount
     must(changed == 1, f"the database held {changed} rows of the wheel")
-    page = world.get(f"/simple/{PROJECT}/").decode()
+    page = world.get(f"/simple/{wheel.name.split('-', maxsplit=1)[0].replace('_', '-')}/").decode()
     must(after in page and before not in page, "the simple index does not show the swapped hash")
     return before, after
 

@@ -1,0 +1,336 @@
+"""Proxy: a simple index on this machine that offers only what was verified, for installs that pin no hash.
+
+    countermark proxy --listen 127.0.0.1:8080
+    pip install --index-url http://127.0.0.1:8080/simple/ acme
+
+    GET /simple/acme/                                         hashes come from TUF and the log
+    GET /packages/acme/acme-1.0-py3-none-any.whl              stored, hashed, then served
+    GET /packages/acme/acme-1.0-py3-none-any.whl.metadata     if its hash is the logged one
+
+Which files there are, and what each is: offers.py. A judgement holds for a minute, so a hold acts here two minutes
+after its entry at the latest. Bytes that were verified stay on this disk (filestore.py), bytes that were not never
+get a name, and no byte of the registry's goes out unverified.
+
+Refusals are made where installers show them: at the file's URL, 409 for a contradiction and 403 for the rest, with
+the reason in the status line and as problem+json, never a 5xx: installers retry those and lose the reason.
+
+A file above 64 MiB goes out while it comes in; its last 64 KiB are held back until the hash is right, else the
+connection is cut, so that no archive is complete whose bytes are wrong.
+
+Not promised: that the registry named all of a project's files, or that an installer asks nobody else. `run` gives
+its child no other index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import IO
+from urllib.parse import quote, unquote
+
+from countermark.clientpolicy import Policies
+from countermark.console import plain
+from countermark.distribution import MEMBER_MAX_BYTES
+from countermark.errors import CountermarkError, EvidenceError, MalformedError, NetworkError, WithdrawnError
+from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.fetch import FileFetcher, StatusError
+from countermark.filestore import FileStore, Incoming
+from countermark.limits import PROXY_HELD_BACK, PROXY_JUDGED_FOR, PROXY_WHOLE_BYTES
+from countermark.names import normalise_project
+from countermark.offers import Judged, Offer, document, judge
+from countermark.pins import Registry
+from countermark.serving import Request, Response, Stream
+from countermark.simplepage import JSON_TYPE, content_type, encode_page, negotiate
+from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, TamperedError
+from countermark.verify import verify
+
+PIECE_MAX = 64 * 1024  # bytes read or sent at a time
+FILE_TYPE = "application/octet-stream"
+LASTING = frozenset({6, 7})  # exit codes that no later success of the same file undoes
+REASON_MAX = 130  # characters of an error in a status line; the problem document has all of it
+METADATA = ".metadata"
+WITHDRAWN = frozenset({403, 410, 451})  # what a registry answers for a file it withholds
+TITLES = {
+    3: "The registry cannot be reached",
+    4: "Too old to judge",
+    5: "Refused by policy",
+    6: "Withdrawn",
+    7: "Evidence false",
+}
+
+
+class Proxy:
+    """The engine: `answer` takes a request and gives a response. Safe to call from many threads."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        fetcher: FileFetcher,
+        store: FileStore,
+        *,
+        policies: Policies,
+        clock: Callable[[], int],
+        say: Callable[[str], None],
+    ) -> None:
+        self._registry, self._fetcher, self._store = registry, fetcher, store
+        self._policies, self._clock, self._say = policies, clock, say
+        self._judged: dict[str, Judged] = {}
+        self._judging, self._noting = threading.Lock(), threading.Lock()
+        self._bringing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._outcomes: dict[str, Outcome] = {}  # what was asked for, and what came of it
+        self._report: Report | None = None
+
+    # --- for who runs it ----------------------------------------------------------------------------------
+    def check(self) -> Report:
+        """One view of the registry, before anything is asked for; its errors are raised."""
+        self._report = verify([], self._registry, self._fetcher, now=self._clock(), policies=self._policies)
+        return self._report
+
+    def report(self) -> Report:
+        """What was served and refused until now."""
+        report = self._report or self.check()
+        return replace(report, outcomes=tuple(self._outcomes.values()))
+
+    def withheld(self) -> list[str]:
+        """What was left off the pages that were asked for, in words."""
+        found = [refused for judged in self._judged.values() for refused in judged.refused()]
+        return [f"not offered: {_told(refused.artifact.filename, refused.error)}" for refused in found]
+
+    # --- requests -----------------------------------------------------------------------------------------
+    def answer(self, request: Request) -> Response:
+        """Answer one request. Nothing that goes wrong with the registry is a 5xx."""
+        parts = [unquote(part) for part in request.path.split("/")[1:]]
+        try:
+            if request.method not in ("GET", "HEAD"):
+                return Response(405, b"this index is read-only\n")
+            if len(parts) in (2, 3) and parts[0] == "simple" and parts[1] and not any(parts[2:]):
+                return self._page(parts[1], request, slash=len(parts) == 3)
+            if len(parts) == 3 and parts[0] == "packages":
+                return self._package(parts[1], parts[2], request)
+        except MalformedError:
+            pass  # a name that is none
+        return Response(404, b"there is /simple/PROJECT/ here, and the files it links to\n")
+
+    def _page(self, name: str, request: Request, *, slash: bool) -> Response:
+        project = normalise_project(name)
+        if project != name or not slash:
+            return Response(301, headers={"Location": f"/simple/{project}/"})
+        media_type = negotiate(request.headers.get("accept"))
+        if media_type is None:
+            return Response(406, f"the page is served as {JSON_TYPE} and as HTML\n".encode())
+        judged = self._judge(project)
+        if judged is None:
+            return Response(404, f"{self._registry.url} knows no project {project}\n".encode())
+        for_pip = request.headers.get("user-agent", "").startswith("pip/")
+        if judged.error is not None:
+            self._note(Refused(Artifact(project, "", "", ""), judged.error))
+            if not (for_pip and judged.offers):  # uv stops at 409 and shows the reason
+                return self._refusal(judged.error, status=409)
+        for refused in judged.refused():
+            if refused.exit_code == EvidenceError.exit_code or not judged.served:
+                self._note(refused)
+        body = encode_page(document(project, judged, for_pip=for_pip), media_type)
+        return _answer(request, body, content_type(media_type), hashlib.sha256(body).hexdigest())
+
+    def _package(self, project: str, filename: str, request: Request) -> Response:
+        is_metadata = filename.endswith(METADATA)
+        filename = filename.removesuffix(METADATA)
+        judged = self._judge(normalise_project(project))
+        offer = None if judged is None else judged.offers.get(filename)
+        if offer is None:
+            error = judged.error if judged is not None else None
+            return self._refusal(error) if error else Response(404, f"no file {filename}\n".encode())
+        error = offer.error
+        if error is None:
+            try:
+                return self._metadata(offer, request) if is_metadata else self._artifact(offer, request)
+            except CountermarkError as found:
+                error = found
+        self._note(Refused(offer.artifact, error))
+        return self._refusal(error, about=filename)
+
+    # --- bytes --------------------------------------------------------------------------------------------
+    def _artifact(self, offer: Offer, request: Request) -> Response:
+        sha256, length = offer.artifact.sha256, offer.length
+        if request.method == "HEAD":
+            return _answer(request, Stream(length, iter(())), FILE_TYPE, sha256)
+        with self._bringing[sha256]:
+            file = self._store.open(sha256)
+            if file is None and length <= PROXY_WHOLE_BYTES:
+                self._bring(offer)
+                file = self._store.open(sha256)
+                if file is None:
+                    raise NetworkError(f"{offer.artifact.filename} could not be kept on this disk")
+        self._note(offer.outcome)
+        pieces = self._passing(offer) if file is None else _pieces(file)
+        return _answer(request, Stream(length, pieces), FILE_TYPE, sha256)
+
+    def _bring(self, offer: Offer) -> None:
+        """Fetch, store, hash; only then it has a name."""
+        with self._store.incoming() as arriving:
+            for piece in self._upstream(offer, max_bytes=PROXY_WHOLE_BYTES):
+                arriving.write(piece)
+            self._compare(offer, arriving)
+            self._store.keep(arriving)
+
+    def _passing(self, offer: Offer) -> Iterator[bytes]:
+        """A large file on its way through. Its end follows when its hash is known to be right."""
+        with self._store.incoming() as arriving:
+            held = bytearray()
+            try:
+                for piece in self._upstream(offer, max_bytes=offer.length + PIECE_MAX):
+                    arriving.write(piece)
+                    if arriving.length > offer.length:
+                        break
+                    held += piece
+                    if len(held) > PROXY_HELD_BACK:
+                        yield bytes(held[:-PROXY_HELD_BACK])
+                        del held[:-PROXY_HELD_BACK]
+                self._compare(offer, arriving)
+            except CountermarkError as error:
+                self._note(Refused(offer.artifact, error))
+                raise
+            self._store.keep(arriving)
+            yield bytes(held)
+
+    def _upstream(self, offer: Offer, *, max_bytes: int) -> Iterator[bytes]:
+        url = f"{self._registry.url}/packages/{offer.artifact.project}/{quote(offer.artifact.filename)}"
+        try:
+            yield from self._fetcher.chunks(url, max_bytes=max_bytes)
+        except StatusError as error:
+            raise _given_up(offer, error) from error
+
+    def _compare(self, offer: Offer, arriving: Incoming) -> None:
+        """(3) of verify.py for bytes that came now. What contradicts is remembered and refused from here on."""
+        wanted = offer.artifact
+        if (arriving.sha256, arriving.length) == (wanted.sha256, offer.length):
+            return
+        came = replace(wanted, sha256=arriving.sha256, length=arriving.length)
+        report = verify([came], self._registry, self._fetcher, now=self._clock(), policies=self._policies)
+        (outcome,) = report.outcomes  # refused in every mode, with both hashes and an evidence file
+        error = outcome.error if isinstance(outcome, Refused) else None
+        if error is None or error.exit_code != EvidenceError.exit_code:
+            error = TamperedError(
+                f"{wanted.filename} is sha256:{arriving.sha256}, the log says sha256:{wanted.sha256}"
+            )
+        self._remember(replace(offer, error=error))
+        raise error
+
+    def _metadata(self, offer: Offer, request: Request) -> Response:
+        filename, sha256 = offer.artifact.filename, offer.metadata_sha256
+        if sha256 is None:
+            return Response(404, f"no metadata of {filename} is offered\n".encode())
+        url = f"{self._registry.url}/packages/{offer.artifact.project}/{quote(filename)}{METADATA}"
+        try:
+            raw = self._fetcher.get(url, max_bytes=MEMBER_MAX_BYTES) or b""
+        except StatusError as error:
+            raise _given_up(offer, error) from error
+        found = hashlib.sha256(raw).hexdigest()
+        if found != sha256:
+            false = TamperedError(
+                f"the metadata of {filename} is sha256:{found}, its entry in the log says sha256:{sha256}"
+            )
+            kept = Evidence(EvidenceClass.OBSERVATION, [str(false)], {"metadata": raw}, self._registry.url)
+            path = save(kept, self._registry.folder / "evidence", time=self._clock())
+            false.hint = f'evidence is in "{path}"'
+            raise false
+        return _answer(request, raw, "text/plain; charset=utf-8", sha256)
+
+    # --- judgements ---------------------------------------------------------------------------------------
+    def _judge(self, project: str) -> Judged | None:
+        """What may be had of a project, as of a minute ago at most; None when nobody knows it."""
+        known = self._recent(project)
+        if known is not None:
+            return known
+        with self._judging:
+            known = self._recent(project)  # somebody else may have asked meanwhile
+            if known is not None:
+                return known
+            found = judge(project, self._registry, self._fetcher, now=self._clock(), policies=self._policies)
+            if found is None:
+                return None
+            judged, report = found
+            if report is not None:  # what could not be judged is tried again
+                self._report, self._judged[project] = report, judged
+            return judged
+
+    def _recent(self, project: str) -> Judged | None:
+        judged = self._judged.get(project)
+        is_recent = judged is not None and 0 <= self._clock() - judged.at < PROXY_JUDGED_FOR.total_seconds()
+        return judged if is_recent else None
+
+    def _remember(self, offer: Offer) -> None:
+        judged = self._judged.get(offer.artifact.project)
+        if judged is not None:
+            offers = {**judged.offers, offer.artifact.filename: offer}
+            self._judged[offer.artifact.project] = replace(judged, offers=offers)
+
+    def _note(self, outcome: Outcome) -> None:
+        """Keep what came of a file, once; what was false or withdrawn stays so."""
+        name = outcome.artifact.name
+        with self._noting:
+            before = self._outcomes.get(name)
+            if before is not None and before.exit_code in (outcome.exit_code, *LASTING):
+                return
+            self._outcomes[name] = outcome
+        if isinstance(outcome, Refused):
+            self._say(f"refused: {_told(outcome.artifact.filename, outcome.error)}")
+            if outcome.error.hint:
+                self._say(f"hint: {outcome.error.hint}")
+        elif isinstance(outcome, LetPass):
+            self._say(f"{name}: let pass: {outcome.error} ({outcome.because})")
+        else:
+            for text in (*outcome.remarks, *map(str, outcome.findings)):
+                self._say(f"{name}: {text}")
+
+    def _refusal(self, error: CountermarkError, *, about: str = "", status: int | None = None) -> Response:
+        """The reason three ways at once, since each installer shows another one."""
+        code = error.exit_code
+        status = status or (409 if code == EvidenceError.exit_code else 403)
+        help_url = f"{self._registry.url}/h/exit-{code}"
+        told = plain(_told(about, error))
+        short = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", told)
+        if len(short) > REASON_MAX:
+            short = short[: REASON_MAX - 3] + "..."
+        problem = {
+            "type": help_url,
+            "title": TITLES.get(code, "Refused"),
+            "status": status,
+            "detail": told,
+            "code": f"exit-{code}",
+        }
+        body = encode_page(problem, JSON_TYPE)
+        headers = {"Cache-Control": "no-store"}
+        reason = f"{short} exit-{code} {help_url}".encode("ascii", "backslashreplace").decode()
+        return Response(status, body, "application/problem+json", headers, reason)
+
+
+def _told(filename: str, error: CountermarkError) -> str:
+    """The error, with the name of what it is about."""
+    return str(error) if filename in str(error) else f"{filename}: {error}"
+
+
+def _given_up(offer: Offer, error: StatusError) -> CountermarkError:
+    """A registry that refuses a file is obeyed, also before TUF shows why."""
+    name, answer = offer.artifact.filename, error.answer
+    if answer.status in WITHDRAWN:
+        return WithdrawnError(f"{name}: the registry gives it to nobody: {plain(answer.reason)}")
+    return NetworkError(f"{name}: {error}")
+
+
+def _answer(request: Request, body: bytes | Stream, media_type: str, tag: str) -> Response:
+    """The body, or that nothing changed for who holds it already. Each use asks again."""
+    headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache", "Vary": "Accept, User-Agent"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(304, headers=headers)
+    return Response(200, body, media_type, headers)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE_MAX):
+            yield piece

@@ -1,0 +1,357 @@
+"""proxy.py: only what was verified is offered and served, and each refusal stands where an installer shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countermark import proxy as proxy_module
+from countermark.clientpolicy import ClientPolicy, Mode, Policies
+from countermark.errors import CountermarkError
+from countermark.filestore import FileStore
+from countermark.limits import PROXY_HELD_BACK
+from countermark.proxy import Proxy
+from countermark.serving import Request, Response, Stream
+from tests.machine import Machine
+from tests.simulator import Published, World
+
+JSON = {"accept": "application/vnd.pypi.simple.v1+json"}
+PIP = JSON | {"user-agent": "pip/26.3 {}"}
+
+
+class Installer:
+    """A machine with a proxy on it, asked the way installers ask."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self.world = world
+        self.machine = Machine(folder / "home", world)
+        self.store = folder / "store"
+        self.said: list[str] = []
+        self.proxy = self.started()
+
+    def started(self, *, local: Mode = Mode.OBSERVE) -> Proxy:
+        return Proxy(
+            self.machine.registry,
+            self.world,
+            FileStore(self.store),
+            policies=Policies(local=ClientPolicy(mode=local)),
+            clock=lambda: self.world.now,
+            say=self.said.append,
+        )
+
+    def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Response:
+        return self.proxy.answer(Request(method, path, headers or {}))
+
+    def page(self, project: str, headers: dict[str, str] = JSON) -> dict[str, dict[str, Any]]:
+        answer = self.get(f"/simple/{project}/", headers)
+        assert answer.status == 200 and isinstance(answer.body, bytes), answer
+        return {file["filename"]: file for file in json.loads(answer.body)["files"]}
+
+    def file(self, file: Published, suffix: str = "") -> Response:
+        return self.get(f"/packages/{file.project}/{file.filename}{suffix}")
+
+    def refuse(self, code: int, *words: str, file: Published, suffix: str = "") -> dict[str, Any]:
+        """Expect a refusal at the file's URL, in three places, and that not one byte was kept or served."""
+        before = self.kept()
+        answer = self.file(file, suffix)
+        assert answer.status == (409 if code == 7 else 403), answer
+        assert answer.content_type == "application/problem+json" and isinstance(answer.body, bytes)
+        problem: dict[str, Any] = json.loads(answer.body)
+        assert problem["code"] == f"exit-{code}" and problem["status"] == answer.status
+        for word in words:
+            assert word in problem["detail"], problem
+        reason = answer.reason or ""
+        assert reason.isascii() and reason.isprintable() and len(reason) < 200
+        assert reason.endswith(f" exit-{code} {self.world.base}/h/exit-{code}")
+        assert any(words[0] in line for line in self.said)
+        assert self.proxy.report().exit_code == code
+        assert self.kept() == before
+        return problem
+
+    def kept(self) -> list[str]:
+        return sorted(path.name for path in self.store.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def installer(tmp_path: Path, world: World) -> Installer:
+    return Installer(tmp_path, world)
+
+
+def body(answer: Response) -> bytes:
+    """All bytes that go out, as far as they do."""
+    if isinstance(answer.body, bytes):
+        return answer.body
+    sent = b""
+    try:
+        for piece in answer.body.pieces:
+            sent += piece
+    except CountermarkError:
+        pass
+    return sent
+
+
+def test_an_honest_file_is_offered_and_served(installer: Installer, world: World) -> None:
+    """Hash, length, date and metadata's hash come from TUF and the log; the bytes are kept under their hash."""
+    file = world.publish("acme-demo")
+    world.override["/simple/acme-demo/"] = _edited(
+        world, lambda item: item | {"requires-python": "<2", "size": 7, "upload-time": "1999-01-01T00:00:00Z"}
+    )
+    shown = installer.page("acme-demo")[file.filename]
+    metadata = world.packages[f"acme-demo/{file.filename}.metadata"]
+    assert shown == {
+        "core-metadata": {"sha256": hashlib.sha256(metadata).hexdigest()},
+        "filename": file.filename,
+        "hashes": {"sha256": file.sha256},
+        "size": len(file.data),
+        "upload-time": "2025-11-22T08:26:40Z",
+        "url": f"../../packages/acme-demo/{file.filename}",
+        "yanked": False,
+    }
+    assert body(installer.file(file)) == file.data
+    assert body(installer.file(file, ".metadata")) == metadata
+    assert installer.kept() == [file.sha256]
+    assert installer.proxy.report().exit_code == 0 and installer.said == []
+    world.check()
+
+
+def test_a_served_file_needs_the_registry_no_more(installer: Installer, world: World) -> None:
+    """It comes from this disk, hashed again; a damaged one is fetched again; who holds it is told so."""
+    file = world.publish("acme-demo")
+    body(installer.file(file))
+    path = f"/packages/acme-demo/{file.filename}"
+    asked = world.asked.count(path)
+    assert body(installer.file(file)) == file.data and world.asked.count(path) == asked
+    (kept,) = installer.store.rglob(file.sha256)
+    kept.write_bytes(b"damaged")
+    assert body(installer.file(file)) == file.data and world.asked.count(path) == asked + 1
+    tag = {"if-none-match": f'"{file.sha256}"'}
+    assert installer.get(path, tag).status == 304
+    head = installer.get(path, method="HEAD")
+    assert head.status == 200 and isinstance(head.body, Stream) and head.body.length == len(file.data)
+
+
+def test_swapped_bytes_are_refused_with_both_hashes(installer: Installer, world: World) -> None:
+    """The insider's swap: the page keeps the logged hash, the file's URL says what contradicts what."""
+    file = world.publish("acme-demo")
+    world.packages[f"acme-demo/{file.filename}"] = b"swapped"
+    swapped = hashlib.sha256(b"swapped").hexdigest()
+    world.pages["acme-demo"][file.filename] = swapped
+    assert installer.page("acme-demo")[file.filename]["hashes"] == {"sha256": file.sha256}
+    installer.refuse(7, file.sha256, swapped, f"entry #{file.index}", file=file)
+    assert installer.machine.evidence()
+    # The insider tidies up: what was false in this run stays false in its report.
+    world.packages[f"acme-demo/{file.filename}"] = file.data
+    installer.refuse(7, swapped, file=file)
+
+
+def test_a_swap_that_only_the_page_shows_changes_nothing(installer: Installer, world: World) -> None:
+    """What the page says of hashes is not read."""
+    file = world.publish("acme-demo")
+    world.pages["acme-demo"][file.filename] = "ee" * 32
+    assert installer.page("acme-demo")[file.filename]["hashes"] == {"sha256": file.sha256}
+    assert body(installer.file(file)) == file.data
+
+
+def test_false_metadata_is_refused(installer: Installer, world: World) -> None:
+    """An installer resolves from it before it has the file: another requirement must not slip in."""
+    file = world.publish("acme-demo")
+    world.packages[f"acme-demo/{file.filename}.metadata"] += b"Requires-Dist: evil\n"
+    installer.refuse(7, "the metadata of", "its entry in the log says", file=file, suffix=".metadata")
+    assert installer.machine.evidence()
+
+
+def test_a_file_that_was_never_logged_is_refused(installer: Installer, world: World) -> None:
+    """Listed by the page alone: uv does not see it, pip asks for it and is told."""
+    world.publish("acme-demo")
+    forged = Published("acme-demo", "9.0", "acme_demo-9.0-py3-none-any.whl", b"forged", 0)
+    world.packages["acme-demo/acme_demo-9.0-py3-none-any.whl"] = forged.data
+    world.pages["acme-demo"][forged.filename] = forged.sha256
+    assert forged.filename not in installer.page("acme-demo")
+    shown = installer.page("acme-demo", PIP)[forged.filename]
+    assert shown["hashes"] == {} and shown["yanked"] is False
+    installer.refuse(7, "the log has no entry for it", file=forged)
+
+
+@pytest.mark.parametrize("apply", [False, True], ids=["in the log", "applied"])
+def test_a_held_file_is_withdrawn_from_the_page(installer: Installer, world: World, apply: bool) -> None:
+    """Also before TUF shows it. uv would install from its cache what a page lists; pip is told at the file."""
+    file, other = world.publish("acme-demo"), world.publish("acme-demo", "2.0")
+    assert len(installer.page("acme-demo")) == 2
+    world.decide("hold", file, "malware")
+    world.release() if apply else world.heartbeat()
+    world.now += 61  # a judgement is a minute old at most
+    assert list(installer.page("acme-demo")) == [other.filename]
+    shown = installer.page("acme-demo", PIP)
+    assert file.filename in str(shown[file.filename]["yanked"]) and shown[other.filename]["yanked"] is False
+    assert installer.proxy.report().exit_code == 0, "another version is there, and nobody asked for this one"
+    installer.refuse(6, file.filename, file=file)
+    assert body(installer.file(other)) == other.data
+
+
+def test_a_withdrawn_project_is_an_empty_page_with_its_reason(installer: Installer, world: World) -> None:
+    """200 and no files, never a 404: uv would go on to the next index."""
+    file = world.publish("acme-demo")
+    world.decide("takedown", file, "malware")
+    world.release()
+    answer = installer.get("/simple/acme-demo/", JSON)
+    assert answer.status == 200 and isinstance(answer.body, bytes)
+    page = json.loads(answer.body)
+    assert page["files"] == [] and page["project-status"]["status"] == "quarantined"
+    assert "removed (malware)" in page["project-status"]["reason"]
+    text = body(installer.get("/simple/acme-demo/", {"accept": "text/html"})).decode()
+    assert '<meta name="pypi:project-status" content="quarantined">' in text
+    installer.refuse(6, "removed (malware)", file=file)
+    assert installer.get("/simple/nobody/", JSON).status == 404
+
+
+def test_a_registry_that_withholds_the_file_is_obeyed(installer: Installer, world: World) -> None:
+    """Its door refuses before log and TUF say why."""
+    file = world.publish("acme-demo")
+    world.override[f"/packages/acme-demo/{file.filename}"] = _raising(world, 403, "held for review")
+    installer.refuse(6, "the registry gives it to nobody: held for review", file=file)
+
+
+def test_an_unreachable_file_is_no_5xx(installer: Installer, world: World) -> None:
+    """Installers retry those for seconds and lose the reason."""
+    file = world.publish("acme-demo")
+    world.override[f"/packages/acme-demo/{file.filename}"] = _raising(world, 502, "Bad Gateway")
+    installer.refuse(3, "502 Bad Gateway", file=file)
+    del world.override[f"/packages/acme-demo/{file.filename}"]
+    assert body(installer.file(file)) == file.data and installer.proxy.report().exit_code == 0
+
+
+def test_what_is_too_old_to_judge_is_refused(installer: Installer, world: World) -> None:
+    """An expired registry: uv stops at the page, pip at the file; both say why."""
+    file = world.publish("acme-demo")
+    installer.proxy.check()
+    world.now += 100 * 3600
+    answer = installer.get("/simple/acme-demo/", JSON)
+    assert answer.status == 409 and "exit-4" in str(answer.reason)
+    assert file.filename in installer.page("acme-demo", PIP)
+    installer.refuse(4, "expired", file=file)
+
+
+def test_a_rollback_is_refused_for_every_file(installer: Installer, world: World) -> None:
+    """The view itself contradicts what this machine saw: nothing is offered, an evidence file is written."""
+    file = world.publish("acme-demo")
+    old = world.copy()
+    world.publish("other-demo")
+    installer.page("acme-demo")
+    world.override["/tuf/timestamp.json"] = old.tuf["timestamp.json"]
+    world.now += 61
+    assert installer.get("/simple/acme-demo/", JSON).status == 409
+    installer.refuse(7, "rollback", file=file)
+    assert installer.machine.evidence()
+
+
+def test_the_policy_decides_what_is_true_but_not_good_enough(tmp_path: Path) -> None:
+    """A file signed by the registry alone: served and said where it is only warned about, refused otherwise."""
+    world = World(mode="warn")
+    installer = Installer(tmp_path, world)
+    file = world.publish("acme-demo", signed=False)
+    assert body(installer.file(file)) == file.data
+    assert installer.said and not installer.proxy.report().to_json()["verified"]
+    installer.proxy = installer.started(local=Mode.ENFORCE)
+    installer.refuse(5, file.filename, file=file)
+
+
+def test_no_policy_lets_unknown_bytes_through(tmp_path: Path) -> None:
+    """`observe` lets a file pass that was taken down; which bytes would be right, nobody says any more."""
+    world = World(mode="observe")
+    installer = Installer(tmp_path, world)
+    file = world.publish("acme-demo")
+    world.decide("takedown", file, "malware")
+    world.release()
+    assert installer.page("acme-demo") == {}
+    installer.refuse(6, "removed (malware)", file=file)
+
+
+def test_a_large_file_goes_out_without_its_end_until_it_is_right(
+    installer: Installer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the bound bytes pass through; the last of them only with the right hash."""
+    monkeypatch.setattr(proxy_module, "PROXY_WHOLE_BYTES", 100_000)
+    data = bytes(range(256)) * 1200
+    good, bad, long = (world.publish("acme-demo", v, data=data + v.encode()) for v in ("1.0", "2.0", "3.0"))
+    assert body(installer.file(good)) == good.data and installer.kept() == [good.sha256]
+    world.packages[f"acme-demo/{bad.filename}"] = bad.data[:-1] + b"!"
+    world.packages[f"acme-demo/{long.filename}"] = long.data + b"!" * 200_000
+    for file in (bad, long):
+        answer = installer.file(file)
+        assert answer.status == 200 and isinstance(answer.body, Stream)
+        assert answer.body.length == len(file.data)
+        sent = body(answer)
+        assert len(sent) <= len(file.data) - PROXY_HELD_BACK
+        installer.refuse(7, file.filename, file=file)
+    assert installer.kept() == [good.sha256]
+
+
+def test_names_that_are_none_lead_nowhere(installer: Installer, world: World) -> None:
+    """Traversal, other projects' files, foreign paths and methods; one spelling of a project's page."""
+    file = world.publish("acme-demo")
+    world.publish("other-demo")
+    asked = len(world.asked)
+    for path in (
+        "/",
+        "/simple/",
+        "/simple/../x/",
+        "/simple/%2e%2e/",
+        "/packages/a/b/c",
+        "/log/checkpoint",
+        "//",
+    ):
+        assert installer.get(path, JSON).status == 404, path
+    assert installer.get(f"/packages/acme-demo/{file.filename}", method="POST").status == 405
+    assert len(world.asked) == asked
+    assert installer.get(f"/packages/other-demo/{file.filename}").status == 404
+    for spelling in ("/simple/Acme.Demo/", "/simple/acme-demo"):
+        answer = installer.get(spelling, JSON)
+        assert (answer.status, answer.headers["Location"]) == (301, "/simple/acme-demo/")
+    assert installer.get("/simple/acme-demo/", {"accept": "image/png"}).status == 406
+
+
+def test_the_store_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    """Its size is bounded; what is on its way has no name."""
+    store = FileStore(tmp_path, max_bytes=25)
+    hashes = []
+    for number in range(3):
+        with store.incoming() as arriving:
+            arriving.write(bytes([number]) * 10)
+            assert store.open(arriving.sha256) is None
+            store.keep(arriving)
+            hashes.append(arriving.sha256)
+    kept = [store.open(sha256) for sha256 in hashes]
+    assert kept[0] is None and kept[1] is not None and kept[2] is not None
+    assert kept[2].read() == b"\x02" * 10
+    for file in kept[1:]:
+        file.close()  # type: ignore[union-attr]
+    with pytest.raises(ValueError), store.incoming() as arriving:
+        arriving.write(b"x")
+        raise ValueError
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def _edited(world: World, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    raw = world.get(f"{world.base}/simple/acme-demo/")
+    assert raw is not None
+    page = json.loads(raw)
+    return json.dumps(page | {"files": [edit(item) for item in page["files"]]}).encode()
+
+
+def _raising(world: World, status: int, reason: str) -> Callable[[], bytes | None]:
+    from countermark.fetch import Answer, StatusError
+
+    def refuse() -> bytes | None:
+        raise StatusError(f"{world.base}/packages", Answer(status, reason))
+
+    return refuse

@@ -1,0 +1,163 @@
+"""The unpinned route over real processes: real pip and real uv install by name, through the verifying proxy."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world.acts import TAMPERED, swap
+from tests.world.world import Done, World, fresh
+
+PROJECT = "hello-countermark"
+WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+HEX = r"[0-9a-f]{64}"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A registry after its ceremony; alice publishes, bob has pinned the root and installs."""
+    with fresh(tmp_path_factory.mktemp("world"), settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}) as world:
+        world.init()
+        ceremony = world.ceremony()
+        words = world.words(ceremony)
+        world.up("--ceremony", ceremony)
+        world.login("alice", words)
+        dist = world.project(PROJECT)
+        world.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+        world.run("countermark", "trust", "add", world.url, "--root-words", words, home="bob")
+        yield world
+
+
+@pytest.fixture(scope="module")
+def python(world: World) -> Path:
+    """Bob's virtual environment."""
+    return world.machine("pip-bob")
+
+
+def pip(world: World, python: Path, *words: str, expect: int = 0) -> Done:
+    """pip by name, as a person would start it."""
+    command = (str(python), "-m", "pip", "install", "--force-reinstall", "--no-input", *words)
+    return world.run("countermark", "run", "--json", "run.json", "--", *command, home="bob", expect=expect)
+
+
+def uv(world: World, python: Path, *words: str, expect: int = 0) -> Done:
+    """uv by name."""
+    command = ("uv", "pip", "install", "--reinstall", "--python", str(python), *words)
+    return world.run("countermark", "run", "--json", "run.json", "--", *command, home="bob", expect=expect)
+
+
+def essential(text: str) -> str:
+    """What people read, without what differs from run to run."""
+    text = re.sub(r"http://127\.0\.0\.1:\d+", "URL", text)
+    text = re.sub(rf"\b{HEX}\b", "HASH", text)
+    text = re.sub(r"\b[0-9a-f]{12}\.\.\.", "HASH...", text)
+    text = re.sub(r"#\d+|entry \d+", "#N", text)
+    return re.sub(r"/[^ \"]*/evidence/[^ \"]*", "FILE", text)
+
+
+def test_pip_and_uv_install_by_name(world: World, python: Path) -> None:
+    """Nothing is pinned, and every file is verified before the installer has it."""
+    for install in (pip, uv):
+        done = install(world, python, PROJECT)
+        assert world.run(python, "-c", "import hello_countermark").out == "hello\n"
+        result = json.loads((world.root / "run.json").read_text("utf-8"))
+        assert result["verified"] and [item["filename"] for item in result["artifacts"]] == [WHEEL]
+        assert re.search(rf"everything comes through http://127\.0\.0\.1:\d+, from {world.url} ", done.err)
+        assert "exit code 0 is" in done.err.splitlines()[-1]
+
+
+def test_a_first_uv_sync_writes_a_lock_that_installs_without_the_proxy(world: World) -> None:
+    """Resolved and installed through the proxy; the lock names the registry, and the pinned route takes it."""
+    app = world.root / "app"
+    app.mkdir()
+    (app / "pyproject.toml").write_text(
+        f'[project]\nname = "app"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["{PROJECT}"]\n'
+        "[tool.uv]\npackage = false\n",
+        encoding="utf-8",
+    )
+    world.run("countermark", "run", "--", "uv", "sync", home="bob", cwd=app)
+    lock = (app / "uv.lock").read_text("utf-8")
+    assert f'registry = "{world.url}/simple' in lock and f"{world.url}/packages/{PROJECT}/{WHEEL}" in lock
+    assert set(re.findall(r"http://127\.0\.0\.1:\d+", lock)) == {world.url}
+    (app / ".venv").rename(app / "old")
+    world.run("countermark", "run", "--", "uv", "sync", "--frozen", home="bob", cwd=app)
+    assert world.run(app / ".venv" / "bin" / "python", "-c", "import hello_countermark").out == "hello\n"
+
+
+def test_the_proxy_serves_plain_installers(world: World, python: Path) -> None:
+    """`countermark proxy` in a terminal of its own; unmodified pip with its address. It stops when told to."""
+    proxy = subprocess.Popen(
+        ("countermark", "proxy", "--listen", "127.0.0.1:0"), env=world.env("bob"), text=True,
+        cwd=world.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert proxy.stdout is not None
+        index = proxy.stdout.readline().strip()
+        assert index.endswith("/simple/")
+        world.run(python, "-m", "pip", "install", "--force-reinstall", "--no-input", "-i", index, PROJECT)
+        world.run(
+            "uv", "pip", "install", "--reinstall", "--python", python, "--default-index", index, PROJECT
+        )
+    finally:
+        proxy.terminate()
+        _, said = proxy.communicate(timeout=10)
+    assert proxy.returncode == 0, said
+
+
+def test_the_insiders_swap_is_refused_in_the_users_own_words(world: World, python: Path) -> None:
+    """Bytes, index and database swapped: the reason stands in pip's and in uv's own error, and in ours."""
+    dist = world.project("swapped-demo")
+    world.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+    wheel = next(dist.glob("*.whl"))
+    old, new = swap(world, wheel, world.root / "swapped")
+    plain = world.machine("pip-plain")
+    world.run(plain, "-m", "pip", "install", "--no-input", "-i", f"{world.url}/simple/", "swapped-demo")
+    assert TAMPERED in world.run(plain, "-c", "import swapped_demo").out
+
+    said = (
+        "swapped_demo-1.0.0-py3-none-any.whl is sha256:HASH, entry #N of demo.test/registry says sha256:HASH"
+    )
+    short = said.replace("HASH", "HASH...")
+    done = pip(world, python, "swapped-demo", expect=7)
+    text = essential(done.said)
+    assert f"countermark: refused: {said}" in text
+    assert 'countermark: hint: evidence is in "FILE"' in text
+    assert f"409 Client Error: {short} exit-7 URL/h/exit-7 for url: " in text
+    assert text.splitlines()[-1] == "countermark: exit code 7 is countermark's"
+    assert old in done.err and new in done.err
+
+    done = uv(world, python, "swapped-demo", expect=7)
+    text = " ".join(essential(done.err).split())
+    assert f"Server message: Evidence false, {said}" in text
+    assert f"HTTP status client error (409 {short} exit-7 URL/h/exit-7)" in text
+    assert "swapped_demo" not in world.run(python, "-m", "pip", "list", "--format=freeze").out.replace(
+        "-", "_"
+    )
+    result = json.loads((world.root / "run.json").read_text("utf-8"))
+    assert (result["exit_code"], result["exit_code_of"], result["verified"]) == (7, "countermark", False)
+
+
+def test_a_removed_file_is_refused_by_name_and_by_version(world: World, python: Path) -> None:
+    """uv finds no such version, pip is told why at the file; both runs end with 6 and the reason."""
+    dist = world.project("removed-demo")
+    world.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+    for path in sorted(dist.glob("removed*[lz]")):
+        world.run(
+            "countermark-server", "takedown", "--data", world.data, "removed-demo", path.name,
+            "--reason", "malware",
+        )  # fmt: skip
+    done = pip(world, python, "removed-demo==1.0.0", expect=6)
+    text = essential(done.said)
+    said = "removed_demo-1.0.0-py3-none-any.whl, entry #N, is removed: takedown by entry #N (malware)"
+    assert f"countermark: refused: {said}" in text
+    assert f"403 Client Error: {said} exit-6 URL/h/exit-6 for url: " in text
+    assert text.splitlines()[-1] == "countermark: exit code 6 is countermark's"
+    done = uv(world, python, "removed-demo", expect=6)
+    text = essential(done.err)
+    assert f"countermark: refused: {said}" in text
+    assert text.splitlines()[-1] == "countermark: exit code 6 is countermark's"
