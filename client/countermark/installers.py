@@ -254,7 +254,7 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
 
 def _by_name(command: Sequence[str], installer: str, options: Options, names: Sequence[str]) -> Plan:
     """An install that pins nothing: by names alone, and from our index alone."""
-    other = [f"{name} {value}" for name, value in options.values if name in INDEXES | FILES]
+    other = [f"{name} {value}" for name, value in options.values if name in INDEXES | FILES | {"--proxy"}]
     if other or "--no-index" in options.flags:
         raise PolicyError(
             f"an install by name goes through the proxy alone, and `{(other or ['--no-index'])[0]}` names something "

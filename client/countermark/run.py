@@ -62,6 +62,7 @@ KEPT = re.compile(
     r"KEYRING_PROVIDER|CONCURRENT_[A-Z]+|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))"
 )
 
+PATIENCE = "120"  # seconds an installer waits for the first byte, while the proxy has not yet hashed the last
 WEB_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
 
 
@@ -247,6 +248,9 @@ def _shut_in(environment: Mapping[str, str], url: str) -> dict[str, str]:
     for name in WEB_PROXIES:
         kept |= {name: url, name.lower(): url}  # it lets nobody through
     kept |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    if not {"PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"} & kept.keys():
+        kept["PIP_TIMEOUT"] = PATIENCE
+    kept.setdefault("UV_HTTP_TIMEOUT", PATIENCE)
     return kept | {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "PIP_NO_CACHE_DIR": "1"}
 
 

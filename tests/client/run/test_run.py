@@ -138,6 +138,7 @@ def test_sources_without_a_hash_are_listed_where_policy_warns(tmp_path: Path) ->
         ["pip", "install", "x", "--extra-index-url", "https://evil.test/simple/"],
         ["pip", "install", "x", "-f", "wheels"],
         ["pip", "install", "x", "--no-index"],
+        ["pip", "install", "x", "--proxy", "http://evil.test"],
         ["pip", "install", "x-1.0-py3-none-any.whl"],
         ["pip", "install", "x.zip[extra]"],
         ["pip", "install", "git+https://evil.test/x"],

@@ -120,12 +120,14 @@ def test_the_child_has_no_way_out_but_the_proxy(project: Project, world: World) 
         "NO_PROXY": "evil.test",
         "UV_INDEX": "https://evil.test/simple/",
         "UV_CACHE_DIR": "/cache",
+        "UV_HTTP_TIMEOUT": "7",
         "COUNTERMARK_PASSPHRASE": "secret",
     }
 
     def child(index: str, env: Mapping[str, str]) -> int:
         assert not [value for value in env.values() if "evil" in value or value == "secret"]
         assert env["UV_DEFAULT_INDEX"] == index and index.startswith("http://127.0.0.1:")
+        assert (env["PIP_TIMEOUT"], env["UV_HTTP_TIMEOUT"]) == ("120", "7")
         assert (env["UV_NO_CACHE"], env["UV_NO_CONFIG"], env["PIP_CONFIG_FILE"]) == ("1", "1", os.devnull)
         ways = urllib.request.ProxyHandler({"http": env["HTTP_PROXY"], "https": env["HTTPS_PROXY"]})
         for url in ("http://evil.test/x.whl", "https://evil.test/x.whl"):
