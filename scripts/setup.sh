@@ -37,9 +37,10 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$digest" ]; then
 fi
 if [ ! -x .venv/bin/python ]; then
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        package="python3-venv"
+        package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             say "installing $package"
+            export DEBIAN_FRONTEND=noninteractive
             apt-get update -qq && apt-get install -y -qq "$package" >/dev/null
         else
             say "this Python has no venv; run: sudo apt-get install $package"
@@ -50,7 +51,12 @@ if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv
 fi
 if command -v uv >/dev/null; then uv=uv; else
-    [ -x .venv/bin/uv ] || { say "installing uv"; .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+    if [ ! -x .venv/bin/uv ]; then
+        say "installing uv"
+        # The same version and hashes that the lock names: nothing is installed that was not locked.
+        awk '/^[a-z]/ { ours = /^uv==/ } ours' "requirements/$what.txt" > .venv/uv.txt
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+    fi
     uv=.venv/bin/uv
 fi
 say "installing the locked requirements ($what)"
