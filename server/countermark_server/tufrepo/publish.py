@@ -348,7 +348,10 @@ def _settle(connection: Connection, row: Mapping[str, Any], now: int) -> None:
     key = rules.file_key(row["namespace"], row["project"], row["filename"])
     if rules.is_listed(view, key):
         submission.finish(connection, row["id"], State.CLEARED, State.LISTED, now=now)
-    elif rules.standing_of(view, key) in ("held", "removed"):
+        return
+    # What we applied may be older than a moderator's clear that moved the row here: the newest state decides.
+    newest = rules.standing_of(SqlView(connection, db.rules_state), key)
+    if newest in ("held", "removed") and rules.standing_of(view, key) in ("held", "removed"):
         said = "a later entry in the log holds this file"
         submission.finish(connection, row["id"], State.CLEARED, State.HELD, now=now, reason=said)
 

@@ -16,6 +16,7 @@ from countermark_server import db
 from countermark_server.errors import ServerError
 from countermark_server.moderation.decisions import Decided, Decision, Desk
 from countermark_server.moderation.station import settle
+from countermark_server.tufrepo import publish
 from tests.archives import sdist
 from tests.doors import DoorWorld, Person
 from tests.log_world import NOW, ORIGIN
@@ -186,3 +187,22 @@ def test_a_decision_that_comes_second_is_signed_again(
     monkeypatch.setattr(decisions.proposal, "propose", late)
     (held,) = decide(world, "hold", "malware")
     assert held.published and slipped == ["hold"]
+
+
+def test_tufrepo_does_not_hold_again_what_was_just_cleared(world: DoorWorld) -> None:
+    """Its state still knows the hold and not yet the clear: the file waits, and is not sent back."""
+    verdict(world, "block")
+    world.set_state(FILE, state="held")
+    decide(world, "hold", "verdict")
+    with db.write(world.engine) as connection:  # what tufrepo has applied
+        for row in connection.execute(select(db.rules_state)).mappings().all():
+            connection.execute(db.tufrepo_state.insert().values(**row))
+    decide(world, "clear", "reviewed")
+    assert settle(world.engine, now=NOW) == 1 and state(world) == "cleared"
+    for expected in ("cleared", "held"):
+        (row,) = world.submissions()
+        with db.write(world.engine) as connection:
+            publish._settle(connection, row, NOW)
+        assert state(world) == expected
+        if expected == "cleared":
+            decide(world, "hold", "report")
