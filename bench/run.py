@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import figures  # noqa: E402
 
-SCRIPTS = ("bench_law", "bench_audit", "bench_proof", "bench_verify")
+SCRIPTS = ("bench_law", "bench_audit", "bench_proof", "bench_verify", "bench_bundle")
 
 
 def main(wanted: list[str]) -> int:

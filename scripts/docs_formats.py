@@ -6,6 +6,7 @@ registry 0x04. ML-DSA signatures are randomised; their lines are shortened, and 
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from functools import cache
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from countermark import bins, words
+from countermark import bins, tufjson, words
+from countermark.bundle import Bundle, Logged, open_bundle
 from countermark.canonical import encode_canonical
 from countermark.entry import make_entry
+from countermark.evidence import Evidence, EvidenceClass
 from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog import merkle, proof, tile
 from countermark.tlog.checkpoint import Checkpoint
@@ -149,9 +152,13 @@ def leaf() -> str:
 @_part
 def trust_file() -> str:
     """A trust file."""
+    return _fence(_trust().format().decode(), "json")
+
+
+def _trust() -> TrustFile:
     lines = [f"log {signer.vkey.format()}" for signer in _log()]
     lines += [f"witness w1 {_witness().vkey.format()}", "quorum w1"]
-    trust = TrustFile(
+    return TrustFile(
         authority_key=_publisher().public_key,
         client_policy=CentralPolicy(0, "enforce"),
         origin=ORIGIN,
@@ -160,7 +167,6 @@ def trust_file() -> str:
         version=1,
         witness_policy=Policy.parse("\n".join(lines) + "\n").format(),
     )
-    return _fence(trust.format().decode(), "json")
 
 
 @_part
@@ -176,3 +182,90 @@ def bin_leaf() -> str:
 def root_words() -> str:
     """The words of a root whose canonical signed part is the two bytes `{}`."""
     return _fence(words.root_words(encode_canonical({})))
+
+
+def _metadata(type: str, members: dict[str, object]) -> bytes:
+    """TUF metadata signed by the one key of the example's roles, the registry's."""
+    signed = {
+        "_type": type,
+        "expires": "2026-09-22T14:13:20Z",
+        "spec_version": "1.0.31",
+        "version": 1,
+    } | members
+    key = Ed25519PrivateKey.from_private_bytes(_seed(4))
+    signature = {"keyid": "4a" * 32, "sig": key.sign(tufjson.canonical(signed)).hex()}
+    return json.dumps({"signatures": [signature], "signed": signed}, separators=(",", ":")).encode()
+
+
+def _root() -> bytes:
+    public = Ed25519PrivateKey.from_private_bytes(_seed(4)).public_key().public_bytes_raw().hex()
+    key = {"keytype": "ed25519", "keyval": {"public": public}, "scheme": "ed25519"}
+    role = {"keyids": ["4a" * 32], "threshold": 1}
+    roles = dict.fromkeys(("root", "timestamp", "snapshot", "targets"), role)
+    trust = {"x-countermark-trust": [_trust().digest]}
+    return _metadata("root", {"keys": {"4a" * 32: key}, "roles": roles, "consistent_snapshot": True} | trust)
+
+
+def _shortened(value: object) -> object:
+    """Long strings by their beginning and their length."""
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shortened(inner) for inner in value]
+    return (
+        f"{value[:48]}... ({len(value)} characters)" if isinstance(value, str) and len(value) > 120 else value
+    )
+
+
+@_part
+def bundle() -> str:
+    """A bundle that verifies from the example's root."""
+    registry = {"identity": None, "key_index": 0, "uploader": "ab" * 16}
+    entry = make_entry(type="publish", envelope=sign(_publish(), _publisher()), registry=registry, time=TIME)
+    leaves = [merkle.leaf_hash(b"a"), entry.leaf_hash, merkle.leaf_hash(b"c")]
+    head = Checkpoint(ORIGIN, 3, merkle.root_hash(leaves))
+    path = "files/hello-countermark/hello_countermark-1.0.0-py3-none-any.whl"
+    custom = {"i": 1, "lh": entry.leaf_hash.hex(), "verdict": 2, "yank": None}
+    targets = {path: {"custom": custom, "hashes": {"sha256": "5e" * 32}, "length": 1234}}
+    number = bins.bin_number(path, 2)
+    leaf = bins.BinLeaf(bins.role_name(number, 2), 1, "6e" * 32, bins.targets_root(targets))
+    tree = bins.BinsTree.build([leaf.leaf_hash if place == number else b"\0" * 32 for place in range(4)])
+    log = {
+        "checkpoint": sign_note(head.text(), [*_log(), _witness()], time=TIME).format().decode(),
+        "origin": ORIGIN, "root_hash": head.root_hash.hex(), "size": 3,
+    }  # fmt: skip
+    members = {
+        "x-countermark-applied": 3,
+        "x-countermark-log": log,
+        "meta": {"snapshot.json": {"version": 1}},
+    }
+    made = Bundle(
+        path=path,
+        target=targets[path],
+        target_proof=bins.prove_target(targets, path),
+        bin=leaf,
+        bin_proof=tree.prove(number),
+        timestamp=_metadata(
+            "timestamp", members | {"x-countermark-bins": {"bit_length": 2, "root": tree.root.hex()}}
+        ),
+        trust_file=_trust().format(),
+        entries=(Logged(1, entry.raw, merkle.prove_inclusion(1, 3, merkle.reader(leaves))),),
+    )
+    open_bundle(Bundle.parse(made.format()), tufjson.Root.parse(_root()), now=TIME)
+    return _fence(json.dumps(_shortened(json.loads(made.format())), indent=1), "json")
+
+
+@_part
+def evidence() -> str:
+    """The evidence of a fork at size 3."""
+    other = Checkpoint(ORIGIN, 3, merkle.root_hash([merkle.leaf_hash(e) for e in (b"a", b"b", b"d")]))
+    objects = {
+        "checkpoint-offered": sign_note(other.text(), [*_log(), _witness()], time=TIME).format(),
+        "checkpoint-seen": _checkpoint(),
+        "root": _root(),
+        "trust-file": _trust().format(),
+    }
+    said = base64.b64encode(other.root_hash).decode()
+    sentence = f"fork: at size 3 the log's root was NmQuc8JU..., it is now said to be {said[:8]}..."
+    found = Evidence(EvidenceClass.SELF_PROVING, [sentence], objects, "https://registry.example")
+    return _fence(json.dumps(_shortened(json.loads(found.encode(time=TIME))), indent=1), "json")

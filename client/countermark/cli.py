@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _publish_arguments(commands)
     _key_arguments(commands)
     _witness_arguments(commands)
+    _bundle_arguments(commands)
     _audit_arguments(commands)
     return parser
 
@@ -183,6 +184,38 @@ def _audit_arguments(commands: Any) -> None:
     audit.add_argument("--files", action="store_true", help="download and hash every listed artifact, too")
     audit.add_argument("--from-start", action="store_true", help="forget earlier audits, replay from entry 0")
     audit.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
+
+
+def _bundle_arguments(commands: Any) -> None:
+    bundle = commands.add_parser("bundle", help="proofs in a file, for machines without network")
+    actions = bundle.add_subparsers(required=True, metavar="ACTION")
+    make = _add(actions, "make", "bundle.make", "verify files and write what proves them to a bundle each")
+    make.add_argument("--replace", action="store_true", help="replace bundles that are already there")
+    check = _add(actions, "verify", "bundle.verify", "verify files by their bundles, without network")
+    check.add_argument(
+        "--max-age", metavar="AGE", default="24h", help="90m, 24h, 7d: how old a bundle may be"
+    )
+    for action in (make, check):
+        action.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        action.add_argument(
+            "--dir",
+            type=Path,
+            default=Path("countermark"),
+            help="the folder of bundles (default: countermark)",
+        )
+    evidence = commands.add_parser("evidence", help="contradictions that were saved")
+    actions = evidence.add_subparsers(required=True, metavar="ACTION")
+    check = _add(
+        actions,
+        "check",
+        "bundle.evidence_check",
+        "check saved evidence anew, without network",
+        registry=False,
+    )
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument(
+        "--root", type=Path, metavar="FILE", help="the root to check from; else the pinned one"
+    )
 
 
 if __name__ == "__main__":

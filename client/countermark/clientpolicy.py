@@ -26,7 +26,6 @@ are ignored.
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
@@ -151,6 +150,8 @@ def load_policy(path: Path) -> ClientPolicy:
     raw = read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES)
     if raw is None:
         return ClientPolicy(mode=Mode.OBSERVE)
+    import tomllib  # noqa: PLC0415  (most machines have no such file)
+
     try:
         document = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

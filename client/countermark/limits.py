@@ -56,6 +56,7 @@ LOCK_MAX_BYTES = 64 * 1024 * 1024  # a uv.lock of ten thousand packages has abou
 LOCAL_FILE_MAX_BYTES = 1024 * 1024  # policy, timeline, session: kilobytes in practice
 ENROLMENT_CHAIN_MAX = 64  # rotations of one project's key that a verification walks back
 GENESIS_SEARCH = 16  # entries at the start of a log among which its role keys are looked for
+EVIDENCE_FILE_MAX_BYTES = 8 * 1024 * 1024  # a bundle, two timestamps, roots and a bin, in base64
 MEMORY_MAX_BYTES = 64 * 1024 * 1024  # 300,000 verified files
 UNAPPLIED_MAX = 100_000  # entries between `applied` and the tree size that a verification reads
 

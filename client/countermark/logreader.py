@@ -51,7 +51,7 @@ class TreeReader:
 
     def check_prefix(self, older: Checkpoint) -> tuple[bytes, ...]:
         """Check that `older` is a prefix of this tree; returns the consistency proof that says so."""
-        proof = merkle.prove_consistency(older.size, self._head.size, self._hashes)
+        proof = self.prove_prefix(older.size)
         merkle.check_consistency(
             proof,
             old_size=older.size,
@@ -60,6 +60,10 @@ class TreeReader:
             new_root=self._head.root_hash,
         )
         return proof
+
+    def prove_prefix(self, size: int) -> tuple[bytes, ...]:
+        """The consistency proof from the root this tree had at an earlier size, whatever that root was."""
+        return merkle.prove_consistency(size, self._head.size, self._hashes)
 
     def root_at(self, size: int) -> bytes:
         """The root hash this tree had at an earlier size."""

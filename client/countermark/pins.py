@@ -194,6 +194,18 @@ class Home:
             raise UsageError(f'"{folder}/registry.json" is damaged', hint="pin the root again") from None
 
 
+def newer_roots(cache: Path, version: int) -> dict[int, bytes]:
+    """The roots after `version` that ngclient keeps in its cache, by version; nobody vouches for them."""
+    found: dict[int, bytes] = {}
+    while len(found) < ROOT_MAX_VERSIONS:
+        version += 1
+        raw = read_file(cache / "root_history" / f"{version}.root.json", max_bytes=ROOT_MAX_BYTES)
+        if raw is None:
+            break
+        found[version] = raw
+    return found
+
+
 def normalise_url(url: str) -> str:
     """One spelling per registry: scheme and host in lower case, no trailing slash, nothing after the path."""
     try:

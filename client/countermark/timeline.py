@@ -15,24 +15,29 @@ One timeline of heads, whatever door they came by. `check` refuses, before anyth
 * *equivocation*: the last timestamp's version with other bytes;
 * *fork*: a checkpoint that is neither a prefix nor an extension of the largest one seen.
 
-Each of these comes with evidence. `Timeline.save` is a compare-and-swap: it writes only over the very bytes
-it was loaded from. The file is trusted: who can delete it makes this machine forget, and then the floor in
-the trust file and the witnesses are what is left.
+Each of these comes with evidence. That of a fork proves itself: two heads of one size, or a smaller one and the
+proof that the larger one's prefix has another root. (Anybody can check both: evidence_check.py.)
+
+`Timeline.save` is a compare-and-swap: it writes only over the very bytes it was loaded from. The file is trusted:
+who can delete it makes this machine forget, and then the floor in the trust file and the witnesses are what is
+left.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from countermark.disk import read_file, replace_file
-from countermark.errors import EvidenceError, MalformedError, NetworkError, ProofError, UsageError
+from countermark.errors import EvidenceError, MalformedError, NetworkError, UsageError
 from countermark.evidence import Evidence, EvidenceClass
 from countermark.limits import LOCAL_FILE_MAX_BYTES
-from countermark.logreader import LogReader
-from countermark.tlog.checkpoint import Checkpoint
+from countermark.logreader import LogReader, TreeReader
+from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint
 from countermark.tlog.note import Note, format_base64
+from countermark.tufjson import canonical, load
 
 
 class InconsistentError(EvidenceError):
@@ -113,11 +118,7 @@ class Timeline:
     def check_timestamp(self, offered: SeenTimestamp, raw: bytes, cached: bytes, *, floor: int) -> None:
         """Refuse a timestamp that goes back, or that is another one under the last one's version."""
         last = self.timestamp
-        if offered.size < floor:
-            raise InconsistentError(
-                f"rollback: the checkpoint's size {offered.size} is below {floor}, the floor the trust file sets",
-                Evidence(EvidenceClass.OBSERVATION, ["size below the signed floor"], {"timestamp": raw}),
-            )
+        self.check_floor(offered.size, raw, floor=floor)
         if last is None:
             return
         objects = {"timestamp-last": cached, "timestamp-offered": raw}
@@ -129,7 +130,18 @@ class Timeline:
             raise InconsistentError(sentence, Evidence(EvidenceClass.OBSERVATION, [sentence], objects))
         if offered.version == last.version and offered.sha256 != last.sha256:
             sentence = f"two timestamps of version {offered.version}: {last.sha256} and {offered.sha256}"
-            raise InconsistentError(sentence, Evidence(EvidenceClass.SELF_PROVING, [sentence], objects))
+            # Signed twice by the timestamp key, it proves itself; the same content signed anew does not.
+            whole = hashlib.sha256(cached).hexdigest() == last.sha256 and _signed(cached) != _signed(raw)
+            kind = EvidenceClass.SELF_PROVING if whole else EvidenceClass.OBSERVATION
+            raise InconsistentError(sentence, Evidence(kind, [sentence], objects))
+
+    def check_floor(self, size: int, raw: bytes, *, floor: int) -> None:
+        """Refuse a checkpoint smaller than what the trust file says the log had already."""
+        if size < floor:
+            raise InconsistentError(
+                f"rollback: the checkpoint's size {size} is below {floor}, the floor the trust file sets",
+                Evidence(EvidenceClass.OBSERVATION, ["size below the signed floor"], {"timestamp": raw}),
+            )
 
     def check_trust_file(self, version: int, raw: bytes) -> None:
         """Refuse a trust file older than the last one, though the root may still list it."""
@@ -145,40 +157,55 @@ class Timeline:
             return "first head seen of this log"
         seen = Checkpoint.parse(Note.parse(self.largest).text)
         offered = log.checkpoint
-        if seen.origin != offered.origin:
-            sentence = f"the log's origin changed from {seen.origin} to {offered.origin}"
-            raise InconsistentError(sentence, self._fork(sentence, offered.raw, ()))
+        if seen.origin != offered.origin or seen.size == offered.size:
+            return self._check_equal(seen, offered)
         if seen.size > offered.size:
-            return self._check_smaller(seen, log)
-        if seen.size == offered.size:
-            if seen.root_hash != offered.root_hash:
-                sentence = _fork_words(seen.size, seen.root_hash, offered.root_hash)
-                raise InconsistentError(sentence, self._fork(sentence, offered.raw, ()))
-            return f"the head of size {seen.size} seen before"
-        actual = log.root_at(seen.size)  # a tile that was altered is a ProofError of its own, not a fork
-        try:
-            proof = log.check_prefix(seen)
-        except ProofError:
-            sentence = _fork_words(seen.size, seen.root_hash, actual)
-            raise InconsistentError(sentence, self._fork(sentence, offered.raw, ())) from None
+            # A smaller head is fine when it is a prefix of the largest; the tiles are read against the largest.
+            self._check_prefix(log.against(seen), offered, offered.raw)
+            return f"a prefix of the head of size {seen.size} seen before"
+        proof = self._check_prefix(log, seen, offered.raw)
         return f"extends the head of size {seen.size} seen before ({len(proof)} hashes)"
 
-    def _check_smaller(self, seen: Checkpoint, log: LogReader) -> str:
-        """A smaller head is fine when it is a prefix of the largest; the tiles are read against the largest."""
-        larger = log.against(seen)
-        try:
-            larger.check_prefix(log.checkpoint)
-        except ProofError:
-            sentence = _fork_words(
-                log.checkpoint.size, larger.root_at(log.checkpoint.size), log.checkpoint.root_hash
-            )
-            raise InconsistentError(sentence, self._fork(sentence, log.checkpoint.raw, ())) from None
-        return f"a prefix of the head of size {seen.size} seen before"
+    def check_head_offline(self, offered: VerifiedCheckpoint) -> str:
+        """The same where no tile can be read: a head of the size seen before must be that head."""
+        if not self.largest:
+            return "no head of this log was seen here before"
+        seen = Checkpoint.parse(Note.parse(self.largest).text)
+        if seen.origin != offered.origin or seen.size == offered.size:
+            return self._check_equal(seen, offered)
+        return f"not compared with the head of size {seen.size} seen before: offline"
 
-    def _fork(self, sentence: str, offered: bytes, proof: tuple[bytes, ...]) -> Evidence:
-        objects = {"checkpoint-seen": self.largest, "checkpoint-offered": offered}
-        objects |= {f"proof-{number}": hash for number, hash in enumerate(proof)}
-        return Evidence(EvidenceClass.SELF_PROVING, [sentence], objects)
+    def _check_equal(self, seen: Checkpoint, offered: VerifiedCheckpoint) -> str:
+        if seen.origin != offered.origin:
+            sentence = f"the log's origin changed from {seen.origin} to {offered.origin}"
+            raise InconsistentError(sentence, self._both(EvidenceClass.OBSERVATION, sentence, offered.raw))
+        if seen.root_hash != offered.root_hash:
+            sentence = _fork_words(seen.size, seen.root_hash, offered.root_hash)
+            raise InconsistentError(sentence, self._both(EvidenceClass.SELF_PROVING, sentence, offered.raw))
+        return f"the head of size {seen.size} seen before"
+
+    def _check_prefix(self, larger: TreeReader, smaller: Checkpoint, offered: bytes) -> tuple[bytes, ...]:
+        """Check that the smaller head is a prefix of the larger one's tree; returns the consistency proof.
+
+        Tiles that were altered are a ProofError of their own, not a fork: here every hash led to the larger head.
+        """
+        actual = larger.root_at(smaller.size)
+        proof = larger.prove_prefix(smaller.size)
+        if actual != smaller.root_hash:
+            seen_smaller = smaller.text() in self.largest.decode()
+            roots = (smaller.root_hash, actual) if seen_smaller else (actual, smaller.root_hash)
+            sentence = _fork_words(smaller.size, *roots)
+            # The larger head, with a proof that its prefix has another root than the smaller head says.
+            whole = {"consistency_proof": b"".join(proof), "prefix_root": actual}
+            raise InconsistentError(
+                sentence, self._both(EvidenceClass.SELF_PROVING, sentence, offered, **whole)
+            )
+        larger.check_prefix(smaller)
+        return proof
+
+    def _both(self, kind: EvidenceClass, sentence: str, offered: bytes, **objects: bytes) -> Evidence:
+        objects = {"checkpoint-seen": self.largest, "checkpoint-offered": offered, **objects}
+        return Evidence(kind, [sentence], {name.replace("_", "-"): raw for name, raw in objects.items()})
 
     def advanced(self, log: LogReader, timestamp: SeenTimestamp, *, trust_version: int, now: int) -> Timeline:
         """This timeline after one more successful look."""
@@ -192,6 +219,11 @@ class Timeline:
             fetched_at=now,
             trust_version=trust_version,
         )
+
+
+def _signed(timestamp: bytes) -> bytes:
+    """What its signature covers."""
+    return canonical(load(timestamp, "timestamp"))
 
 
 def _fork_words(size: int, seen: bytes, offered: bytes) -> str:

@@ -30,7 +30,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from countermark.bins import BinLeaf, read_leaf_hash, targets_root
+from countermark.bins import BinLeaf, read_leaf_hash, read_proof, targets_root
 from countermark.disk import locked, read_file, working_copy
 from countermark.errors import (
     EvidenceError,
@@ -53,7 +53,7 @@ from countermark.limits import (
     TRUST_FILE_MAX_BYTES,
 )
 from countermark.logreader import LogReader
-from countermark.pins import Registry
+from countermark.pins import Registry, newer_roots
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
 from countermark.timestamp import Timestamp, open_carried
 from countermark.tlog.checkpoint import VerifiedCheckpoint
@@ -103,15 +103,15 @@ class View:
 
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
+        leaf, targets = self.bin(path)
+        # Only the bin counts: no other role may list a file.
+        return ListedTarget.parse(path, leaf.role, targets[path]) if path in targets else None
+
+    def bin(self, path: str) -> tuple[BinLeaf, dict[str, Any]]:
+        """The bin a path belongs to, and its targets: exactly what the bins root in the timestamp commits to."""
         with tuf_errors(self.registry.url):
             self.updater.get_targetinfo(path)  # brings the bin, verified
             role, number, bit_length = _bin_of(self.cache, path)
-        targets = self._check_bin(role, number, bit_length)
-        # Only the bin counts: no other role may list a file.
-        return ListedTarget.parse(path, role, targets[path]) if path in targets else None
-
-    def _check_bin(self, role: str, number: int, bit_length: int) -> dict[str, Any]:
-        """The bin's targets, once the bins root in the timestamp committed to exactly these bytes."""
         if bit_length != self.timestamp.bit_length:
             raise ProofError(
                 f"the index has 2^{bit_length} bins, the timestamp's bins root has 2^{self.timestamp.bit_length}"
@@ -128,7 +128,14 @@ class View:
                     f"bin {role} version {leaf.version} hashes to {leaf.leaf_hash.hex()}, "
                     f"the bins root {root.hex()} has {expected.hex()}"
                 )
-        return targets
+        return leaf, targets
+
+    def bin_proof(self, number: int) -> tuple[bytes, ...]:
+        """The path from one bin to the bins root."""
+        timestamp = self.timestamp
+        return read_proof(
+            self._bins_tile, index=number, bit_length=timestamp.bit_length, root=timestamp.bins_root
+        )
 
     def _bins_tile(self, name: str) -> bytes:
         raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
@@ -161,6 +168,10 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
         evidence = getattr(error, "evidence", None) or Evidence(
             EvidenceClass.OBSERVATION, [str(error)], {"timestamp": recorder.timestamp}
         )
+        tuf = registry.folder / "tuf"
+        trust_file = read_file(tuf / "trust.file", max_bytes=TRUST_FILE_MAX_BYTES)
+        newer = newer_roots(tuf, registry.info.version)
+        evidence = evidence.about(registry.url, registry.root, newer, trust_file)
         path = save(evidence, registry.folder / "evidence", time=now)
         error.hint = error.hint or f'evidence ({evidence.kind.value}) is in "{path}"'
         raise

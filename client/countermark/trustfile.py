@@ -25,12 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS, TRUST_FILE_MAX_BYTES
+from countermark.statement import load_public_key
 from countermark.tlog.note import VerifierKey
 from countermark.tlog.policy import Policy
 
@@ -100,7 +98,7 @@ class TrustFile:
         document = parse_canonical(raw, max_bytes=TRUST_FILE_MAX_BYTES)
         try:
             found = _from_document(document)
-        except (KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise MalformedError(f"trust file is malformed: {error}") from error
         if found.format() != raw:
             raise MalformedError("trust file has members this program does not know")
@@ -141,7 +139,7 @@ def _from_document(document: object) -> TrustFile:
     if version < 1:
         raise ValueError("its version is below 1")
     spki = base64.b64decode(_text(document, "authority_key"), validate=True)
-    serialization.load_der_public_key(spki)
+    load_public_key(spki)
     return TrustFile(
         version=version,
         origin=_text(document, "origin"),

@@ -1,0 +1,150 @@
+"""`bundle make`, `bundle verify` and `evidence check`. The engines are bundling.py, offline.py, evidence_check.py.
+
+What works offline imports nothing that connects out: a process verifies one bundle in tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+
+from countermark.bundle import SUFFIX
+from countermark.clientpolicy import Policies, load_policy
+from countermark.console import GREEN, RED, YELLOW, put, put_json, say
+from countermark.disk import create_file, read_file, replace_file
+from countermark.errors import PolicyError, UsageError
+from countermark.limits import EVIDENCE_FILE_MAX_BYTES, OFFLINE_BUNDLE_MAX_BYTES, ROOT_MAX_BYTES
+from countermark.offline import OfflineReport, Result, verify_bundles
+from countermark.pins import Home, Registry
+from countermark.verified import Artifact, LetPass, Refused, Verified
+
+_AGE = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def make(arguments: argparse.Namespace) -> int:
+    from countermark.bundling import make as make_bundles  # noqa: PLC0415  (lazy: offline needs none of this)
+    from countermark.fetch import HttpFetcher  # noqa: PLC0415
+
+    home, registry, remarks = _pinned(arguments)
+    artifacts = [Artifact.from_path(path) for path in arguments.files]
+    policies = Policies(local=load_policy(home.policy_file))
+    made = make_bundles(artifacts, registry, HttpFetcher(), now=int(time.time()), policies=policies)
+    for remark in remarks:
+        say(remark, colour=YELLOW)
+    written = []
+    for name, raw in made.items():
+        path = arguments.dir / f"{name}{SUFFIX}"
+        if arguments.replace:
+            replace_file(path, raw, mode=0o644)
+        else:
+            create_file(path, raw, mode=0o644)
+        written.append({"bundle": str(path), "bytes": len(raw), "filename": name})
+        if not arguments.json:
+            put(f"{path}: {len(raw)} bytes")
+    if arguments.json:
+        put_json({"bundles": written, "exit_code": 0, "registry": registry.url, "remarks": remarks})
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    max_age = _seconds(arguments.max_age)
+    home, registry, remarks = _pinned(arguments)
+    files = []
+    for path in arguments.files:
+        artifact = Artifact.from_path(path)
+        bundle = arguments.dir / f"{artifact.filename}{SUFFIX}"
+        raw = read_file(bundle, max_bytes=OFFLINE_BUNDLE_MAX_BYTES)
+        if raw is None:
+            raise UsageError(
+                f'{artifact.filename}: no bundle "{bundle}"',
+                hint=f"countermark bundle make {path}, on a machine that reaches the registry",
+            )
+        files.append((artifact, raw))
+    policies = Policies(local=load_policy(home.policy_file))
+    report = verify_bundles(
+        files, registry, now=int(time.time()), max_age=max_age, policies=policies, remarks=remarks
+    )
+    if arguments.json:
+        put_json(report.to_json())
+    else:
+        _talk(report)
+    return report.exit_code
+
+
+def evidence_check(arguments: argparse.Namespace) -> int:
+    from countermark.evidence import parse  # noqa: PLC0415
+    from countermark.evidence_check import check  # noqa: PLC0415
+    from countermark.tufjson import Root  # noqa: PLC0415
+
+    raw = read_file(arguments.file, max_bytes=EVIDENCE_FILE_MAX_BYTES)
+    if raw is None:
+        raise UsageError(f'there is no file "{arguments.file}"')
+    evidence, saved = parse(raw)
+    if arguments.root is not None:
+        root = read_file(arguments.root, max_bytes=ROOT_MAX_BYTES)
+        if root is None:
+            raise UsageError(f'there is no file "{arguments.root}"')
+    else:
+        root = _root_for(Home(), evidence.registry)
+    checked = check(evidence, saved, Root.parse(root))
+    if arguments.json:
+        put_json(checked.to_json())
+    else:
+        for sentence in checked.sentences:
+            put(sentence)
+    return 0
+
+
+def _pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
+    """The registry a command is about, and the words every result about it carries."""
+    home = Home()
+    registry = home.registry(arguments.registry or os.environ.get("COUNTERMARK_REGISTRY"))
+    return home, registry, registry.admit(os.environ, allow_trial=arguments.allow_trial)
+
+
+def _root_for(home: Home, url: str) -> bytes:
+    """The root pinned for the registry an evidence file names: the file itself vouches for nothing."""
+    for registry in home.registries():
+        if registry.url == url:
+            return registry.root
+    raise PolicyError(
+        f"no root is pinned for {url or 'the registry'} of this evidence, so nobody vouches for its keys",
+        hint="--root FILE, or countermark trust add URL --root-words '...'",
+    )
+
+
+def _seconds(text: str) -> int:
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise UsageError(f'"{text}" is not an age', hint="for example 90m, 24h, 7d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _talk(report: OfflineReport) -> None:
+    """Results on stdout, everything about them on stderr."""
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
+    for result in report.results:
+        _talk_result(result)
+
+
+def _talk_result(result: Result) -> None:
+    outcome, name = result.outcome, result.outcome.artifact.name
+    if isinstance(outcome, Refused):
+        told = str(outcome.error)
+        say(f"refused: {told if name in told else f'{name}: {told}'}", colour=RED)
+        if outcome.error.hint:
+            say(f"hint: {outcome.error.hint}")
+        return
+    if isinstance(outcome, LetPass):
+        put(f"{name}: let pass, not verified: {outcome.error} ({outcome.because})", colour=YELLOW)
+    elif isinstance(outcome, Verified) and outcome.signed_by is not None:
+        word, colour = ("verified", GREEN) if outcome.verified else ("let pass", YELLOW)
+        put(f"{name}: {word} offline, entry #{outcome.index}, {outcome.signed_by.sentence}", colour=colour)
+        for text in (*outcome.remarks, *map(str, outcome.findings)):
+            say(f"{name}: {text}", colour=YELLOW)
+    for sentence in result.claims.sentences if result.claims else ():
+        put(f"  {sentence}")

@@ -1,0 +1,153 @@
+"""`bundle make`, `bundle verify` and `evidence check` as people type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countermark import cli
+from countermark.pins import Home
+from tests.machine import Machine
+from tests.simulator import World
+
+NAME = "acme_demo-1.0-py3-none-any.whl"
+
+
+class Desk:
+    """One person, one registry in memory, and a folder with a wheel in it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.world = World(now=int(time.time()))
+        self.published = self.world.publish("acme-demo")
+        self.folder, self._capsys, self.err = folder, capsys, ""
+        self.wheel = folder / "dist" / NAME
+        self.wheel.parent.mkdir()
+        self.wheel.write_bytes(self.published.data)
+        self.bundle = folder / "countermark" / f"{NAME}.countermark"
+
+    def run(self, *words: object, expect: int = 0) -> str:
+        code = cli.main([str(word) for word in words])
+        out, self.err = self._capsys.readouterr()
+        assert code == expect, f"{code}\n{out}\n{self.err}"
+        return out
+
+    def json(self, *words: object, expect: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", expect=expect))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    desk = Desk(tmp_path, capsys)
+    for name in ("CI", "COUNTERMARK_REGISTRY", "COUNTERMARK_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("countermark.fetch.HttpFetcher", lambda: desk.world)
+    monkeypatch.chdir(tmp_path)
+    Home(tmp_path / "home").add(desk.world.base, desk.world.root)
+    return desk
+
+
+def test_make_and_verify(desk: Desk) -> None:
+    """The bundle lies in ./countermark, never in dist/; with the registry gone the three claims are printed."""
+    made = desk.json("bundle", "make", desk.wheel)
+    assert made["bundles"][0]["bundle"] == str(Path("countermark") / f"{NAME}.countermark")
+    assert [path.name for path in desk.wheel.parent.iterdir()] == [NAME]
+    desk.world.down = lambda path: True
+    told = desk.run("bundle", "verify", desk.wheel).splitlines()
+    assert told[0].startswith(f"{NAME}: verified offline, entry #{desk.published.index}, signed by key")
+    assert told[1].lstrip().startswith("logged by ") and told[1].endswith("seen by w1")
+    assert "listed and in good standing as of entry" in told[2] and "unknown since" in told[3]
+    document = desk.json("bundle", "verify", desk.wheel)
+    assert document["verified"] and document["exit_code"] == 0 and document["max_age"] == 86400
+    assert {"listed", "logged", "unknown_since"} == document["artifacts"][0]["claims"].keys()
+
+
+def test_a_bundle_is_never_overwritten_silently(desk: Desk) -> None:
+    """A second `make` is refused, and --replace says that it is meant."""
+    desk.run("bundle", "make", desk.wheel)
+    before = desk.bundle.read_bytes()
+    desk.run("bundle", "make", desk.wheel, expect=2)
+    assert "already exists" in desk.err and desk.bundle.read_bytes() == before
+    desk.world.now += 1
+    desk.world.heartbeat()
+    desk.run("bundle", "make", "--replace", desk.wheel)
+    assert desk.bundle.read_bytes() != before
+
+
+def test_every_refusal_has_its_exit_code(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 no bundle, 2 a bad age, 4 too old, 7 swapped bytes, 5 no trust."""
+    desk.run("bundle", "verify", desk.wheel, expect=2)
+    assert "bundle make" in desk.err
+    desk.run("bundle", "make", desk.wheel)
+    desk.run("bundle", "verify", "--max-age", "soon", desk.wheel, expect=2)
+    then = desk.world.now
+    monkeypatch.setattr(time, "time", lambda: then + 90_000)
+    desk.run("bundle", "verify", desk.wheel, expect=4)
+    assert "--max-age" in desk.err
+    desk.run("bundle", "verify", "--max-age", "7d", desk.wheel)
+    desk.wheel.write_bytes(b"swapped")
+    refused = desk.json("bundle", "verify", "--max-age", "7d", desk.wheel, expect=7)
+    assert not refused["verified"]
+    assert "evidence (observation) is in" in refused["artifacts"][0]["hint"]
+    desk.run("bundle", "verify", "--registry", "https://elsewhere.test", desk.wheel, expect=5)
+
+
+def test_a_held_file_gets_no_bundle(desk: Desk) -> None:
+    """Exit 6, and no file is written."""
+    desk.world.decide("hold", desk.published, "malware")
+    desk.world.release()
+    desk.run("bundle", "make", desk.wheel, expect=6)
+    assert not desk.bundle.exists()
+
+
+def test_evidence_is_explained_in_three_sentences(desk: Desk, tmp_path: Path) -> None:
+    """A fork's evidence file, carried elsewhere; without a pin for its registry nobody vouches for its keys."""
+    fork = desk.world.copy()
+    desk.world.publish("acme-demo", "2.0")
+    fork.publish("acme-demo", "2.0", data=b"another")
+    machine = Machine(tmp_path / "home", desk.world)
+    machine.accept(desk.published)
+    fork.now += 1
+    fork.versions = fork.versions | {"timestamp": 50}
+    fork.heartbeat()
+    machine.refuse(7, "fork", desk.published, world=fork)
+    (path,) = machine.evidence()
+    carried = tmp_path / "elsewhere.json"
+    carried.write_bytes(path.read_bytes())
+    desk.world.down = lambda path: True
+    sentences = desk.run("evidence", "check", carried).splitlines()
+    assert len(sentences) == 3 and "signed two histories" in sentences[0] and "self-proving" in sentences[2]
+    assert desk.json("evidence", "check", carried)["proved"] is True
+    root = tmp_path / "root.json"
+    root.write_bytes(desk.world.root)
+    os.environ["COUNTERMARK_HOME"] = str(tmp_path / "nobody")  # monkeypatch restores it
+    desk.run("evidence", "check", carried, expect=5)
+    assert "nobody vouches" in desk.err
+    assert len(desk.run("evidence", "check", carried, "--root", root).splitlines()) == 3
+    document = json.loads(carried.read_bytes())
+    document["objects"]["checkpoint-seen"] = document["objects"]["checkpoint-offered"]
+    carried.write_text(json.dumps(document))
+    desk.run("evidence", "check", carried, "--root", root, expect=7)
+    carried.write_text("{}")
+    desk.run("evidence", "check", carried, expect=7)
+
+
+def test_verifying_a_bundle_imports_nothing_that_connects(desk: Desk) -> None:
+    """No TUF client, no HTTP client, no socket: a fresh process shows what `bundle verify` loads."""
+    desk.run("bundle", "make", desk.wheel)
+    code = (
+        "import sys; from countermark.cli import main; code = main(sys.argv[1:]); "
+        "print(*(sys.modules.keys() & {'tuf', 'urllib3', 'requests', 'socket', 'ssl', 'securesystemslib', "
+        "'countermark.fetch', 'countermark.trust', 'cryptography.x509'})); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "bundle", "verify", str(desk.wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ""
