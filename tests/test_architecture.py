@@ -36,6 +36,7 @@ FLOORS: list[set[str]] = [
     {"offers"},
     {"verify", "offline", "evidence_check"},
     {"unapplied", "unlisted", "matching"},
+    {"withdrawals"},
     {"verified"},
     {"signature"},
     {"trust"},

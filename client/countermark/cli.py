@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     _trust_arguments(commands)
     _install_arguments(commands)
     _publish_arguments(commands)
+    _owner_arguments(commands)
     _key_arguments(commands)
     _witness_arguments(commands)
     _bundle_arguments(commands)
@@ -150,6 +151,28 @@ def _publish_arguments(commands: Any) -> None:
     status.add_argument("--proofs", type=Path, metavar="DIR", help="write each proof as FILE.tlog-proof")
 
 
+_REASONS = {  # a test compares them with the codes that entries may hold
+    "yank": "broken, metadata, mistake, other, security, superseded",
+    "unyank": "fixed, mistake, other",
+    "remove": "legal, mistake, other, secret, security",
+    "revoke": "compromised, lost, retired, superseded",
+}
+
+
+def _owner_arguments(commands: Any) -> None:
+    for name, text in (
+        ("yank", "have installers choose a file only where it is pinned exactly"),
+        ("unyank", "end a yank"),
+        ("remove", "withdraw a file for ever; its name stays spent"),
+    ):
+        parser = _add(commands, name, f"afterwards.{name}", text)
+        parser.add_argument("files", nargs="+", metavar="FILE_OR_PROJECT==VERSION")
+        parser.add_argument("--reason", required=True, metavar="CODE", help=_REASONS[name])
+        parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
+        if name == "remove":
+            parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
 def _key_arguments(commands: Any) -> None:
     key = commands.add_parser("key", help="publisher keys on this machine")
     actions = key.add_subparsers(required=True, metavar="ACTION")
@@ -159,6 +182,22 @@ def _key_arguments(commands: Any) -> None:
     _add(actions, "list", "key.show_all", "list keys", registry=False)
     show = _add(actions, "show", "key.show", "show one key's public half", registry=False)
     show.add_argument("name", nargs="?", default="publisher")
+    rotate = _add(actions, "rotate", "afterwards.rotate", "replace a key by a new one that it vouches for")
+    rotate.add_argument("projects", nargs="*", metavar="PROJECT", help="default: all the key is enrolled for")
+    rotate.add_argument("--name", default="publisher")
+    rotate.add_argument("--keep-old", action="store_true", help="leave the old key enrolled")
+    revoke = _add(actions, "revoke", "afterwards.revoke", "end a key's right to sign, in the log")
+    revoke.add_argument("keyid", metavar="KEYID", help="a whole keyid, or the name of a key on this machine")
+    revoke.add_argument("--reason", required=True, metavar="CODE", help=_REASONS["revoke"])
+    revoke.add_argument(
+        "--compromised-since", type=int, metavar="INDEX", help="hold what it published from this entry on"
+    )
+    revoke.add_argument(
+        "--project", action="append", metavar="PROJECT", help="default: all the key is enrolled for"
+    )
+    revoke.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
+    for parser in (rotate, revoke):
+        parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _witness_arguments(commands: Any) -> None:

@@ -150,7 +150,9 @@ def status(arguments: argparse.Namespace) -> int:
             replace_file(arguments.proofs / f"{file.filename}.tlog-proof", state.proof, mode=0o644)
         if not arguments.json:
             proof = "proof checked" if state.proof else "no proof yet"
-            put(f"{file.filename}: {state.state}, {state.standing}, entry #{state.index}, {proof}")
+            put(
+                f"{file.filename}: {state.state}, {state.standing}{state.decided}, entry #{state.index}, {proof}"
+            )
     if arguments.json:
         put_json({"artifacts": documents, "exit_code": worst(codes)})
     return worst(codes)

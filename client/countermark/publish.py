@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,16 @@ class Session:
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedError(f"the answer to a sign-in lacks what it must have: {error!r}") from None
 
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The header that says who is signed in."""
+        return {"Authorization": f"Bearer {self.session}"}
+
+    def check(self, registry: Registry, *, now: int) -> None:
+        """PolicyError once the sign-in has expired."""
+        if self.session_expires <= now:
+            raise PolicyError("the sign-in has expired", hint=f"countermark login {registry.url}")
+
     def save(self, registry: Registry) -> None:
         replace_file(_session_file(registry), json.dumps(vars(self), sort_keys=True).encode())
 
@@ -91,6 +101,7 @@ class ProjectState:
     project: str
     prev: str | None
     keys: Mapping[str, int]
+    threshold: int = 1  # how many of them must sign a further one's enrolment
 
     @classmethod
     def fetch(cls, fetcher: Fetcher, registry: Registry, project: str) -> ProjectState:
@@ -99,7 +110,8 @@ class ProjectState:
             document = decode_json(raw) if raw else {"keys": [], "prev": None}
             keys = {str(key["keyid"]): int(key["index"]) for key in document["keys"]}
             prev = document["prev"]
-            return cls(project, None if prev is None else str(prev), keys)
+            threshold = int(document.get("threshold", 1))
+            return cls(project, None if prev is None else str(prev), keys, threshold)
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedError(
                 f"{registry.url} describes {project} in a way we can't read: {error!r}"
@@ -128,6 +140,7 @@ class FileState:
     reason: str
     index: int | None
     proof: bytes | None
+    decided: str = ""  # the entry behind the standing and its reason code, in words
 
     @property
     def listed(self) -> bool:
@@ -140,7 +153,7 @@ def sign_in(registry: Registry, fetcher: Fetcher, code: str, *, now: int) -> Ses
         pass
     body = json.dumps({"code": code.strip()}).encode()
     answer = fetcher.post(f"{registry.url}/api/v1/login", body, content_type=JSON)
-    _check_answer(answer, "signing in")
+    check_answer(answer, "signing in")
     session = Session.parse(answer.body)
     session.save(registry)
     return session
@@ -163,12 +176,21 @@ def needs_enrolment(
 
 
 def enrol(
-    view: View, fetcher: Fetcher, session: Session, signer: Signer, state: ProjectState, *, now: int
+    view: View,
+    fetcher: Fetcher,
+    session: Session,
+    signer: Signer,
+    state: ProjectState,
+    *,
+    now: int,
+    vouching: Sequence[Signer] = (),
 ) -> int:
-    """Enrol the first key of a project; returns the index of its entry, whose proof was checked."""
+    """Enrol a project's first key, or a further one for which enrolled keys sign as well.
+
+    Returns the index of its entry, whose proof was checked.
+    """
     registry = view.registry
-    if session.session_expires <= now:
-        raise PolicyError("the sign-in has expired", hint=f"countermark login {registry.url}")
+    session.check(registry, now=now)
     predicate = {
         "key": base64.b64encode(signer.public_key).decode(),
         "namespace": "",
@@ -179,13 +201,12 @@ def enrol(
         "threshold": 1,
         "valid_for": None,
     }
-    envelope = sign(Statement.about(f"key:{signer.keyid}", "key-enroll", predicate), signer)
+    envelope = sign(Statement.about(f"key:{signer.keyid}", "key-enroll", predicate), signer, *vouching)
     body = json.dumps({"envelope": envelope.to_dict()}).encode()
-    bearer = {"Authorization": f"Bearer {session.session}"}
     url = f"{registry.url}/api/v1/keys"
-    answer = fetcher.post(url, body, content_type=JSON, headers=bearer, timeout=ENROL_TIMEOUT)
-    _check_answer(answer, f"enrolling a key for {state.project}")
-    document = _document(answer)
+    answer = fetcher.post(url, body, content_type=JSON, headers=session.bearer, timeout=ENROL_TIMEOUT)
+    check_answer(answer, f"enrolling a key for {state.project}")
+    document = document_of(answer)
     index, proof = document.get("index"), document.get("proof")
     if type(index) is not int:
         raise NetworkError("the enrolment was taken and is not in the log yet", hint="try again in a moment")
@@ -216,8 +237,8 @@ def upload(
         headers={"Authorization": f"Basic {credentials}", "Accept": JSON},
     )
     milliseconds = (timer() - before) * 1000
-    _check_answer(answer, f"uploading {distribution.filename}")
-    document = _document(answer)
+    check_answer(answer, f"uploading {distribution.filename}")
+    document = document_of(answer)
     index, proof = document.get("index"), document.get("proof")
     checkpoint = None
     if proof is not None and type(index) is int:
@@ -253,6 +274,7 @@ def file_state(view: View, fetcher: Fetcher, project: str, filename: str, *, now
             reason=str(document.get("reason") or ""),
             index=index if type(index) is int else None,
             proof=None if proof is None else str(proof).encode(),
+            decided=_decided(document.get("standing_entry"), document.get("standing_reason")),
         )
         leaf_hash = str(document["leaf_hash"])
     except (ValueError, KeyError, TypeError) as error:
@@ -355,11 +377,15 @@ def _form(distribution: Distribution, attestation: bytes, boundary: str) -> byte
     return b"".join([*parts, distribution.data, f"\r\n--{boundary}--\r\n".encode()])
 
 
-def _check_answer(answer: Answer, doing: str) -> None:
+def _decided(entry: object, reason: object) -> str:
+    return "" if type(entry) is not int else f" by entry #{entry}" + (f" ({reason})" if reason else "")
+
+
+def check_answer(answer: Answer, doing: str) -> None:
     """Turn a refusal into our words: the registry's own reason, and whose fault the status says it is."""
     if answer.ok:
         return
-    document = _document(answer)
+    document = document_of(answer)
     detail = str(document.get("detail") or document.get("title") or answer.reason or "no reason given")
     message = f"{doing}: the registry refuses: {detail}"
     hint = str(document["type"]) if str(document.get("type", "")).startswith("http") else None
@@ -368,7 +394,7 @@ def _check_answer(answer: Answer, doing: str) -> None:
     raise PolicyError(message, hint=hint)
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def document_of(answer: Answer) -> dict[str, Any]:
     try:
         document = decode_json(answer.body)
     except ValueError:

@@ -7,6 +7,9 @@ The passphrase comes from COUNTERMARK_PASSPHRASE, or is asked for on the termina
 decided so in words (`--no-passphrase`), lies beside the key: then whoever reads this folder can sign.
 Without any of the three there is no key, rather than an unprotected one.
 
+Rotation gives a name to a new key, under the same passphrase; the old one stays beside it as `publisher-<keyid>`,
+until its owner deletes it.
+
 A public key stays in the log for ever and may identify its owner: that is said before it is enrolled, and a
 fresh key is offered first.
 """
@@ -26,12 +29,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from countermark import keyfile
-from countermark.disk import create_file, read_file
+from countermark.disk import create_file, read_file, replace_file
 from countermark.errors import UsageError
 from countermark.limits import KEY_FILE_MAX_BYTES
 from countermark.statement import KeySigner
 
 DEFAULT_NAME = "publisher"
+PASSPHRASE_FILE_MAX_BYTES = 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 Ask = Callable[[str], str]
 
@@ -80,13 +84,7 @@ def create_key(
         create_file(path.with_suffix(".passphrase"), passphrase.encode())
     else:
         passphrase = environment.get("COUNTERMARK_PASSPHRASE") or _ask_twice(ask)
-    raw = keyfile.encrypt(
-        Ed25519PrivateKey.generate(),
-        passphrase.encode(),
-        name=name,
-        salt=secrets.token_bytes(keyfile.SALT_BYTES),
-    )
-    create_file(path, raw)
+    create_file(path, _encrypted(passphrase, name))
     return load_key(folder, name)
 
 
@@ -109,16 +107,59 @@ def open_signer(
     key: StoredKey, *, environment: Mapping[str, str] = os.environ, ask: Ask = ask_terminal
 ) -> KeySigner:
     """The signer of a key, once its passphrase opened it."""
-    raw = read_file(key.path, max_bytes=KEY_FILE_MAX_BYTES) or b""
-    stored = read_file(key.passphrase_file, max_bytes=1024)
+    return _open(key, _passphrase(key, environment, ask))
+
+
+def begin_rotation(
+    folder: Path, name: str, *, environment: Mapping[str, str] = os.environ, ask: Ask = ask_terminal
+) -> tuple[KeySigner, KeySigner]:
+    """The key of this name and its successor, made now or left by a rotation that was interrupted."""
+    key, waiting = load_key(folder, name), _path(folder, f"{name}-next")
+    passphrase = _passphrase(key, environment, ask)
+    old = _open(key, passphrase)
+    if waiting.exists() and load_key(folder, waiting.stem).keyid == old.keyid:
+        waiting.unlink()  # the last rotation was finished but for this
+    if not waiting.exists():
+        create_file(waiting, _encrypted(passphrase, name))
+        # If we stop here, or anywhere before finish_rotation, the next rotation goes on with this key.
+    return old, _open(load_key(folder, waiting.stem), passphrase)
+
+
+def finish_rotation(folder: Path, name: str) -> StoredKey:
+    """Give the name to the successor; the old key, under its new name."""
+    old, waiting = load_key(folder, name), _path(folder, f"{name}-next")
+    kept = _path(folder, f"{name}-{old.keyid[:16]}")
+    if not kept.exists():
+        stored = read_file(old.passphrase_file, max_bytes=PASSPHRASE_FILE_MAX_BYTES)
+        if stored is not None:
+            replace_file(kept.with_suffix(".passphrase"), stored)
+        create_file(kept, read_file(old.path, max_bytes=KEY_FILE_MAX_BYTES) or b"")
+    # If we stop here the old key is there under both names, and the rotation is finished by the next one.
+    replace_file(old.path, read_file(waiting, max_bytes=KEY_FILE_MAX_BYTES) or b"")
+    # If we stop here the new key is there under both names; begin_rotation removes the second.
+    waiting.unlink()
+    return load_key(folder, kept.stem)
+
+
+def _passphrase(key: StoredKey, environment: Mapping[str, str], ask: Ask) -> str:
+    stored = read_file(key.passphrase_file, max_bytes=PASSPHRASE_FILE_MAX_BYTES)
     if stored is not None:
-        passphrase = stored.decode().strip()
-    else:
-        passphrase = environment.get("COUNTERMARK_PASSPHRASE") or ask(f"passphrase of key {key.name}: ")
+        return stored.decode().strip()
+    return environment.get("COUNTERMARK_PASSPHRASE") or ask(f"passphrase of key {key.name}: ")
+
+
+def _open(key: StoredKey, passphrase: str) -> KeySigner:
+    raw = read_file(key.path, max_bytes=KEY_FILE_MAX_BYTES) or b""
     private = keyfile.decrypt(raw, passphrase.encode())
     if not isinstance(private, Ed25519PrivateKey | EllipticCurvePrivateKey):
         raise UsageError(f'key "{key.name}" is of a kind that signs no statements')
     return KeySigner(private)
+
+
+def _encrypted(passphrase: str, name: str) -> bytes:
+    """A new key in its file's form."""
+    salt = secrets.token_bytes(keyfile.SALT_BYTES)
+    return keyfile.encrypt(Ed25519PrivateKey.generate(), passphrase.encode(), name=name, salt=salt)
 
 
 def _ask_twice(ask: Ask) -> str:

@@ -21,6 +21,7 @@ from countermark.limits import FETCH_MAX_BYTES
 from countermark.names import normalise_filename
 from countermark.trust import View
 from countermark.verified import Artifact, TamperedError
+from countermark.withdrawals import described
 
 
 def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
@@ -52,7 +53,8 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
         )
     standing, reason = str(answer.get("standing", "")), str(answer.get("reason") or "")
     if standing in ("held", "removed"):
-        words = f" ({reason})" if reason.isprintable() and reason else ""
+        words = described(view, artifact, answer.get("standing_entry"))
+        words = f": {words}" if words else f" ({reason})" if reason.isprintable() and reason else ""
         return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
     return PolicyError(
         f"{artifact.filename} is logged as entry #{index} and not listed yet",

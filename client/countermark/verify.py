@@ -52,6 +52,7 @@ from countermark.tufjson import ListedTarget
 from countermark.unapplied import unapplied
 from countermark.unlisted import why_unlisted
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, Verified
+from countermark.withdrawals import described
 
 
 @dataclass
@@ -245,7 +246,8 @@ def _check_standing(view: View, artifact: Artifact, target: ListedTarget, progre
     if withdrawal is not None:
         raise WithdrawnError(f"{artifact.filename}: {withdrawal}, not applied by the registry yet")
     if target.yank is not None:
-        progress.remarks.append(f"yanked by entry #{target.yank}")
+        yanked = described(view, artifact, target.yank) or f"yanked by entry #{target.yank}"
+        progress.remarks.append(f"{yanked}: installers choose it only where it is pinned exactly")
     progress.held(9, f"listed as of entry {applied}, {size - applied} later entries read", "timestamp key")
 
 

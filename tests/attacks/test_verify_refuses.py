@@ -461,7 +461,9 @@ def test_a_yanked_file_is_verified_with_a_remark(machine: Machine, world: World,
     world.release()
     world.check()
     report = machine.accept(wheel)
-    assert report.to_json()["artifacts"][0]["remarks"] == [f"yanked by entry #{index}"]
+    assert report.to_json()["artifacts"][0]["remarks"] == [
+        f"yanked by entry #{index} (broken): installers choose it only where it is pinned exactly"
+    ]
 
 
 def test_no_entry_for_a_name_is_refused(machine: Machine, wheel: Published) -> None:

@@ -1,0 +1,166 @@
+"""The commands of owners: `yank`, `unyank`, `remove`, `key rotate`, `key revoke`. The engine is afterwards.py."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from countermark import afterwards as engine
+from countermark.commands_install import pinned
+from countermark.console import GREEN, YELLOW, confirm, put, put_json, say
+from countermark.errors import CountermarkError, PolicyError, UsageError, worst
+from countermark.fetch import HttpFetcher
+from countermark.pins import Home
+from countermark.publish import Session
+from countermark.signer import begin_rotation, finish_rotation, list_keys, load_key, open_signer
+from countermark.statement import Signer
+from countermark.trust import opened
+from countermark.verified import Artifact
+
+
+def yank(arguments: argparse.Namespace) -> int:
+    return _withdraw(arguments, "yank")
+
+
+def unyank(arguments: argparse.Namespace) -> int:
+    return _withdraw(arguments, "unyank")
+
+
+def remove(arguments: argparse.Namespace) -> int:
+    return _withdraw(arguments, "remove")
+
+
+def _withdraw(arguments: argparse.Namespace, kind: str) -> int:
+    engine.check_reason(kind, arguments.reason)
+    local = {wanted: _local(wanted) for wanted in arguments.files}
+    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    files: list[engine.Known] = []
+    for wanted, artifact in local.items():
+        name = artifact.filename if artifact else wanted
+        files += [f for f in engine.find(owner.view, owner.fetcher, name, artifact) if f not in files]
+    if kind == "remove" and not arguments.yes:
+        say(f"{', '.join(file.filename for file in files)}: removed for ever, and the names stay spent")
+        if not confirm("remove?"):
+            raise PolicyError("nothing was removed", hint="--yes removes without asking")
+    documents = [_act(owner, kind, file, arguments) for file in files]
+    code = worst(document["exit_code"] for document in documents)
+    if arguments.json:
+        put_json({"exit_code": code, "files": documents})
+    return code
+
+
+def _act(owner: engine.Owner, kind: str, file: engine.Known, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One file's act, told and as JSON; what is so already is said and not done again."""
+    document: dict[str, Any] = {"filename": file.filename, "exit_code": 0, "index": None}
+    if file.standing == engine.DONE[kind]:
+        say(f"{file.filename}: nothing to {kind}, its standing is {file.standing}", colour=YELLOW)
+        return document
+    try:
+        done = owner.act(kind, file, arguments.reason)
+    except CountermarkError as error:
+        say(f"{file.filename}: {error}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+        return document | {"exit_code": error.exit_code, "error": str(error)}
+    if not arguments.json:
+        put(f"{file.filename}: {kind} is entry #{done.index}, proof checked", colour=GREEN)
+    return document | {"index": done.index, "leaf_hash": done.leaf_hash}
+
+
+def rotate(arguments: argparse.Namespace) -> int:
+    """A new key takes the old one's name; every project hears of it from the old one, which is then revoked."""
+    home = Home()
+    keyid = load_key(home.keys, arguments.name).keyid
+    # Who has nothing to rotate makes no key: the projects are asked for before one is made.
+    asking = _owner(arguments, lambda _: None)
+    projects = sorted(set(arguments.projects) or set(asking.projects(keyid)))
+    if not projects:
+        raise PolicyError(f"key {arguments.name} ({keyid[:16]}) is enrolled for no project")
+    if not arguments.yes:
+        say(f"a new key will sign for {', '.join(projects)}; it stays in the public log for ever")
+        if not confirm("rotate?"):
+            raise PolicyError("nothing was rotated", hint="--yes rotates without asking")
+    old, new = begin_rotation(home.keys, arguments.name)
+    owner = asking.as_signer(old)
+    documents = []
+    for project in projects:
+        index = owner.vouch(project, new)
+        documents.append({"index": index, "keyid": new.keyid, "project": project})
+        if not arguments.json:
+            put(f"{project}: key {new.keyid[:16]} enrolled, entry #{index}, vouched for by {old.keyid[:16]}")
+    kept = finish_rotation(home.keys, arguments.name)
+    say(f"key {arguments.name} is {new.keyid[:16]} now; the old one is {kept.path}")
+    if not arguments.keep_old:
+        documents += _revoke(
+            owner.as_signer(new), projects, old.keyid, "superseded", since=None, json=arguments.json
+        )
+    if arguments.json:
+        put_json({"exit_code": 0, "keys": documents})
+    return 0
+
+
+def revoke(arguments: argparse.Namespace) -> int:
+    engine.check_reason("key-revoke", arguments.reason)
+    if arguments.compromised_since is not None and arguments.reason != "compromised":
+        raise UsageError("--compromised-since goes with --reason compromised only")
+    home = Home()
+    named = {key.name: key.keyid for key in list_keys(home.keys)}
+    keyid = named.get(arguments.keyid) or engine.check_keyid(arguments.keyid)
+    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    projects = sorted(set(arguments.project or ()) or set(owner.projects(keyid)))
+    if not projects:
+        raise PolicyError(f"key {keyid} is enrolled for no project")
+    if not arguments.yes:
+        say(f"key {keyid} will never sign for {', '.join(projects)} again")
+        if arguments.compromised_since is not None:
+            say(f"what it published at entry #{arguments.compromised_since} or later will be held")
+        if not confirm("revoke?"):
+            raise PolicyError("nothing was revoked", hint="--yes revokes without asking")
+    documents = _revoke(
+        owner, projects, keyid, arguments.reason, since=arguments.compromised_since, json=arguments.json
+    )
+    if arguments.json:
+        put_json({"exit_code": 0, "keys": documents})
+    return 0
+
+
+def _revoke(
+    owner: engine.Owner,
+    projects: Sequence[str],
+    keyid: str,
+    reason: str,
+    *,
+    since: int | None,
+    json: bool,
+) -> list[dict[str, Any]]:
+    documents = []
+    for project in projects:
+        done = owner.revoke(project, keyid, reason, since)
+        documents.append({"index": done.index, "project": project, "revoked": keyid})
+        if not json:
+            put(f"{project}: key {keyid[:16]} revoked, entry #{done.index}, proof checked", colour=GREEN)
+    return documents
+
+
+def _owner(arguments: argparse.Namespace, signer: Callable[[Home], Signer | None]) -> engine.Owner:
+    """Who is signed in at the pinned registry, with a verified view of it; the key is opened last."""
+    home, registry, remarks = pinned(arguments)
+    for remark in remarks:
+        say(remark)
+    session, fetcher, now = Session.load(registry), HttpFetcher(), int(time.time())
+    with opened(registry, fetcher, now=now) as view:
+        pass  # proofs are checked against its trust file; the log's answers need no lock
+    return engine.Owner(view, fetcher, session, signer(home), now)
+
+
+def _local(wanted: str) -> Artifact | None:
+    """The file of this name, where the person has it."""
+    path = Path(wanted)
+    if "==" in wanted or not path.is_file():
+        if len(path.parts) > 1:
+            raise UsageError(f'"{wanted}" is no file')
+        return None
+    return Artifact.from_path(path)
