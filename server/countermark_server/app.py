@@ -4,7 +4,7 @@
 
     accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  GET /api/v1/projects/NAME
     upload     POST /legacy/
-    index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/
+    index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/  /blobs/
     web        GET  /  /h/CODE
     here       GET  /healthz  /metrics
 
@@ -29,7 +29,7 @@ from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.statements import Statements
 from countermark_server.asking import Answers
-from countermark_server.index import about, files, simple, static
+from countermark_server.index import about, evidence, files, simple, static
 from countermark_server.published import Published
 from countermark_server.settings import Settings
 from countermark_server.stores.blobs import Blobs
@@ -67,6 +67,7 @@ def create_app(
     app.register_blueprint(upload_views.blueprint(receiver, base_url=base_url))
     app.register_blueprint(simple.blueprint(engine))
     app.register_blueprint(files.blueprint(served))
+    app.register_blueprint(evidence.blueprint(engine, blobs))
     app.register_blueprint(static.blueprint(public, served.target))
     app.register_blueprint(about.blueprint(settings, public, published))
     app.register_blueprint(pages.blueprint(origin=settings.registry.origin, base_url=base_url))
