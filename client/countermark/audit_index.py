@@ -90,7 +90,7 @@ class IndexAudit:
         raw = self._fetcher.get(url, headers=ACCEPT)
         try:
             names = {str(item["name"]) for item in decode_json(raw or b"")["projects"]}
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             self._odd("", "page-malformed", f"{url} is not a simple index: {error!r}")
             return
         known = set(self._state.projects())
@@ -113,7 +113,7 @@ class IndexAudit:
             if document["name"] != project:
                 raise ValueError(f"it is about {document['name']!r}")
             shown = [_Shown.parse(file, url) for file in document["files"]]
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             self._odd(project, "page-malformed", f"{url} is not the page of {project!r}: {error!r}")
             return
         applied, newest = self._state.targets_of(project), self._state.newest_of(project)

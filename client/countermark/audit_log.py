@@ -18,7 +18,7 @@ from countermark import rules
 from countermark.audit_report import Finding, Notes, evidence_of, finding, view_finding
 from countermark.audit_state import AuditState
 from countermark.entry import Entry
-from countermark.errors import CountermarkError, EvidenceError, NetworkError, ProofError
+from countermark.errors import CountermarkError, EvidenceError, NetworkError
 from countermark.evidence import save
 from countermark.fetch import Fetcher
 from countermark.limits import LEAF_TIME_MAX_LEAD, NOTE_MAX_BYTES, STATUS_APPLIED_WITHIN
@@ -124,7 +124,7 @@ class LogAudit:
                 reader = self._reader()
                 agreed = reader.against(other).root_at(head.size)
                 expected = head.root_hash
-        except ProofError as error:
+        except EvidenceError as error:  # a tile that is not the tree's, or no tile at all
             self._notes.add(finding("tile", str(error)))
             return False
         except NetworkError as error:

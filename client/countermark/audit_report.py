@@ -73,6 +73,7 @@ CHECKS: Final[dict[str, Check]] = {
     "tuf-file-missing": Check(_O, "tufrepo", "metadata that a `tuf` entry names is served"),
     "changes": Check(_T, "tufrepo", "the list of changed bins is what its `tuf` entry says", _AGAIN),
     "changes-missing": Check(_O, "tufrepo", "the list of changed bins is served"),
+    "trust-file": Check(_T, "tufrepo", "every trust file that the root lists is served as listed"),
     # --- from TUF to the log ------------------------------------------------------------------------------
     "timestamp-snapshot": Check(
         _T, "timestamper", "the timestamp names the snapshot that was logged", _AGAIN
@@ -87,6 +88,7 @@ CHECKS: Final[dict[str, Check]] = {
     "version-back": Check(_T, "tufrepo", "no version of a role is lower than the last audited"),
     "two-versions": Check(_T, "tufrepo", "one version of a bin is one file", _SELF),
     "bin-listing": Check(_T, "tufrepo", "every bin is exactly the listing after `applied` entries", _AGAIN),
+    "bins-tile": Check(_T, "tufrepo", "every tile of the bins root is served under its own name"),
     "bins-root": Check(_T, "timestamper", "the bins root is that of the bins as they are served", _AGAIN),
     # --- the simple index ---------------------------------------------------------------------------------
     "page-extra": Check(_T, "index", "no page shows a file without an entry, or one that was withdrawn"),

@@ -21,10 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from countermark.audit_report import Notes, finding, view_finding
 from countermark.audit_state import AuditState, Target
-from countermark.bins import BinLeaf, BinsTree, parse_changes, targets_root
+from countermark.bins import TILE_MAX_BYTES, BinLeaf, BinsTree, parse_changes, targets_root
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, SignatureError
 from countermark.fetch import Fetcher
-from countermark.limits import BIN_MAX_BYTES, CHANGES_MAX_BYTES, ROOT_MAX_BYTES, SNAPSHOT_MAX_BYTES
+from countermark.limits import (
+    BIN_MAX_BYTES,
+    CHANGES_MAX_BYTES,
+    ROOT_MAX_BYTES,
+    SNAPSHOT_MAX_BYTES,
+    TRUST_FILE_MAX_BYTES,
+)
 from countermark.listing import bin_index
 from countermark.pins import Registry
 from countermark.schema import TUF_ROLES
@@ -174,6 +180,7 @@ class TufAudit:
 
         state, timestamp = self._state, self._seen.timestamp
         root = _parse(Root, "root", self._seen.root)
+        self._trust_files(root)
         snapshot = self._role(Snapshot, root, "snapshot", self._seen.snapshot["version"], SNAPSHOT_MAX_BYTES)
         index = self._offline(root, snapshot)
         delegations = index.delegations
@@ -195,6 +202,22 @@ class TufAudit:
             demanded.setdefault(number, {})[path] = target
         self._root_of_bins(index, snapshot, roles, demanded)
 
+    def _trust_files(self, root: Root) -> None:
+        """Every client walks from one of these: each is served, and has the digest the root lists."""
+        for sha256 in root.unrecognized_fields.get("x-countermark-trust", []):
+            self._exactly(f"targets/trust/{sha256}.trust.json", "trust-file", sha256, TRUST_FILE_MAX_BYTES)
+
+    def _exactly(self, name: str, code: str, sha256: str, max_bytes: int) -> None:
+        """A file whose bytes are known beforehand."""
+        raw = self._maybe(name, max_bytes)
+        found = None if raw is None else hashlib.sha256(raw).hexdigest()
+        if raw is None:
+            self._notes.add(finding("tuf-file-missing", f"{name} is not served"))
+        elif found != sha256:
+            message = f"{name} has SHA-256 {found}, it must be {sha256}"
+            self._notes.add(finding(code, message, served=found, expected=sha256), {"served": raw})
+        self._notes.cover(f"{code}s".replace("-", " "))
+
     def _root_of_bins(
         self,
         index: Targets,
@@ -205,12 +228,15 @@ class TufAudit:
         state, timestamp = self._state, self._seen.timestamp
         known = state.bins()
         leaves = self._leaves(index, snapshot, roles, demanded, known)
-        found = BinsTree.build([leaf.leaf_hash for leaf in leaves]).root
-        if found != timestamp.bins_root and known:
+        tree = BinsTree.build([leaf.leaf_hash for leaf in leaves])
+        if tree.root != timestamp.bins_root and known:
             # A bin that did not seem to change was not fetched again; now each is looked at.
             leaves = self._leaves(index, snapshot, roles, demanded, known, again=True)
-            found = BinsTree.build([leaf.leaf_hash for leaf in leaves]).root
-        if found != timestamp.bins_root:
+            tree = BinsTree.build([leaf.leaf_hash for leaf in leaves])
+        if (found := tree.root) == timestamp.bins_root:
+            for name, raw in tree.tiles().items():
+                self._exactly(f"bins/{name}", "bins-tile", hashlib.sha256(raw).hexdigest(), TILE_MAX_BYTES)
+        else:
             message = (
                 f"the bins as served have the root {found.hex()}, timestamp {timestamp.version} signs "
                 f"{timestamp.bins_root.hex()}"

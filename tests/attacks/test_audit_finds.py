@@ -69,6 +69,7 @@ class Scene:
         world.bin_leaves[number] = leaf
         tree = bins.BinsTree.build([leaf.leaf_hash for leaf in world.bin_leaves])
         world.bins_root = tree.root
+        world.tuf |= {f"bins/{name}": raw for name, raw in tree.tiles().items()}
         changes = bins.format_changes([leaf])
         world.tuf[f"changes/{hashlib.sha256(changes).hexdigest()}"] = changes
         world._write_snapshot()
@@ -396,6 +397,19 @@ def a_target_has_another_hash(scene: Scene) -> None:
     scene.publish_tuf(scene.world.write_bins())
 
 
+@fault("bins-tile", "it must be")
+def a_tile_of_the_bins_root_is_altered(scene: Scene) -> None:
+    assert scene.world.bins_root
+    name = f"bins/{scene.world.bins_root.hex()}"
+    scene.world.tuf[name] = _flipped(scene.world.tuf[name])
+
+
+@fault("trust-file", "it must be", audited_before=True)
+def a_listed_trust_file_is_altered(scene: Scene) -> None:
+    name = next(name for name in scene.world.tuf if name.startswith("targets/trust/"))
+    scene.world.tuf[name] = _flipped(scene.world.tuf[name])
+
+
 @fault("bins-root", "the bins as served have the root")
 def log_and_timestamp_agree_on_a_false_bins_root(scene: Scene) -> None:
     scene.world._write_snapshot()
@@ -631,3 +645,25 @@ def test_without_tuf_the_log_is_still_audited(scene: Scene) -> None:
     assert any("no current timestamp" in what for what in report.not_covered)
     scene.world.down = lambda path: True
     assert scene.audit().exit_code == 3
+
+
+GARBAGE = (b"null", b'{"signed":[]}', b"[" * 5000)
+ODD_FILE = b'{"name":"acme-demo","files":[{"filename":1,"hashes":{"sha256":2},"size":Infinity,"url":"//["}]}'
+
+
+def test_no_answer_makes_an_audit_fail_itself(scene: Scene) -> None:
+    """Whatever any door answers, the audit ends in a report that says so, and never in an error of its own."""
+    world = scene.world
+    asked = ["/log/checkpoint", *(f"/tuf/{name}" for name in world.tuf), "/simple/", "/simple/acme-demo/"]
+    asked += [f"/log/tile/{level}/000.p/{world.log_size}" for level in ("0", "entries")]
+    # Older bins and tiles are not read, nor are bins whose bytes were read under another name.
+    assert world.bins_root
+    read = {f"/tuf/{scene.bin_name()}", f"/tuf/bins/{world.bins_root.hex()}"}
+    unread = {path for path in asked if "bins" in path} - read
+    for path in asked:
+        for raw in (*GARBAGE, *([ODD_FILE] if path.startswith("/simple/") else [])):
+            world.override = {path: raw}
+            report = scene.audit(from_start=True)
+            assert report.exit_code in (3, 5, 7) or path in unread, (path, raw[:40])
+    world.override = {}
+    assert scene.audit(from_start=True).exit_code == 0, "something of the garbage was kept"

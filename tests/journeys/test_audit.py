@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import shlex
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +63,16 @@ def test_the_tutorial_finds_nothing_in_an_honest_registry(story: Story) -> None:
     assert report["findings"] == [] and report["verified"] is True
     assert report["position"] == report["tree_size"] and report["applied"]
     assert story.type(3).startswith("{")
+
+
+def test_evidence_that_entries_name_is_open(story: Story) -> None:
+    """Every blob that the auditor read of in the log is served, and is the one named."""
+    (state,) = (story.world.root / "auditor" / "countermark" / "registries").glob("*/audit/*.sqlite")
+    with contextlib.closing(sqlite3.connect(state)) as connection:
+        named = [sha256 for (sha256,) in connection.execute("SELECT sha256 FROM blob")]
+    assert named
+    for sha256 in named:
+        assert hashlib.sha256(story.world.get(f"/blobs/{sha256}")).hexdigest() == sha256
 
 
 def test_a_swapped_artifact_is_found(story: Story) -> None:
