@@ -56,6 +56,8 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
         words = described(view, artifact, answer.get("standing_entry"))
         words = f": {words}" if words else f" ({reason})" if reason.isprintable() and reason else ""
         return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
+    if answer.get("state") == "held":  # no hold entry: the scanner wants a person to look
+        return WithdrawnError(f"{artifact.filename}, entry #{index}, is held for a moderator's decision")
     return PolicyError(
         f"{artifact.filename} is logged as entry #{index} and not listed yet",
         hint="wait for it and try again",

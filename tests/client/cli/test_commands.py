@@ -147,7 +147,7 @@ def test_a_held_upload_ends_with_6(shell: Shell) -> None:
     shell.run("publish", "--yes", file, expect=6)
     assert "held" in shell.err
     assert shell.json("status", file)["artifacts"][0]["state"] == "held"
-    shell.run("verify", file, expect=5)
+    shell.run("verify", file, expect=6)
 
 
 def test_a_code_is_not_given_to_a_stranger(shell: Shell, tmp_path: Path) -> None:

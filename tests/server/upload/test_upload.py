@@ -162,7 +162,9 @@ def test_a_removed_file_spends_its_name(fresh: DoorWorld) -> None:
     index = fresh.decide("remove", WHEEL, reason="mistake")
     before = fresh.state()
     refused(ada.upload(WHEEL, wheel(extra="Summary: other\n")), "filename-spent")
-    assert ada.upload(WHEEL, wheel()).get_json()["message"] == f"removed by entry {index} of the log (mistake)"
+    assert (
+        ada.upload(WHEEL, wheel()).get_json()["message"] == f"removed by entry {index} of the log (mistake)"
+    )
     assert fresh.state() == before
 
 
