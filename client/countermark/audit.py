@@ -133,7 +133,7 @@ class _Run:
             objects["checkpoint"] = head.raw
         if ground.seen is not None:
             objects["timestamp"] = ground.seen.timestamp.raw
-        self._keep(objects, now)
+        self._keep(objects, ground.trust_file, now)
         return head
 
     def _one(
@@ -146,8 +146,8 @@ class _Run:
         if head is None:
             notes.leave("the log: no checkpoint of it holds")
             return None, {}
-        log = LogAudit(state, registry, fetcher, head, notes)
-        whole = log.check_heads(ground.carried) and log.run(trust_file, self._say)  # (3) to (5)
+        log = LogAudit(state, registry, fetcher, head=head, trust_file=trust_file, notes=notes)
+        whole = log.check_heads(ground.carried) and log.run(self._say)  # (3) to (5)
         if not whole:
             notes.leave("TUF and the index against the log: the log itself was not read to its end")
             return head, {}
@@ -161,11 +161,12 @@ class _Run:
         index.run(only)  # (10), (11)
         return head, index.odds
 
-    def _keep(self, objects: dict[str, bytes], now: int) -> None:
+    def _keep(self, objects: dict[str, bytes], trust_file: TrustFile, now: int) -> None:
         """An evidence file for everything that is false."""
         notes = self._notes
         for number, found in enumerate(notes.findings):
-            evidence = evidence_of(found, {**objects, **notes.objects[number]}, self._registry.url)
+            shown = {**objects, **notes.objects[number]}
+            evidence = evidence_of(found, shown, self._registry, trust_file)
             if evidence is not None and found.evidence is None:
                 path = save(evidence, self._registry.folder / "evidence", time=now)
                 notes.findings[number] = replace(found, evidence=str(path))

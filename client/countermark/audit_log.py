@@ -92,10 +92,17 @@ class LogAudit:
     """One pass over the log, up to one head."""
 
     def __init__(
-        self, state: AuditState, registry: Registry, fetcher: Fetcher, head: VerifiedCheckpoint, notes: Notes
+        self,
+        state: AuditState,
+        registry: Registry,
+        fetcher: Fetcher,
+        *,
+        head: VerifiedCheckpoint,
+        trust_file: TrustFile,
+        notes: Notes,
     ) -> None:
         self._state, self._registry, self._fetcher = state, registry, fetcher
-        self._head, self._notes = head, notes
+        self._head, self._trust_file, self._notes = head, trust_file, notes
 
     def _reader(self) -> LogReader:
         return LogReader(self._registry.log_url, self._head, self._fetcher)
@@ -103,49 +110,47 @@ class LogAudit:
     def check_heads(self, carried: VerifiedCheckpoint | None) -> bool:
         """(3) Whether the replay may go on: this head extends the last one audited."""
         if carried is not None:
-            self._extends(carried, "fork-timestamp", "the checkpoint in the timestamp")
+            self._agrees(carried, carried.raw, "fork-timestamp", "the checkpoint in the timestamp")
         last = self._state.fact("head")
         if last is None:
             self._notes.leave("consistency with an earlier head: this is the first audit of this log here")
             return True
-        note = Note.parse(last.encode())
-        return self._extends(Checkpoint.parse(note.text), "fork", "the last head audited", note.format())
+        other = Checkpoint.parse(Note.parse(last.encode()).text)
+        if not self._agrees(other, last.encode(), "fork", "the last head audited"):
+            return False
+        if other.size > self._head.size:
+            self._notes.add(_went_back(self._head.size, other.size, "the last head audited had"))
+        return True
 
-    def _extends(self, other: Checkpoint, code: str, what: str, raw: bytes = b"") -> bool:
-        raw = raw or getattr(other, "raw", b"")
+    def _agrees(self, other: Checkpoint, raw: bytes, code: str, what: str) -> bool:
+        """Whether one of the two heads is a prefix of the other; tiles that lead to neither are a finding too."""
         head = self._head
+        smaller, larger = sorted((head, other), key=lambda checkpoint: checkpoint.size)
+        reader = self._reader().against(larger)
+        prefix_root = larger.root_hash
+        proof: tuple[bytes, ...] = ()
         try:
-            if other.size <= head.size:
-                reader = self._reader()
-                root = reader.root_at(other.size)  # reads only tiles that lead to the head's root hash
-                agreed = head.root_hash if other.size == head.size else root
-                expected = other.root_hash
-            else:
-                reader = self._reader()
-                agreed = reader.against(other).root_at(head.size)
-                expected = head.root_hash
+            if smaller.size < larger.size:  # reads only tiles that lead to the larger head's root
+                prefix_root, proof = reader.root_at(smaller.size), reader.prove_prefix(smaller.size)
         except EvidenceError as error:  # a tile that is not the tree's, or no tile at all
             self._notes.add(finding("tile", str(error)))
             return False
         except NetworkError as error:
             self._notes.add(view_finding(error, "comparing heads"))
             return False
-        if agreed != expected:
-            size = min(other.size, head.size)
-            message = (
-                f"fork at size {size}: {what} has another root hash than the log's checkpoint {head.size}"
-            )
-            found = finding(code, message, **{"one": agreed.hex(), "other": expected.hex()})
-            self._notes.add(found, {"checkpoint": head.raw, "checkpoint-other": raw})
-            return False
-        if other.size > head.size and code == "fork":
-            self._notes.add(_went_back(head.size, other.size, "the last head audited had"))
-        self._notes.cover("consistency with other heads")
-        return True
+        if prefix_root == smaller.root_hash:
+            self._notes.cover("consistency with other heads")
+            return True
+        size = smaller.size
+        message = f"fork at size {size}: {what} has another root hash than the log's checkpoint {head.size}"
+        found = finding(code, message, one=smaller.root_hash.hex(), other=prefix_root.hex())
+        objects = {"checkpoint-seen": raw, "checkpoint-offered": head.raw, "prefix-root": prefix_root}
+        self._notes.add(found, {**objects, "consistency-proof": b"".join(proof)})
+        return False
 
-    def run(self, trust_file: TrustFile, say: Say) -> bool:
+    def run(self, say: Say) -> bool:
         """(4), (5) Replay up to the head; False when bytes that the tree vouches for could not be had."""
-        state, size = self._state, self._head.size
+        state, size, trust_file = self._state, self._head.size, self._trust_file
         if state.get(rules.LOG) is None:
             with state.transaction():
                 put_all(
@@ -213,9 +218,8 @@ class LogAudit:
 
     def _keep(self, found: Finding, index: int, raw: bytes) -> None:
         """A finding about an entry is kept with the position, and its evidence before that."""
-        evidence = evidence_of(
-            found, {f"entry-{index}": raw, "checkpoint": self._head.raw}, self._registry.url
-        )
+        shown = {f"entry-{index}": raw, "checkpoint": self._head.raw}
+        evidence = evidence_of(found, shown, self._registry, self._trust_file)
         assert evidence is not None
         path = save(evidence, self._registry.folder / "evidence", time=self._head.quorum_time)
         self._state.add_finding(replace(found, evidence=str(path)))

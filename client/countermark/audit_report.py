@@ -23,6 +23,8 @@ from typing import Any, Final
 
 from countermark.errors import CountermarkError, NetworkError, PolicyError, SignatureError, StaleError, worst
 from countermark.evidence import Evidence, EvidenceClass
+from countermark.pins import Registry, newer_roots
+from countermark.trustfile import TrustFile
 
 
 class Kind(Enum):
@@ -60,8 +62,8 @@ CHECKS: Final[dict[str, Check]] = {
     # --- the log ------------------------------------------------------------------------------------------
     "checkpoint": Check(_I, "log", "the checkpoint is signed by every key of the log and by the quorum"),
     "checkpoint-back": Check(_O, "log", "the public checkpoint is not older than what was seen before"),
-    "fork": Check(_T, "log", "the checkpoint extends the last one audited", _AGAIN),
-    "fork-timestamp": Check(_T, "timestamper", "the checkpoint in the timestamp is of this log", _AGAIN),
+    "fork": Check(_T, "log", "the checkpoint extends the last one audited", _SELF),
+    "fork-timestamp": Check(_T, "timestamper", "the checkpoint in the timestamp is of this log", _SELF),
     "tile": Check(_T, "log", "every tile leads to the checkpoint's root hash"),
     "bundle": Check(_T, "log", "every entry hashes to its place in the tree"),
     "rule": Check(_T, "log", "every entry obeys the rules", _AGAIN),
@@ -86,7 +88,7 @@ CHECKS: Final[dict[str, Check]] = {
     "tuf-form": Check(_T, "tufrepo", "metadata is well-formed, and of the role and version it is served as"),
     "snapshot-roles": Check(_T, "tufrepo", "the snapshot lists exactly the roles there are", _AGAIN),
     "version-back": Check(_T, "tufrepo", "no version of a role is lower than the last audited"),
-    "two-versions": Check(_T, "tufrepo", "one version of a bin is one file", _SELF),
+    "two-versions": Check(_T, "tufrepo", "one version of a bin is one file"),
     "bin-listing": Check(_T, "tufrepo", "every bin is exactly the listing after `applied` entries", _AGAIN),
     "bins-tile": Check(_T, "tufrepo", "every tile of the bins root is served under its own name"),
     "bins-root": Check(_T, "timestamper", "the bins root is that of the bins as they are served", _AGAIN),
@@ -144,12 +146,16 @@ def finding(code: str, message: str, party: str | None = None, /, **values: obje
     return Finding(code, message, party or check.party, check.kind, EXIT_CODES[check.kind], said)
 
 
-def evidence_of(found: Finding, objects: Mapping[str, bytes], registry: str) -> Evidence | None:
-    """What to keep of a finding: what is false, not what is late."""
+def evidence_of(
+    found: Finding, objects: Mapping[str, bytes], registry: Registry, trust_file: TrustFile
+) -> Evidence | None:
+    """What to keep of a finding (what is false, not what is late), with the keys by which it is judged."""
     if found.exit_code != EXIT_CODES[Kind.TAMPER]:
         return None
     sentences = [found.message, f"at fault: the {found.party}", f"must be true: {CHECKS[found.code].text}"]
-    return Evidence(CHECKS[found.code].evidence, sentences, objects, registry)
+    evidence = Evidence(CHECKS[found.code].evidence, sentences, objects)
+    newer = newer_roots(registry.folder / "tuf", registry.info.version)
+    return evidence.about(registry.url, registry.root, newer, trust_file.format())
 
 
 def view_finding(error: CountermarkError, what: str) -> Finding:

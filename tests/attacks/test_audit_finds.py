@@ -17,9 +17,12 @@ from countermark import bins, rules
 from countermark.audit import audit
 from countermark.audit_report import CHECKS, AuditReport
 from countermark.entry import make_entry
+from countermark.evidence import EvidenceClass, parse
+from countermark.evidence_check import check
 from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
+from countermark.tufjson import Root
 from tests.machine import Machine
 from tests.simulator import ACCOUNT, HOUR, Published, World, signing_key
 
@@ -553,6 +556,20 @@ def test_every_check_has_a_planted_fault() -> None:
     """No check is claimed that nothing has ever made fail."""
     assert {planted.code for planted in FAULTS.values()} == CHECKS.keys()
     assert len(FAULTS) >= 20
+
+
+@pytest.mark.parametrize("name", ["history_is_rewritten", "the_timestamp_carries_another_history"])
+def test_a_fork_that_an_audit_found_convinces_others(scene: Scene, name: str) -> None:
+    """The evidence file proves itself to whoever trusts the root, and claims no less and no more."""
+    if FAULTS[name].audited_before:
+        scene.audit()
+    root = Root.parse(scene.world.root)
+    FAULTS[name].plant(scene)
+    (found,) = (found for found in scene.audit().findings if found.code == FAULTS[name].code)
+    assert found.evidence is not None
+    checked = check(*parse(Path(found.evidence).read_bytes()), root)
+    assert checked.proved and checked.claimed is EvidenceClass.SELF_PROVING
+    assert "signed two histories" in checked.sentences[0]
 
 
 def test_an_honest_life_audits_clean_step_by_step(scene: Scene) -> None:
