@@ -30,6 +30,10 @@ def make(arguments: argparse.Namespace) -> int:
 
     home, registry, remarks = _pinned(arguments)
     artifacts = [Artifact.from_path(path) for path in arguments.files]
+    for artifact in artifacts if not arguments.replace else ():
+        path = arguments.dir / f"{artifact.filename}{SUFFIX}"
+        if path.exists():  # before anything is asked or written; create_file holds against races
+            raise UsageError(f'"{path}" already exists', hint="--replace says that it may be overwritten")
     policies = Policies(local=load_policy(home.policy_file))
     made = make_bundles(artifacts, registry, HttpFetcher(), now=int(time.time()), policies=policies)
     for remark in remarks:

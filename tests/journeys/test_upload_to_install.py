@@ -81,3 +81,17 @@ def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
     after = world.get("/log/checkpoint").decode().splitlines()
     assert after[0] == before[0] and int(after[1]) >= int(before[1])
     world.run("countermark", "verify", dist / WHEEL)
+
+
+def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
+    """Made while it ran, verified when it is gone, with three claims; swapped bytes are still refused."""
+    world.run("countermark", "bundle", "make", dist / WHEEL)
+    world.down()
+    report = as_json(world.run("countermark", "bundle", "verify", "--json", dist / WHEEL))
+    assert report["verified"] is True
+    said = world.run("countermark", "bundle", "verify", dist / WHEEL).out
+    assert "logged by" in said and "listed and in good standing" in said and "unknown since" in said
+    swapped = world.root / "swapped"
+    swapped.mkdir()
+    (swapped / WHEEL).write_bytes(b"swapped")
+    world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)

@@ -73,8 +73,12 @@ def test_a_bundle_is_never_overwritten_silently(desk: Desk) -> None:
     """A second `make` is refused, and --replace says that it is meant."""
     desk.run("bundle", "make", desk.wheel)
     before = desk.bundle.read_bytes()
-    desk.run("bundle", "make", desk.wheel, expect=2)
-    assert "already exists" in desk.err and desk.bundle.read_bytes() == before
+    second = desk.world.publish("acme-demo", "2.0")
+    other = desk.wheel.with_name(second.filename)
+    other.write_bytes(second.data)
+    desk.run("bundle", "make", other, desk.wheel, expect=2)
+    assert "already exists" in desk.err and "--replace" in desk.err
+    assert desk.bundle.read_bytes() == before and len(list(desk.bundle.parent.iterdir())) == 1
     desk.world.now += 1
     desk.world.heartbeat()
     desk.run("bundle", "make", "--replace", desk.wheel)
