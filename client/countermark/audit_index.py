@@ -96,10 +96,9 @@ class IndexAudit:
         known = set(self._state.projects())
         for name in sorted(names - known if everything else names.intersection(projects) - known):
             self._odd(name, "page-extra", f"project {name!r} is on the simple index, and in no entry")
-        for project in projects:
+        for project in (project for project in projects if project not in names):
             listed = self._state.targets_of(project)
-            sure = [name for name in listed if not self._in_motion(project, name)]
-            if sure and project not in names:
+            if not all(self._in_motion(project, name) for name in listed):
                 message = (
                     f"project {project!r} has {len(listed)} listed files, and is not on the simple index"
                 )
