@@ -71,6 +71,19 @@ def test_twine_publishes_what_sign_signed(world: World) -> None:
     world.run("countermark", "verify", wheel)
 
 
+def test_uv_publishes_what_sign_signed(world: World) -> None:
+    """Unmodified `uv publish dist/*` carries the attestations that lie there; the file verifies as signed."""
+    dist = world.project("by-uv")
+    world.run("countermark", "sign", "--yes", *sorted(dist.iterdir()))
+    world.run(
+        "uv", "publish", "--publish-url", f"{world.url}/legacy/", "--token", world.token(), *sorted(dist.iterdir())
+    )  # fmt: skip
+    wheel = next(dist.glob("*.whl"))
+    assert "listed" in world.run("countermark", "status", "--wait", wheel).out
+    verified = as_json(world.run("countermark", "verify", "--json", wheel))
+    assert verified["verified"] is True
+
+
 def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
     """After a stop and a start the log is the same, grows on, and is clean from its first byte."""
     before = world.get("/log/checkpoint").decode().splitlines()
