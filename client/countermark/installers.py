@@ -19,10 +19,12 @@ Refused by name, because of what they do: options that turn hashes off or let co
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +317,20 @@ def _uv_folders(start: Path) -> Iterator[Path]:
         raise UsageError(f'no pyproject.toml in "{start}" or above it')
     yield found[0]
     if not _is_workspace(found[0]):
-        yield from [each for each in found[1:] if _is_workspace(each)][:1]
+        nearest = [each for each in found[1:] if _is_workspace(each)][:1]
+        yield from (each for each in nearest if _may_have_member(each, found[0]))
+
+
+def _may_have_member(workspace: Path, project: Path) -> bool:
+    """Whether uv could take this project for a member. What we cannot tell counts as yes: then both are verified."""
+    table = _toml(workspace / "pyproject.toml")["tool"]["uv"]["workspace"]
+    members = table.get("members", []) if isinstance(table, dict) else None
+    if not isinstance(members, list) or not all(isinstance(pattern, str) for pattern in members):
+        return True
+    where = project.relative_to(workspace).as_posix()
+    # fnmatch lets `*` cross folders, which uv does not: ours match more, never less.
+    patterns = [posixpath.normpath(pattern) for pattern in members]
+    return any(pattern.startswith(("..", "/")) or fnmatchcase(where, pattern) for pattern in patterns)
 
 
 def _is_workspace(folder: Path) -> bool:

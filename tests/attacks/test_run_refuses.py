@@ -152,6 +152,30 @@ def test_a_decoy_lock_is_not_the_one_uv_reads(project: Project, world: World, wh
         assert report.exit_code == 7, folder
 
 
+@pytest.mark.parametrize(
+    ("members", "read"),
+    [
+        ('["packages/*"]', 2),
+        ('["./packages/**"]', 2),
+        ('["../x"]', 2),
+        ('"packages/*"', 2),
+        ('["libs/*"]', 1),
+        ("[]", 1),
+    ],
+)
+def test_a_workspace_counts_only_for_what_it_may_hold(
+    project: Project, wheel: Published, members: str, read: int
+) -> None:
+    """A project that happens to lie inside somebody's workspace has its own lock, and uv reads no other."""
+    good = project.uv_lock(wheel).read_text()
+    inner = project.folder / "packages" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "uv.lock").write_text(good)
+    (inner / "pyproject.toml").write_text("[project]\n")
+    (project.folder / "pyproject.toml").write_text(f"[tool.uv.workspace]\nmembers = {members}\n")
+    assert len(plan(UV, folder=inner).locks) == read
+
+
 def test_a_source_of_two_kinds_is_refused(project: Project, wheel: Published) -> None:
     """uv takes the first kind it knows; a `virtual` beside it would have hidden the package from us."""
     lock = project.uv_lock(wheel, sha256=EVIL)
