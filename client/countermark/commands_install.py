@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from countermark.proxy import Proxy
 
 LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
+REFUSALS_SHOWN = 20  # the gravest come first; a lock of a thousand pins must not bury them
 
 
 def pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
@@ -146,7 +147,13 @@ def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = F
     for remark in report.remarks:
         say(remark, colour=YELLOW)
     for outcome in outcomes:
+        if not isinstance(outcome, Refused):
+            _talk_outcome(outcome)
+    refused = sorted((o for o in outcomes if isinstance(o, Refused)), key=lambda o: -o.exit_code)
+    for outcome in refused[:REFUSALS_SHOWN]:
         _talk_outcome(outcome)
+    if len(refused) > REFUSALS_SHOWN:
+        say(f"{len(refused) - REFUSALS_SHOWN} more are refused; --json lists them all", colour=RED)
     if not remarks_only:
         if report.late:
             say(f"late: {report.late}", colour=YELLOW)

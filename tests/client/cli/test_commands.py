@@ -417,3 +417,17 @@ def test_help_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_many_refusals_are_counted_and_the_gravest_come_first(shell: Shell) -> None:
+    """A lock whose thousand pins nobody logged must not bury the one whose bytes were swapped."""
+    shell.run("login", shell.world.base, "--root-words", shell.words, "--code", LOGIN_CODE)
+    swapped = wheel(shell.folder)
+    shell.run("publish", "--yes", swapped)
+    unknown = [wheel(shell.folder, f"unknown-{number}") for number in range(25)]
+    wheel(shell.folder, body="swapped")
+    shell.run("verify", *unknown, swapped, expect=7)
+    refused = [line for line in shell.err.splitlines() if "refused: " in line]
+    assert len(refused) == 20 and swapped.name in refused[0]
+    assert "6 more are refused" in shell.err
+    assert len(shell.json("verify", *unknown, swapped, expect=7)["artifacts"]) == 26
