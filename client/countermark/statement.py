@@ -241,16 +241,6 @@ def sign(statement: Statement, *signers: Signer) -> Envelope:
     return Envelope(payload, tuple(sorted(signatures, key=lambda item: item.keyid)))
 
 
-def add_signature(envelope: Envelope, signer: Signer) -> Envelope:
-    """The envelope with one more signature: several people sign one statement, one after the other."""
-    if signer.keyid in envelope.keyids:
-        raise SignatureError(f"key {signer.keyid} has already signed this statement")
-    added = EnvelopeSignature(signer.keyid, signer.sign(pae(envelope.payload)))
-    return Envelope(
-        envelope.payload, tuple(sorted((*envelope.signatures, added), key=lambda item: item.keyid))
-    )
-
-
 def open_envelope(envelope: Envelope, keys: Mapping[str, bytes]) -> VerifiedStatement:
     """The statement, once every signature verifies by a key of `keys` (keyid -> SPKI DER).
 

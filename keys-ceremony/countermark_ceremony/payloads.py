@@ -53,11 +53,6 @@ class Document:
     threshold: int
 
     @property
-    def is_statement(self) -> bool:
-        """A DSSE statement of the log (else TUF metadata)."""
-        return self.name.startswith("role-keys/")
-
-    @property
     def sha256(self) -> str:
         """Hex SHA-256 of the payload."""
         return hashlib.sha256(self.payload).hexdigest()

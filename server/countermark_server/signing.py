@@ -19,8 +19,6 @@ authority keys are never here.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,11 +106,3 @@ def public_key(data: Path, name: str) -> bytes:
         return keyfile.KeyFile.parse(key_path(data, name).read_bytes()).public_key
     except FileNotFoundError:
         raise UsageError(f"online key {key_path(data, name)} does not exist") from None
-
-
-def decode_spki(text: str) -> bytes:
-    """Base64 of an SPKI, as trust files and statements carry it."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise UsageError("a public key must be base64") from None

@@ -109,25 +109,7 @@ def build(
     each of their roles and for `snapshot`. Without changed bins and without a claimed snapshot this is a
     heartbeat: nothing is signed, the entry only moves `applied` and logs timestamps.
     """
-    files: dict[str, bytes] = {}
-    records = list(current.bins)
-    empty: dict[
-        int, tuple[bytes, BinRecord]
-    ] = {}  # empty bins of one version are the same bytes: signed once
-    for index, targets in contents.items():
-        role = current.role(index)
-        version = claimed[role]
-        if not targets and version in empty:
-            raw, record = empty[version]
-        else:
-            raw, record = _bin(version, targets, online.bins, now)
-            if not targets:
-                empty[version] = raw, record
-        files[f"{record.version}.{role}.json"] = raw
-        if index < len(records):
-            records[index] = record
-        else:
-            records.append(record)
+    files, records = _sign_bins(current, contents, claimed, online.bins, now)
     tree, tiles = _tree(current, records, contents)
     files |= {f"bins/{name}": raw for name, raw in tiles.items()}
     after = replace(current, bins=tuple(records), tree=tree, applied=applied)
@@ -154,6 +136,36 @@ def build(
         "applied": applied,
     }
     return Candidate(files, predicate, after, tuple(sorted(contents)))
+
+
+def _sign_bins(
+    current: Current,
+    contents: Mapping[int, Mapping[str, Target]],
+    claimed: Mapping[str, int],
+    signer: Signer,
+    now: int,
+) -> tuple[dict[str, bytes], list[BinRecord]]:
+    """The files of the bins that change, and what is known of every bin afterwards."""
+    files: dict[str, bytes] = {}
+    records = list(current.bins)
+    empty: dict[
+        int, tuple[bytes, BinRecord]
+    ] = {}  # empty bins of one version are the same bytes: signed once
+    for index, targets in contents.items():
+        role = current.role(index)
+        version = claimed[role]
+        if not targets and version in empty:
+            raw, record = empty[version]
+        else:
+            raw, record = _bin(version, targets, signer, now)
+            if not targets:
+                empty[version] = raw, record
+        files[f"{record.version}.{role}.json"] = raw
+        if index < len(records):
+            records[index] = record
+        else:
+            records.append(record)
+    return files, records
 
 
 def binding(origin: str, offline: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from countermark.statement import (
     EnvelopeSignature,
     KeySigner,
     Statement,
-    add_signature,
     check_signatures,
     decode_base64,
     keyid_of,
@@ -75,14 +74,6 @@ def test_a_re_serialised_envelope_opens() -> None:
     members = sign(STATEMENT, alice).to_dict()
     for again in (json.dumps(members, indent=2), json.dumps(dict(reversed(members.items())))):
         assert open_envelope(Envelope.parse(again.encode()), KEYS).statement == STATEMENT
-
-
-def test_a_second_person_adds_a_signature() -> None:
-    """k of n people sign one after the other; nobody twice."""
-    envelope = add_signature(sign(STATEMENT, bob), alice)
-    assert set(open_envelope(envelope, KEYS).keyids) == {alice.keyid, bob.keyid}
-    with pytest.raises(SignatureError, match="already"):
-        add_signature(envelope, alice)
 
 
 def test_an_unknown_signature_is_refused() -> None:
