@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help demo test test-full serve lint bench docs lock setup setup-dev clean
+.PHONY: help demo test test-full serve lint bench docs lock setup setup-dev components clean
 
 help:
 	@sed -n '3,13p' Makefile | cut -c3-
@@ -30,13 +30,17 @@ setup:
 setup-dev:
 	@scripts/setup.sh dev
 
+# Programs of others that tests run for real; fetched once, into .work.
+components:
+	@scripts/components.sh nginx promtool
+
 demo: setup
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
-test: setup-dev
+test: setup-dev components
 	@$(BIN)/python -m pytest -q -m "not exhaustive" -n 2 --dist worksteal $(PYTEST_ARGS)
 
-test-full: setup-dev
+test-full: setup-dev components
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
 
 serve: setup

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Puts the programs of others that tests need, and pip does not bring, into .work/components/bin.
+#   scripts/components.sh nginx promtool
+# A program that is on the PATH is used as it is. Otherwise its Debian package is downloaded and unpacked here:
+# nothing outside of this checkout changes, no service is started, and nobody needs to be root. Only when the
+# unpacked program lacks a library of the system is the package installed, as root, or asked for.
+# Safe to run again: it does nothing when the programs are there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$PWD/.work/components
+
+say() { printf 'components: %s\n' "$*" >&2; }
+
+starts() { # starts FILE: whether the program runs on this machine
+    case $(basename "$1") in
+        nginx) "$1" -v ;;
+        *) "$1" --version ;;
+    esac >/dev/null 2>&1
+}
+
+on_path() { PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$1" || true; }
+
+unpack() { # unpack PACKAGE MEMBER: the member of the newest package, at .work/components/MEMBER
+    local room
+    room=$(mktemp -d)
+    if ! (cd "$room" && apt-get download -qq "$1") >/dev/null 2>&1; then
+        if [ "$(id -u)" = 0 ]; then apt-get update -qq >/dev/null || true; fi
+        (cd "$room" && apt-get download -qq "$1") >"$room/said" 2>&1 || {
+            say "cannot download the Debian package $1: $(tail -n 1 "$room/said")"
+            rm -rf "$room"
+            return 1
+        }
+    fi
+    mkdir -p "$folder"
+    dpkg-deb --fsys-tarfile "$room"/*.deb | tar -x -C "$folder" "./$2"
+    rm -rf "$room"
+}
+
+need() { # need PROGRAM PACKAGE MEMBER
+    local link=$folder/bin/$1 found
+    if [ -x "$link" ] && starts "$link"; then return; fi
+    mkdir -p "$folder/bin"
+    found=$(on_path "$1")
+    if [ -z "$found" ]; then
+        if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+            say "$1 is missing, and this machine has no apt-get to fetch it with: install $2, then again"
+            exit 2
+        fi
+        say "fetching $1"
+        unpack "$2" "$3" || { say "$1 is missing; run: sudo apt-get update && sudo apt-get install $2"; exit 2; }
+        found=$folder/$3
+    fi
+    if ! starts "$found" && [ "$(id -u)" = 0 ]; then
+        say "installing $2 with what it needs"
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
+        found=$(on_path "$1")
+    fi
+    if [ -z "$found" ] || ! starts "$found"; then
+        say "$1 does not start: $("$found" --version 2>&1 | head -n 1); run: sudo apt-get install $2"
+        exit 2
+    fi
+    ln -sfn "$found" "$link"
+}
+
+for name in "$@"; do
+    case $name in
+        nginx) need nginx nginx usr/sbin/nginx ;;
+        promtool) need promtool prometheus usr/bin/promtool ;;
+        *) say "no component $name; there are nginx and promtool"; exit 2 ;;
+    esac
+done

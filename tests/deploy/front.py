@@ -1,0 +1,159 @@
+"""A real nginx on loopback that runs the shipped configuration.
+
+The shipped files are used as they are but for the lines marked with `<-`, which an operator changes too. The test's
+own part is what a distribution's nginx.conf brings: a pid file, temporary folders, an `http` block.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.deploy.components import DEPLOY, program
+
+MAIN = """
+{user}
+daemon off;
+pid {prefix}/nginx.pid;
+error_log {prefix}/error.log warn;
+worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+    client_body_temp_path {prefix}/body;
+    proxy_temp_path {prefix}/proxy;
+    fastcgi_temp_path {prefix}/fastcgi;
+    uwsgi_temp_path {prefix}/uwsgi;
+    scgi_temp_path {prefix}/scgi;
+    include {prefix}/countermark.conf;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, undecoded; header names are lower-case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Front:
+    """Where nginx listens, what it shows, and whom it asks for the rest."""
+
+    prefix: Path
+    port: int
+    public: Path
+    web: str  # HOST:PORT of gunicorn
+    certificate: tuple[Path, Path] | None = None  # chain and key: TLS, as shipped
+    changed: list[str] = field(default_factory=list)
+
+    def write(self) -> Path:
+        """The configuration, ready to be started; every marked line was changed, and no other."""
+        self.prefix.mkdir(parents=True, exist_ok=True)
+        lines = [
+            self._own(line) for line in (DEPLOY / "nginx/countermark.conf").read_text("utf-8").splitlines()
+        ]
+        (self.prefix / "countermark.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        main = self.prefix / "nginx.conf"
+        main.write_text(
+            MAIN.format(prefix=self.prefix, user="user root;" if os.geteuid() == 0 else ""), encoding="utf-8"
+        )
+        return main
+
+    def _own(self, line: str) -> str:
+        if not line.rstrip().partition("#")[2].strip().startswith("<-"):
+            return line
+        word = line.split(maxsplit=1)[0]
+        self.changed.append(word)
+        chain, key = self.certificate or (None, None)
+        tls = " ssl" if chain else ""
+        return {
+            "server": f"server {self.web};",
+            "listen": f"listen 127.0.0.1:{self.port}{tls};",
+            "server_name": "server_name localhost;",
+            "ssl_certificate": f"ssl_certificate {chain};" if chain else "",
+            "ssl_certificate_key": f"ssl_certificate_key {key};" if key else "",
+            "root": f"root {self.public};",
+            "include": f"include {DEPLOY / 'nginx/locations.conf'};",
+        }[word]
+
+    def check(self) -> str:
+        """What `nginx -t` says."""
+        return _nginx(self, "-t").stderr
+
+    @contextmanager
+    def running(self) -> Iterator[Front]:
+        """nginx, until the block ends."""
+        self.write()
+        with (self.prefix / "said.log").open("w") as said:
+            process = subprocess.Popen(self.command(), stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 20
+            while not self._listens():
+                assert process.poll() is None, (self.prefix / "said.log").read_text()
+                assert time.monotonic() < deadline, "nginx does not listen"
+                time.sleep(0.02)
+            yield self
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def command(self, *more: str) -> list[str]:
+        return [
+            str(program("nginx")), "-p", str(self.prefix), "-e", str(self.prefix / "error.log"),
+            "-c", str(self.prefix / "nginx.conf"), *more,
+        ]  # fmt: skip
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """The answer to a GET of exactly this path."""
+        return ask(self.port, "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """One request on a connection of its own: nothing is normalised, decoded or followed."""
+    if tls:
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            "localhost", port, timeout=60, context=tls
+        )
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, response.reason, found, response.read())
+    finally:
+        connection.close()
+
+
+def _nginx(front: Front, *arguments: str) -> subprocess.CompletedProcess[str]:
+    front.write()
+    return subprocess.run(front.command(*arguments), capture_output=True, text=True, timeout=60, check=True)

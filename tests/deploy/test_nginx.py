@@ -1,0 +1,260 @@
+"""nginx with the shipped configuration: what it serves itself, what it never says, and what it hands on."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import os
+import ssl
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import House
+from tests.deploy.front import Answer, Front, ask
+from tests.deploy.privateca import make_certificate
+from tests.world.world import as_json, free_port
+
+ASKED = ("content-type", "cache-control", "access-control-allow-origin")
+IMMUTABLE = "public, max-age=604800, immutable"
+MISSING = [
+    "/log/tile/0/999",
+    "/log/tile/entries/x001/234.p/7",
+    "/log/tile/0/000.p/255",
+    "/log/nothing",
+    "/log/",
+    "/tuf/999999.root.json",
+    "/tuf/bins/" + "0" * 64,
+    "/tuf/targets/trust/" + "0" * 64 + ".trust.json",
+    "/tuf/",
+    "/metrics",
+]
+OTHER_SPELLINGS = [
+    "/log//checkpoint",
+    "/log/tile/00/000",
+    "/log/tile/0/000.p/0",
+    "/log/tile/0/0000",
+    "/log/tile/entries/x000/000",
+    "/log/.new-abc",
+    "/tuf/01.root.json",
+    "/tuf/TIMESTAMP.json",
+    "/tuf/ceremony/1/transcript.jsonl",
+    "/log/..%2f..%2fsettings.toml",
+    "/log/%2e%2e/%2e%2e/settings.toml",
+]
+
+
+def not_cacheable(answer: Answer) -> None:
+    """What no error may carry."""
+    assert "cache-control" not in answer.headers or answer.headers["cache-control"] == "no-store"
+    for name in ("content-encoding", "expires", "etag", "last-modified"):
+        assert name not in answer.headers, (name, answer)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Front]:
+    """nginx over an empty public folder, with no application behind it."""
+    (tmp_path / "public/log").mkdir(parents=True)
+    (tmp_path / "public/tuf").mkdir()
+    front = Front(tmp_path / "nginx", free_port(), tmp_path / "public", f"127.0.0.1:{free_port()}")
+    with front.running():
+        yield front
+
+
+def test_nginx_accepts_the_shipped_files(tmp_path: Path) -> None:
+    """`nginx -t`, with TLS as shipped; the lines an operator changes are the ones that are marked."""
+    chain, key = make_certificate(tmp_path)[1:]
+    front = Front(tmp_path / "nginx", free_port(), tmp_path, "127.0.0.1:8080", (chain, key))
+    said = front.check()
+    assert "syntax is ok" in said and "test is successful" in said and "[warn]" not in said, said
+    assert sorted(front.changed) == [
+        "include", "listen", "root", "server", "server_name", "ssl_certificate", "ssl_certificate_key",
+    ]  # fmt: skip
+
+
+def test_every_public_file_is_served_as_the_application_serves_it(house: House) -> None:
+    """Bytes, type, caching and CORS are the same by both doors, and so is what neither shows."""
+    served = hidden = 0
+    for file in sorted(house.public.rglob("*")):
+        path = "/" + str(file.relative_to(house.public))
+        if not file.is_file() or (path.startswith("/tuf/bins/") and served > 120):
+            continue
+        theirs, ours = ask(house.web, "GET", path), house.front.get(path)
+        assert ours.status == theirs.status, path
+        if theirs.status == 200:
+            served += 1
+            assert {k: ours.headers.get(k) for k in ASKED} == {k: theirs.headers.get(k) for k in ASKED}, path
+            if path not in ("/log/checkpoint", "/tuf/timestamp.json", "/tuf/candidate.json"):
+                assert ours.body == theirs.body, path
+        else:
+            hidden += 1
+            not_cacheable(ours)
+    assert served > 20 and hidden >= 3  # the transcript of the ceremony is for auditors, by other means
+
+
+def test_the_proof_path_says_what_the_spec_asks(house: House) -> None:
+    """The rows of tlog-tiles, written out: type, caching, CORS."""
+    checkpoint = house.front.get("/log/checkpoint")
+    assert checkpoint.headers["content-type"] == "text/plain; charset=utf-8"
+    assert checkpoint.headers["cache-control"] == "no-cache"
+    bundle = next((house.public / "log/tile/entries").rglob("[0-9]*"))
+    while bundle.is_dir():
+        bundle = next(bundle.iterdir())
+    for path in (f"/{bundle.relative_to(house.public)}", "/tuf/1.root.json"):
+        answer = house.front.get(path)
+        assert answer.status == 200 and answer.headers["cache-control"] == IMMUTABLE, path
+        assert answer.headers["access-control-allow-origin"] == "*"
+    assert house.front.get("/tuf/timestamp.json").headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", MISSING)
+def test_an_error_is_never_cacheable_and_never_compressed(plain: Front, path: str) -> None:
+    """A cached 404 of a tile not yet written, or one a client cannot read, is a classic outage."""
+    answer = plain.get(path, Accept_Encoding="gzip")
+    assert (answer.status, answer.body) == (404, b"not found\n")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "cache-control" not in answer.headers
+    not_cacheable(answer)
+
+
+@pytest.mark.parametrize("path", OTHER_SPELLINGS)
+def test_a_name_has_one_spelling(house: House, path: str) -> None:
+    """What is not in the table does not exist, however it is spelled; the application says the same."""
+    ours = house.front.get(path)
+    assert ours.status in (400, 404), ours
+    assert ask(house.web, "GET", path).status in (308, 400, 404)
+    not_cacheable(ours)
+
+
+@pytest.mark.parametrize(
+    "path", ["/log/checkpoint", "/log/tile/0/000", "/tuf/1.root.json", "/tuf/candidate.json"]
+)
+def test_static_files_take_no_query_and_no_other_method(plain: Front, path: str) -> None:
+    """`?x=1` would be another key of every cache for the same bytes."""
+    (plain.public / "log/tile/0").mkdir(parents=True)
+    (plain.public / path[1:]).write_bytes(b"x")
+    assert plain.get(path).status == 200
+    for answer in (plain.get(path + "?x=1"), ask(plain.port, "POST", path, body=b"x")):
+        assert answer.status in (400, 405), answer
+        not_cacheable(answer)
+
+
+@pytest.mark.parametrize("path", ["log/checkpoint", "tuf/timestamp.json", "tuf/candidate.json"])
+def test_two_files_of_one_second_and_one_length_are_told_apart(plain: Front, path: str) -> None:
+    """nginx's own validators are seconds and lengths: a checkpoint replaced within a second would be 304."""
+    file = plain.public / path
+    file.write_bytes(b"size 5\n")
+    first = plain.get(f"/{path}")
+    when = file.stat().st_mtime_ns
+    file.write_bytes(b"size 6\n")
+    os.utime(file, ns=(when, when))
+    seen = {
+        "If-None-Match": first.headers.get("etag", "*"),
+        "If-Modified-Since": "Wed, 25 Nov 2099 00:00:00 GMT",
+    }
+    again = ask(plain.port, "GET", f"/{path}", headers=seen)
+    assert (again.status, again.body) == (200, b"size 6\n")
+    assert not {"etag", "last-modified"} & first.headers.keys()
+
+
+def test_entry_bundles_are_compressed_for_who_asks(plain: Front) -> None:
+    """Gzip for bundles, with Vary; hashes as they are; an immutable file is revalidated by its tag."""
+    for name in ("0", "entries"):
+        (plain.public / "log/tile" / name).mkdir(parents=True)
+        (plain.public / "log/tile" / name / "000").write_bytes(b'{"type":"publish"}' * 400)
+    packed = plain.get("/log/tile/entries/000", Accept_Encoding="gzip")
+    assert packed.headers["content-encoding"] == "gzip" and packed.headers["vary"] == "Accept-Encoding"
+    assert packed.headers["cache-control"] == IMMUTABLE and len(packed.body) < 300
+    plainly = plain.get("/log/tile/entries/000")
+    assert "content-encoding" not in plainly.headers and gzip.decompress(packed.body) == plainly.body
+    hashes = plain.get("/log/tile/0/000", Accept_Encoding="gzip")
+    assert "content-encoding" not in hashes.headers and hashes.headers["etag"]
+    unchanged = plain.get("/log/tile/0/000", If_None_Match=hashes.headers["etag"])
+    assert unchanged.status == 304 and unchanged.headers["cache-control"] == IMMUTABLE
+
+
+def test_without_the_application_the_proof_path_answers(plain: Front) -> None:
+    """Tiles and checkpoint are files; whatever needs the application says 503, when to retry, and is not kept."""
+    (plain.public / "log/checkpoint").write_bytes(b"signed\n")
+    assert plain.get("/log/checkpoint").body == b"signed\n"
+    for path in ("/simple/", "/packages/a/a-1.tar.gz", "/tuf/targets/files/a/" + "0" * 64 + ".a-1.tar.gz"):
+        answer = plain.get(path, Accept_Encoding="gzip")
+        assert answer.status == 503 and answer.headers["retry-after"] == "5"
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "cache-control" not in answer.headers
+        not_cacheable(answer)
+
+
+def test_twine_publishes_and_verify_accepts_through_nginx(house: House) -> None:
+    """Unmodified twine through nginx, then verified; verified once more while the application is stopped."""
+    world = house.world
+    dist = world.project("through-nginx")
+    world.run("countermark", "sign", "--yes", *sorted(dist.iterdir()))
+    world.run(
+        "twine", "upload", "--non-interactive", "--attestations", "--repository-url", f"{world.url}/legacy/",
+        "-u", "__token__", "-p", world.token(), *sorted(dist.iterdir()),
+    )  # fmt: skip
+    wheel = next(dist.glob("*.whl"))
+    assert "listed" in world.run("countermark", "status", "--wait", wheel).out
+    assert as_json(world.run("countermark", "verify", "--json", wheel))["verified"] is True
+    python = world.machine("pip-nina")
+    world.run(python, "-m", "pip", "install", "--no-input", "-i", f"{world.url}/simple/", "through-nginx")
+
+    alone = Front(
+        house.front.prefix.with_name("alone"), free_port(), house.public, f"127.0.0.1:{free_port()}"
+    )
+    with alone.running():
+        for file in sorted((house.public / "log").rglob("*")):
+            if file.is_file():
+                assert alone.get(f"/{file.relative_to(house.public)}").status == 200
+        assert alone.get("/simple/through-nginx/").status == 503
+
+
+def test_a_refusal_keeps_its_reason_phrase(house: House) -> None:
+    """twine prints the phrase; a body still on its way when the refusal is known does not eat it."""
+    dist = house.world.project("refused-here")
+    done = house.world.run(
+        "twine", "upload", "--non-interactive", "--repository-url", f"{house.world.url}/legacy/",
+        "-u", "__token__", "-p", "cmk_wrong", next(dist.glob("*.whl")), expect=1,
+    )  # fmt: skip
+    assert "401" in done.said and "/h/not-authenticated" in done.said.replace("\n", ""), done.said
+    answer = ask(house.front.port, "POST", "/legacy/", body=b"x" * 900_000)
+    assert answer.status == 401 and "/h/not-authenticated" in answer.reason, answer
+    not_cacheable(answer)
+
+
+def test_too_large_is_the_applications_word_and_far_too_large_is_nginxs(house: House) -> None:
+    """Above upload.max_bytes a reason; above nginx's bound the body is never read."""
+    content = BytesIO()
+    with tarfile.open(fileobj=content, mode="w"):
+        pass
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="content"; filename="big-1.0.tar.gz"\r\n\r\n'
+        + content.getvalue()
+        + b"x" * 1_200_000
+        + b"\r\n--b--\r\n"
+    )
+    token = base64.b64encode(f"__token__:{house.world.token()}".encode()).decode()
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Authorization": f"Basic {token}"}
+    answer = ask(house.front.port, "POST", "/legacy/", headers=headers, body=body)
+    assert answer.status == 413 and "more than 1000000 bytes" in answer.reason, answer
+    far = ask(house.front.port, "POST", "/legacy/", headers={"Content-Length": str(300 * 1024 * 1024)})
+    assert far.status == 413
+    not_cacheable(far)
+
+
+def test_tls_with_a_private_ca(house: House, tmp_path: Path) -> None:
+    """As shipped, on HTTP/1.1 even for who offers HTTP/2: that one has no reason phrase."""
+    authority, chain, key = make_certificate(tmp_path)
+    front = Front(tmp_path / "nginx", free_port(), house.public, f"127.0.0.1:{house.web}", (chain, key))
+    context = ssl.create_default_context(cafile=str(authority))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with front.running():
+        assert ask(front.port, "GET", "/log/checkpoint", tls=context).status == 200
+        refused = ask(front.port, "POST", "/legacy/", body=b"", tls=context)
+        assert refused.status == 401 and "/h/not-authenticated" in refused.reason
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ask(front.port, "GET", "/log/checkpoint", tls=ssl.create_default_context())
