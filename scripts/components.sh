@@ -62,10 +62,29 @@ need() { # need PROGRAM PACKAGE MEMBER
     ln -sfn "$found" "$link"
 }
 
+# PostgreSQL is a server with programs and libraries of its own: it is installed, and no cluster is made. Tests
+# take the newest of Debian's versioned folders, not the `postgres` on the PATH, which may be anybody's.
+need_postgresql() {
+    have() { compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+    if have; then return; fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "PostgreSQL is missing; run: sudo apt-get install postgresql"
+        exit 2
+    fi
+    say "installing postgresql"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null || true
+    apt-get install -y -qq --no-install-recommends postgresql-common >/dev/null
+    sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+    have || { say "apt-get installed no /usr/lib/postgresql/*/bin/postgres"; exit 2; }
+}
+
 for name in "$@"; do
     case $name in
         nginx) need nginx nginx usr/sbin/nginx ;;
         promtool) need promtool prometheus usr/bin/promtool ;;
-        *) say "no component $name; there are nginx and promtool"; exit 2 ;;
+        postgresql) need_postgresql ;;
+        *) say "no component $name; there are nginx, promtool and postgresql"; exit 2 ;;
     esac
 done

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from countermark_server import db, migrations, proposal, submission
 from countermark_server.log.create import GENESIS_ROLES, create
 from countermark_server.log.fsck import check_log
 from countermark_server.log.station import Station
-from countermark_server.settings import Log, Registry, Settings
+from countermark_server.settings import Log, Registry, Settings, load
 from countermark_server.stores import heads
 from countermark_server.stores.public import CHECKPOINT, Public
+from tests import postgres
 
 ORIGIN = "log.example.com/registry"
 NOW = 1_790_000_000
@@ -82,6 +84,7 @@ class LogWorld:
         self.clock = clock or Clock()
         self.settings = Settings(
             folder,
+            database=load(folder).database,  # from the environment, which tests/server/conftest.py sets
             registry=Registry(origin=ORIGIN),
             log=Log(witness_urls="w1=http://witness.test", witness_timeout=5.0),
         )
@@ -109,6 +112,32 @@ class LogWorld:
             store.add_log([signer.vkey for signer in self.signers])
         self.fetcher = WitnessFetcher(Witness(store, cosigner, lambda: int(self.clock())))
         self.engine = db.open_engine(self.settings.database_url)
+
+    # --- its database, saved and lost -----------------------------------------------------------------
+    def save_database(self, to: Path) -> None:
+        """Yesterday's backup."""
+        self.engine.dispose()
+        if self.settings.database.url:
+            postgres.server().copy(self.settings.database.url, postgres.backup_of(self.settings.database.url))
+        else:
+            to.mkdir(exist_ok=True)
+            shutil.copy(self.settings.data / "registry.sqlite", to)
+
+    def restore_database(self, backup: Path) -> None:
+        """The backup in the place of what there is."""
+        self.lose_database()
+        if self.settings.database.url:
+            postgres.server().copy(postgres.backup_of(self.settings.database.url), self.settings.database.url)
+        else:
+            shutil.copy(backup / "registry.sqlite", self.settings.data)
+
+    def lose_database(self) -> None:
+        """Nothing is left of it."""
+        self.engine.dispose()
+        if self.settings.database.url:
+            postgres.server().create(self.settings.database.url)
+        for path in self.settings.data.glob("registry.sqlite*"):
+            path.unlink()
 
     # --- making it ------------------------------------------------------------------------------------
     def create(self) -> None:

@@ -4,10 +4,11 @@ The database answers "where is it?". Nothing a verifier believes depends on it: 
 entry bundles, and the public part of these tables from the log. What only a backup holds: accounts, tokens,
 proposals not sequenced yet, and the queue.
 
-SQLite and PostgreSQL run the same code. SQLite is opened in WAL mode with `synchronous=FULL`: a commit that
-returned survives a power loss. `write()` opens an immediate transaction, so that a reader that later writes
-can never be refused halfway. SQLite has one write lock: threads of a process queue for it here, processes ask
-again every millisecond (SQLite's own pauses grow to 100 ms, in which a busy door would starve the log).
+SQLite and PostgreSQL run the same code; `postgresql.py` says what differs. SQLite is opened in WAL mode with
+`synchronous=FULL`: a commit that returned survives a power loss. `write()` opens an immediate transaction, so
+that a reader that later writes can never be refused halfway. SQLite has one write lock: threads of a process
+queue for it here, processes ask again every millisecond (SQLite's own pauses grow to 100 ms, in which a busy
+door would starve the log).
 Schema changes go through Alembic (`migrations/`), from the first table on.
 """
 
@@ -40,11 +41,13 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from countermark_server import postgresql
 
 BUSY_SECONDS = 30.0  # for the write lock; then the transaction fails, having changed nothing
 BUSY_PAUSE = 0.001  # seconds between two tries
-POOL_SIZE = 64  # SQLite connections kept open: more than any process has threads, none is opened per request
+POOL_SIZE = 64  # connections kept open: more than any process has threads, none is opened per request
 
 metadata = MetaData(
     naming_convention={
@@ -194,7 +197,7 @@ _TURNS: weakref.WeakKeyDictionary[Engine, threading.Lock] = weakref.WeakKeyDicti
 def open_engine(url: str) -> Engine:
     """The engine of this process for `sqlite:///path` or `postgresql+psycopg://...`."""
     if not url.startswith("sqlite"):
-        return create_engine(url)
+        return postgresql.open_engine(url, pool_size=POOL_SIZE)
     in_memory = url in ("sqlite://", "sqlite:///:memory:")
     pool: dict[str, Any] = {} if in_memory else {"pool_size": POOL_SIZE, "pool_use_lifo": True}
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **pool)
@@ -241,8 +244,11 @@ def _begin_immediate(raw: Any) -> None:
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
     """A read transaction: one consistent view."""
-    with engine.begin() as connection:
-        yield connection
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(**postgresql.READS)
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
@@ -257,20 +263,34 @@ def write(engine: Engine) -> Iterator[Connection]:
 class News:
     """Whether anybody has committed since we looked last: a question cheap enough to ask every millisecond.
 
-    SQLite answers it in microseconds (`PRAGMA data_version`, on a connection that never writes); elsewhere the
-    answer is always yes, and the caller looks at its rows.
+    SQLite answers it in microseconds (`PRAGMA data_version`, on a connection that never writes), PostgreSQL in
+    one question (which transactions are visible); a database in memory always says yes, and the caller looks.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._asks = engine.dialect.name == "sqlite" and engine.url.database not in (None, ":memory:")
-        self._version: int | None = None
+        self._postgresql = engine.dialect.name == "postgresql"
+        self._asks = self._postgresql or engine.url.database not in (None, ":memory:")
+        self._version: int | str | None = None
         self._connection: Any = None
 
     def any(self) -> bool:
         """True when there may be something new; what was committed before this call is visible after it."""
         if not self._asks:
             return True
+        try:
+            version = self._ask()
+        except SQLAlchemyError:
+            self.close()  # the server went away; the caller looks, and hears of it
+            return True
+        changed, self._version = version != self._version, version
+        return changed
+
+    def _ask(self) -> int | str:
+        if self._postgresql:
+            if self._connection is None:
+                self._connection = postgresql.watch(self._engine)
+            return postgresql.snapshot(self._connection)
         if self._connection is None:
             self._connection = self._engine.raw_connection()
         cursor = self._connection.cursor()
@@ -278,14 +298,13 @@ class News:
             version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
         finally:
             cursor.close()
-        changed, self._version = version != self._version, version
-        return changed
+        return version
 
     def close(self) -> None:
         """Give the connection back."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection, self._version = None, None
 
 
 def inserted_id(result: CursorResult[Any]) -> int:

@@ -46,7 +46,10 @@ class Registry:
 class Database:
     """Where rows live."""
 
-    url: str = _setting("", "SQLAlchemy URL; empty: `registry.sqlite` in the data directory")
+    url: str = _setting(
+        "",
+        "`sqlite:///PATH` or `postgresql+psycopg://USER@HOST/NAME`; empty: `registry.sqlite` in the data directory",
+    )
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Sequencer:
         """Take up the log where the head row says it is. LogError: the stored tree is not the signed one."""
         self._head = self._checkpoint = None
         with self._mutex, db.write(self._engine) as connection:
-            head = heads.load(connection, self._origin)
+            head = heads.hold(connection, self._origin)
             if head is None:
                 raise LogError(f"there is no log {self._origin} here: `countermark-server adopt` creates it")
             # No round is under way while we hold this transaction: a bundle beyond the head never happened.
@@ -148,6 +148,7 @@ class Sequencer:
         """The transaction of a round: the new head, and the bundle it names (None: all were refused)."""
         new, signed, bundle = old, checkpoint, None
         with self._mutex, db.write(self._engine) as connection:
+            heads.check_held(connection, old)
             rows = self._waiting(connection, old, limit=self._batch)
             judged = self._judge(connection, rows, old.tree_size)
             _settle(connection, judged)

@@ -16,12 +16,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
-from countermark_server import db
+from countermark_server import db, postgresql
 
 
 def upgrade(engine: Engine) -> None:
     """Bring the database to the newest revision."""
     with db.write(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            postgresql.lock_migrations(connection)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

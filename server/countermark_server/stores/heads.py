@@ -7,6 +7,10 @@ The row holds the newest checkpoint that the log's keys signed. There is one his
 a sequencer swaps the checkpoint it started from for the one it just signed, and whoever finds another body
 there has lost. The loser's signature is destroyed with its transaction and never leaves the process.
 
+A round of the log begins with `hold`, which locks the row until the transaction ends: on PostgreSQL, where
+writers run side by side, two rounds take turns there. Whoever held it and was given up (a paused machine) finds
+its transaction gone.
+
 `create` is not `load`: a log begins once, by hand (`adopt`), so a lost database cannot silently begin a
 second history under the same name.
 """
@@ -14,8 +18,9 @@ second history under the same name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from countermark_server import db
@@ -23,6 +28,7 @@ from countermark_server import db
 # Statements are built once: building them costs more than running them.
 _TABLE = db.head
 _LOAD = select(_TABLE).where(_TABLE.c.origin == bindparam("o"))
+_HOLD = _LOAD.with_for_update()  # SQLite has no such words: there the write transaction is the lock
 _SWAP = (
     update(_TABLE)
     .where(
@@ -65,10 +71,33 @@ class Head:
 
 def load(connection: Connection, origin: str) -> Head | None:
     """The head of this log, or None when the log was never created."""
-    row = connection.execute(_LOAD, {"o": origin}).mappings().first()
+    return _head(connection, _LOAD, origin)
+
+
+def hold(connection: Connection, origin: str) -> Head | None:
+    """The head of this log, and nobody else's to move until the caller's write transaction ends."""
+    return _head(connection, _HOLD, origin)
+
+
+def _head(connection: Connection, statement: Select[Any], origin: str) -> Head | None:
+    row = connection.execute(statement, {"o": origin}).mappings().first()
     if row is None:
         return None
     return Head(row["origin"], row["body"], row["tree_size"], bytes(row["edge"]), row["staging"])
+
+
+def check_held(connection: Connection, old: Head) -> None:
+    """Lock the row and see that it still holds `old`. HeadLostError: somebody moved it; nothing was done."""
+    held = hold(connection, old.origin)
+    if held is None or (held.body, held.tree_size) != (old.body, old.tree_size):
+        raise HeadLostError(_lost(old))
+
+
+def _lost(old: Head) -> str:
+    return (
+        f"the head of {old.origin} is no longer the one at size {old.tree_size}: "
+        "is another sequencer running?"
+    )
 
 
 def create(connection: Connection, head: Head) -> None:
@@ -91,10 +120,7 @@ def swap(connection: Connection, old: Head, new: Head) -> None:
     }
     changed = connection.execute(_SWAP, {**was, **becomes})
     if changed.rowcount != 1:
-        raise HeadLostError(
-            f"the head of {old.origin} is no longer the one at size {old.tree_size}: "
-            "is another sequencer running?"
-        )
+        raise HeadLostError(_lost(old))
 
 
 def applied(connection: Connection, origin: str, staging: str) -> None:

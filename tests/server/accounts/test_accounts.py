@@ -20,6 +20,8 @@ from tests.archives import sdist
 from tests.doors import DoorWorld, enrolment
 from tests.log_world import NOW
 
+pytestmark = pytest.mark.usefixtures("database")
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[DoorWorld]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -16,8 +15,8 @@ NOW = 1_790_000_000
 
 
 @pytest.fixture
-def connection(tmp_path: Path):
-    engine = db.open_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+def connection(database_url: str):
+    engine = db.open_engine(database_url)
     migrations.upgrade(engine)
     with db.write(engine) as connection:
         connection.execute(db.account.insert().values(id="a" * 32, login="ada", created=NOW))

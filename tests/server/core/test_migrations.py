@@ -11,9 +11,9 @@ from sqlalchemy import inspect
 from countermark_server import db, migrations
 
 
-def test_upgrade_from_empty_gives_the_declared_tables(tmp_path: Path) -> None:
+def test_upgrade_from_empty_gives_the_declared_tables(database_url: str) -> None:
     """After all revisions, an empty database differs in nothing from `db.metadata`."""
-    engine = db.open_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+    engine = db.open_engine(database_url)
     assert not migrations.is_current(engine)
     migrations.upgrade(engine)
     with db.read(engine) as connection:
@@ -24,9 +24,9 @@ def test_upgrade_from_empty_gives_the_declared_tables(tmp_path: Path) -> None:
     assert migrations.is_current(engine)
 
 
-def test_upgrade_twice_changes_nothing(tmp_path: Path) -> None:
+def test_upgrade_twice_changes_nothing(database_url: str) -> None:
     """A database at the newest revision is left alone, rows included."""
-    engine = db.open_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+    engine = db.open_engine(database_url)
     migrations.upgrade(engine)
     with db.write(engine) as connection:
         connection.execute(db.account.insert().values(id="a" * 32, login="ada", created=1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +11,8 @@ from countermark_server.ruleview import SqlView
 
 
 @pytest.fixture
-def engine(tmp_path: Path):
-    engine = db.open_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+def engine(database_url: str):
+    engine = db.open_engine(database_url)
     db.metadata.create_all(engine)
     yield engine
     engine.dispose()

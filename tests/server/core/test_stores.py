@@ -112,8 +112,8 @@ def test_no_name_leads_out_of_the_public_tree(tmp_path: Path, name: str) -> None
 
 
 @pytest.fixture
-def engine(tmp_path: Path):
-    engine = db.open_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+def engine(database_url: str):
+    engine = db.open_engine(database_url)
     migrations.upgrade(engine)
     yield engine
     engine.dispose()

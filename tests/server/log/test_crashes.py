@@ -25,6 +25,8 @@ from countermark_server.stores import heads
 from countermark_server.stores.public import Public
 from tests.log_world import LogWorld, drain
 
+pytestmark = pytest.mark.usefixtures("database")
+
 
 class Crash(BaseException):
     """The process is gone: nothing in it may catch this."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Executable, text
 
 from countermark.tlog.checkpoint import Checkpoint
 from countermark.tlog.cosignature import Ed25519CosignatureSigner
 from countermark.tlog.note import Note, sign_note
+from countermark_server import db
 from countermark_server.log.fsck import check_log
 from countermark_server.stores.public import CHECKPOINT
 from tests.log_world import NOW, ORIGIN, LogWorld, drain, key
+
+pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture
@@ -58,20 +62,20 @@ def test_every_byte_of_a_file_matters(world: LogWorld, name: str) -> None:
     "statement",
     [
         "UPDATE head SET tree_size = 6",
-        "UPDATE head SET edge = x'" + "00" * 96 + "'",
+        db.head.update().values(edge=bytes(96)),
         "DELETE FROM head",
-        "UPDATE rules_state SET value = '{}' WHERE key LIKE '%file%'",
-        "DELETE FROM rules_state WHERE key LIKE '%file%'",
+        db.rules_state.update().where(db.rules_state.c.key.contains("file")).values(value="{}"),
+        db.rules_state.delete().where(db.rules_state.c.key.contains("file")),
         """INSERT INTO rules_state VALUES ('["file","","x","y"]', '{}')""",
         "UPDATE proposal SET leaf_hash = 'aa' WHERE leaf_index = 5",
         "UPDATE proposal SET leaf_index = 5 WHERE leaf_index = 6",
         "UPDATE proposal SET leaf_index = 70 WHERE leaf_index = 6",
     ],
 )
-def test_a_changed_row_is_found(world: LogWorld, statement: str) -> None:
+def test_a_changed_row_is_found(world: LogWorld, statement: str | Executable) -> None:
     """The database must say what the tree says."""
     with world.engine.begin() as connection:
-        connection.exec_driver_sql(statement)
+        connection.execute(text(statement) if isinstance(statement, str) else statement)
     assert findings(world)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from countermark.entry import Entry
+from countermark_server import db
 from countermark_server.log.sequence import LogError
 from countermark_server.log.tree import public_tree
 from tests.log_world import NOW, LogWorld, drain
+
+pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture
@@ -109,7 +113,7 @@ def test_a_refused_upload_gives_its_name_back(world: LogWorld) -> None:
     body = world.head().body
     broken = world.upload(7)
     with world.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE proposal SET registry = '{}' WHERE id = ?", (broken,))
+        connection.execute(update(db.proposal).where(db.proposal.c.id == broken).values(registry="{}"))
     assert station.sequencer.round() == 1
     assert world.outcome(broken).refusal_code == "malformed"
     assert world.rows()["submission"] == []
@@ -125,7 +129,7 @@ def test_junk_in_a_proposal_costs_that_proposal_only(world: LogWorld, envelope: 
     station.check_start()
     junk, good = world.upload(1, submitted=False), world.upload(2)
     with world.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE proposal SET envelope = ? WHERE id = ?", (envelope, junk))
+        connection.execute(update(db.proposal).where(db.proposal.c.id == junk).values(envelope=envelope))
     drain(station)
     assert world.outcome(junk).state == "refused"
     assert world.outcome(good).state == "published"

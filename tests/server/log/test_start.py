@@ -20,6 +20,9 @@ from countermark_server.stores.heads import HeadExistsError, HeadLostError
 from countermark_server.stores.public import CHECKPOINT
 from tests.log_world import NOW, ORIGIN, LogWorld, drain, key
 
+pytestmark = pytest.mark.usefixtures("database")
+DATABASE = "database"
+
 
 @pytest.fixture
 def world(tmp_path: Path):
@@ -43,23 +46,20 @@ def grow(world: LogWorld, count: int, first: int = 0) -> None:
 
 def copy(world: LogWorld, names: list[str], to: Path) -> None:
     to.mkdir(exist_ok=True)
-    world.engine.dispose()
     for name in names:
-        source = world.settings.data / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, to / name)
+        if name == DATABASE:
+            world.save_database(to)
+        else:
+            shutil.copytree(world.settings.data / name, to / name)
 
 
 def restore(world: LogWorld, names: list[str], backup: Path) -> None:
-    world.engine.dispose()
     for name in names:
-        target = world.settings.data / name
-        if target.is_dir():
-            shutil.rmtree(target)
-            shutil.copytree(backup / name, target)
+        if name == DATABASE:
+            world.restore_database(backup)
         else:
-            for side in ("-wal", "-shm"):
-                target.with_name(name + side).unlink(missing_ok=True)
-            shutil.copy(backup / name, target)
+            shutil.rmtree(world.settings.data / name)
+            shutil.copytree(backup / name, world.settings.data / name)
 
 
 def refuses(world: LogWorld, kind: type[BaseException], match: str | None = None) -> None:
@@ -74,15 +74,15 @@ def refuses(world: LogWorld, kind: type[BaseException], match: str | None = None
 
 def test_an_old_database_is_refused(world: LogWorld, tmp_path: Path) -> None:
     """The public checkpoint is ahead of a restored head row."""
-    copy(world, ["registry.sqlite"], tmp_path / "backup")
+    copy(world, [DATABASE], tmp_path / "backup")
     grow(world, 2, first=10)
-    restore(world, ["registry.sqlite"], tmp_path / "backup")
+    restore(world, [DATABASE], tmp_path / "backup")
     refuses(world, StartRefusedError, "the public checkpoint is at size 8, the head row at 6")
 
 
 def test_an_old_copy_of_everything_is_refused_by_the_witness(world: LogWorld, tmp_path: Path) -> None:
     """Database and public tree agree with each other, but the witness remembers more."""
-    names = ["registry.sqlite", "public"]
+    names = [DATABASE, "public"]
     copy(world, names, tmp_path / "backup")
     grow(world, 2, first=10)
     restore(world, names, tmp_path / "backup")
@@ -91,7 +91,7 @@ def test_an_old_copy_of_everything_is_refused_by_the_witness(world: LogWorld, tm
 
 def test_another_history_of_the_same_size_is_refused(world: LogWorld, tmp_path: Path) -> None:
     """After a rollback beyond what it published, the witness disagrees about the root."""
-    names = ["registry.sqlite", "public"]
+    names = [DATABASE, "public"]
     copy(world, names, tmp_path / "backup")
     grow(world, 2, first=10)
     restore(world, names, tmp_path / "backup")
@@ -131,9 +131,7 @@ def test_a_silent_quorum_is_refused_unless_accepted(world: LogWorld) -> None:
 def test_a_new_database_under_an_old_name_is_refused_by_the_witness(world: LogWorld) -> None:
     """The log is lost and created again: the witness knows the origin, before anything is signed anew."""
     shutil.rmtree(world.settings.public)
-    world.engine.dispose()
-    for path in world.settings.data.glob("registry.sqlite*"):
-        path.unlink()
+    world.lose_database()
     world.begin()
     refuses(world, WitnessAheadError, "cosigned size 6, our log is at 0")
 

@@ -27,6 +27,8 @@ from countermark_server.log.witnesses import (
 )
 from tests.log_world import NOW, LogWorld, WitnessFetcher, drain, key
 
+pytestmark = pytest.mark.usefixtures("database")
+
 
 @pytest.fixture
 def world(tmp_path: Path):

@@ -21,6 +21,8 @@ from tests.archives import sdist
 from tests.doors import DoorWorld, Person
 from tests.log_world import NOW, ORIGIN
 
+pytestmark = pytest.mark.usefixtures("database")
+
 FILE = "demo-1.0.tar.gz"
 MODERATOR = "ee" * 16
 

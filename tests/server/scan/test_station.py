@@ -25,6 +25,8 @@ from tests.archives import sdist, wheel
 from tests.doors import DoorWorld, Person
 from tests.log_world import ORIGIN, key
 
+pytestmark = pytest.mark.usefixtures("database")
+
 WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
 EVIL = b"import base64\nimport setuptools\n\nexec(base64.b64decode('cHJpbnQoMSk='))\n"
 CURIOUS = b"import urllib.request\nurllib.request.urlopen('https://example.invalid/')\n"

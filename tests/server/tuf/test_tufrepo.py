@@ -19,6 +19,8 @@ from countermark_server.tufrepo import store
 from countermark_server.tufrepo.publish import TufrepoError
 from tests.tuf_registry import BIT_LENGTH, TufRegistry
 
+pytestmark = pytest.mark.usefixtures("database")
+
 DURABLE_STEPS = 9  # of `played`, below
 
 

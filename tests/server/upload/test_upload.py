@@ -28,6 +28,8 @@ from countermark_server.settings import Upload
 from tests.archives import metadata, sdist, wheel, wheel_files, zip_of
 from tests.doors import BASE_URL, DoorWorld, Person, form
 
+pytestmark = pytest.mark.usefixtures("database")
+
 WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
 
 

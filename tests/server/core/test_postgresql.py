@@ -1,0 +1,159 @@
+"""PostgreSQL: only a server that keeps what it committed, and nothing that relies on SQLite's one writer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from countermark_server import db, migrations, postgresql, proposal
+from countermark_server.stores import heads
+from tests import postgres
+from tests.log_world import NOW, LogWorld, drain
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> str:
+    url = postgres.server().database()
+    monkeypatch.setenv("COUNTERMARK_DATABASE_URL", url)
+    return url
+
+
+@pytest.fixture
+def engine(url: str):
+    engine = db.open_engine(url)
+    migrations.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def propose(connection) -> int:
+    return proposal.propose(connection, "opaque", None, {}, now=NOW)
+
+
+def test_a_role_that_may_lose_commits_is_refused(engine: Engine, url: str) -> None:
+    """`synchronous_commit = off` is seen at the first connection, before a row is written."""
+    lossy = db.open_engine(f"{url}&options=-csynchronous_commit%3Doff")
+    with pytest.raises(postgresql.UnfitServerError, match="synchronous_commit = off"):
+        migrations.upgrade(lossy)
+    with pytest.raises(postgresql.UnfitServerError), db.write(lossy) as connection:
+        propose(connection)
+    with db.read(engine) as connection:
+        assert connection.execute(db.proposal.select()).all() == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (("off", "on", "UTF8"), "fsync = off"),
+        (("on", "off", "UTF8"), "synchronous_commit = off"),
+        (("on", "on", "SQL_ASCII"), "encoding is SQL_ASCII"),
+    ],
+)
+def test_an_unfit_server_is_named(answers: tuple[str, str, str], words: str) -> None:
+    """Each promise that is missing is said, with what to do."""
+    postgresql.check_promises("on", "on", "UTF8")
+    with pytest.raises(postgresql.UnfitServerError, match=words) as refused:
+        postgresql.check_promises(*answers)
+    assert refused.value.hint
+
+
+def test_a_read_sees_one_moment_and_writes_nothing(engine: Engine) -> None:
+    """What is committed during a read transaction does not appear in it."""
+    with db.read(engine) as reading:
+        assert reading.execute(db.proposal.select()).all() == []
+        with db.write(engine) as writing:
+            propose(writing)
+        assert reading.execute(db.proposal.select()).all() == []
+    with pytest.raises(SQLAlchemyError, match="read-only"), db.read(engine) as reading:
+        propose(reading)
+    with db.read(engine) as reading:
+        assert len(reading.execute(db.proposal.select()).all()) == 1
+
+
+def test_news_is_heard_once_and_never_missed(engine: Engine) -> None:
+    """Nothing while a writer works, yes after its commit, no after that; yes when the server went away."""
+    news = db.News(engine)
+    assert news.any() and not news.any()
+    with db.write(engine) as connection:
+        propose(connection)
+        news.any()  # that somebody writes may be news
+        assert not news.any()
+    assert news.any() and not news.any()
+    postgres.server().kill()
+    try:
+        assert news.any()
+    finally:
+        postgres.server().start()
+    assert news.any() and not news.any()
+    news.close()
+
+
+def test_a_lower_id_that_commits_later_is_sequenced(url: str, tmp_path: Path) -> None:
+    """Ids are given out of the order of commits: the slow one gets its index in a later round."""
+    world = LogWorld(tmp_path)
+    world.begin()
+    station = world.station()
+    station.check_start()
+    drain(station)
+    with db.write(world.engine) as slow:
+        late = propose(slow)
+        early = world.upload(1, submitted=False)
+        assert early > late
+        drain(station)
+        assert world.outcome(early).state == "published"
+    drain(station)
+    assert world.outcome(late).state in ("published", "refused")
+    assert world.outcome(late).settled
+    world.check()
+    station.engine.dispose()
+    world.close()
+
+
+def test_a_round_waits_for_the_head_and_then_finds_it_moved(engine: Engine) -> None:
+    """Of two rounds side by side the second waits at the head row and does nothing."""
+    old = heads.Head("log.test/x", "old", 0, b"", None)
+    new = heads.Head("log.test/x", "new", 1, b"e" * 32, "staged")
+    with db.write(engine) as connection:
+        heads.create(connection, old)
+    found: list[object] = []
+
+    def rival() -> None:
+        try:
+            with db.write(engine) as connection:
+                heads.check_held(connection, old)
+                found.append("held")
+        except heads.HeadLostError as error:
+            found.append(error)
+
+    with db.write(engine) as connection:
+        heads.check_held(connection, old)
+        thread = threading.Thread(target=rival)
+        thread.start()
+        thread.join(0.3)
+        assert found == [], "the rival did not wait"
+        heads.swap(connection, old, new)
+    thread.join(20)
+    assert [type(one) for one in found] == [heads.HeadLostError]
+
+
+def test_who_stops_in_the_middle_loses_the_transaction(engine: Engine, monkeypatch) -> None:
+    """A paused writer's locks are freed after a while, and its commit fails when it wakes."""
+    monkeypatch.setattr(postgresql, "IDLE_SECONDS", 1)
+    paused_engine = db.open_engine(engine.url.render_as_string(hide_password=False))
+    head = heads.Head("log.test/x", "body", 0, b"", None)
+    with db.write(engine) as connection:
+        heads.create(connection, head)
+    with pytest.raises(SQLAlchemyError, match="idle-in-transaction"), db.write(paused_engine) as paused:
+        heads.check_held(paused, head)
+        with db.write(engine) as connection:  # waits, at most LOCK_SECONDS
+            heads.check_held(connection, head)
+            heads.swap(connection, head, heads.Head("log.test/x", "new", 1, b"", None))
+        heads.swap(paused, head, heads.Head("log.test/x", "other", 1, b"", None))
+    with db.read(engine) as connection:
+        found = heads.load(connection, "log.test/x")
+    assert found is not None and found.body == "new"
+    paused_engine.dispose()
