@@ -239,8 +239,10 @@ def metrics() -> str:
     import countermark_server.timestamper.service
     import countermark_server.tufrepo.station
     import countermark_server.upload.receive  # noqa: F401
+    from countermark.witness import METRICS as OF_WITNESS
 
-    rows = [
+    rows = [(f"`{name}`", kind, said) for name, kind, said in OF_WITNESS]
+    rows += [
         (f"`{metric.name}{'_total' if metric.type == 'counter' else ''}`", metric.type, metric.documentation)
         for metric in REGISTRY.collect()
         if metric.name.startswith("countermark_")

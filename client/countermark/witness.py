@@ -62,6 +62,11 @@ from countermark.witness_store import WitnessedLog, WitnessStore
 KEY_FILE = "witness.key"
 STATE_FILE = "witness.sqlite"
 SIZE_TYPE = "text/x.tlog.size"
+ANSWERS, TREE_SIZE, EVIDENCE = METRICS = (
+    ("countermark_witness_answers_total", "counter", "answers of a witness, by request and status"),
+    ("countermark_witness_tree_size", "gauge", "size that a witness cosigned last, by origin"),
+    ("countermark_witness_evidence", "gauge", "requests that a witness keeps as evidence against a log"),
+)
 
 
 @dataclass(frozen=True)
@@ -173,16 +178,18 @@ class Witness:
         return _refusal(404, "nothing cosigned under this name")
 
     def _metrics(self) -> bytes:
-        lines = ["# TYPE countermark_witness_requests_total counter"]
-        for (door, status), count in sorted(self._answers.items()):
-            lines.append(f'countermark_witness_requests_total{{request="{door}",status="{status}"}} {count}')
-        lines.append("# TYPE countermark_witness_tree_size gauge")
-        lines.extend(
-            f'countermark_witness_tree_size{{origin="{_escaped(log.origin)}"}} {log.size}'
-            for log in self._store.logs()
-        )
-        lines.append("# TYPE countermark_witness_evidence gauge")
-        lines.append(f"countermark_witness_evidence {self._store.evidence_count()}")
+        values = {
+            ANSWERS: [
+                (f'{{request="{door}",status="{status}"}}', count)
+                for (door, status), count in sorted(self._answers.items())
+            ],
+            TREE_SIZE: [(f'{{origin="{_escaped(log.origin)}"}}', log.size) for log in self._store.logs()],
+            EVIDENCE: [("", self._store.evidence_count())],
+        }
+        lines = []
+        for (name, kind, said), samples in values.items():
+            lines += [f"# HELP {name} {said}", f"# TYPE {name} {kind}"]
+            lines += [f"{name}{labels} {value}" for labels, value in samples]
         return "\n".join([*lines, ""]).encode()
 
 

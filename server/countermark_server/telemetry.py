@@ -35,7 +35,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 # --- the log -----------------------------------------------------------------------------------------------
 LOG_SIZE = Gauge(
     "countermark_log_size",
-    "tree size by stage: integrated, signed, witnessed, published",
+    "tree size by stage: next, integrated, signed, witnessed, published",
     ["stage"],
     multiprocess_mode="max",
 )
@@ -51,6 +51,11 @@ WITNESS_REQUESTS = Counter(
 )
 QUORUM_SINCE = Gauge(
     "countermark_quorum_time_seconds", "quorum time of the published checkpoint", multiprocess_mode="max"
+)
+QUORUM_MISSING = Gauge(
+    "countermark_quorum_missing_seconds",
+    "how long publications have failed for want of a quorum; 0 while there is one",
+    multiprocess_mode="max",
 )
 
 

@@ -47,3 +47,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             )
             world.login("alice", words)
             yield House(world, nginx, web)
+
+
+@pytest.fixture(scope="session")
+def published(house: House) -> Path:
+    """A wheel that unmodified twine published through nginx, signed, and listed by now."""
+    world = house.world
+    dist = world.project("through-nginx")
+    world.run("countermark", "sign", "--yes", *sorted(dist.iterdir()))
+    world.run(
+        "twine", "upload", "--non-interactive", "--attestations", "--repository-url", f"{world.url}/legacy/",
+        "-u", "__token__", "-p", world.token(), *sorted(dist.iterdir()),
+    )  # fmt: skip
+    wheel = next(dist.glob("*.whl"))
+    assert "listed" in world.run("countermark", "status", "--wait", wheel).out
+    return wheel

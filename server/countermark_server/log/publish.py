@@ -81,6 +81,7 @@ class Publisher:
         self._stopping = False
         self._published = -1  # size of the public checkpoint
         self._published_at = float("-inf")  # monotonic seconds
+        self._without_quorum: float | None = None  # monotonic seconds: since when
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def offer(self, checkpoint: LogCheckpoint) -> None:
@@ -165,15 +166,27 @@ class Publisher:
         while (checkpoint := self._next()) is not None:
             try:
                 verified = self.publish(checkpoint)
+                self._report_quorum(None)
                 telemetry.logger().debug("published", size=verified.size)
             except (NoQuorumError, OSError, SQLAlchemyError, StoreError) as error:
                 # Nothing was acknowledged that is not public; the entries wait for the next try.
+                self._report_quorum(error)
                 telemetry.logger().warning("not published", size=checkpoint.size, error=str(error))
                 with self._news:
                     self._news.wait_for(lambda: self._stopping, timeout=RETRY_SECONDS)
             except BaseException as error:
                 self._on_fatal(error)
                 return
+
+    def _report_quorum(self, error: Exception | None) -> None:
+        """Say how long the quorum has been missing; a failure of another kind says nothing about it."""
+        now = time.monotonic()
+        if error is None:
+            self._without_quorum = None
+        elif isinstance(error, NoQuorumError) and self._without_quorum is None:
+            self._without_quorum = now
+        since = self._without_quorum
+        telemetry.QUORUM_MISSING.set(0 if since is None else now - since)
 
     def _next(self) -> LogCheckpoint | None:
         """Wait for a checkpoint that is not public yet, or whose cosignatures are an hour old."""

@@ -112,6 +112,7 @@ class Sequencer:
             for size, name in list(self._staging.sizes()):
                 if size > head.tree_size:
                     self._staging.drop(name)
+        telemetry.LOG_SIZE.labels("next").set(head.tree_size)
         checkpoint = self._opened(head)
         if head.staging is not None:
             # The round happened, its tiles may not be there: a crash between commit and apply ends here.
@@ -135,6 +136,7 @@ class Sequencer:
             settled, new, checkpoint, bundle = self._round(old, checkpoint)
             # Committed. If we stop here the head is ahead of the public tree; load() finds the staging
             # bundle it names and applies it. No index can be given twice: the next round starts there.
+            telemetry.LOG_SIZE.labels("next").set(new.tree_size)
             if bundle is not None:
                 self._apply(bundle, checkpoint)
                 # Applied. If we stop here the tiles are public and no checkpoint covers them yet: the entries

@@ -61,6 +61,9 @@ SCAN_SECONDS = Histogram(
 )
 PROTECTION = Gauge("countermark_scan_protection", "1 where the newest child had it", ["name"])
 HOLDS_MISSING = Gauge("countermark_scan_holds_missing", "automatic holds that the log has not taken yet")
+HOLD_MISSING_AGE = Gauge(
+    "countermark_scan_hold_missing_seconds", "age of the oldest automatic hold that the log has not taken yet"
+)
 
 
 @dataclass(frozen=True)
@@ -243,9 +246,10 @@ class Station:
             .join(proposals, proposals.c.id == verdicts.c.proposal_id)
             .where(table.c.state == State.HELD, verdicts.c.tier == "block")
         )
-        missing = 0
+        missing, oldest = 0, self._now()
         with db.read(self._engine) as connection:
             if connection.execute(blocked.limit(1)).first() is None:
+                self._report_holds(0, oldest)
                 return 0
         with db.write(self._engine) as connection:
             for row in connection.execute(blocked).mappings().all():
@@ -257,7 +261,7 @@ class Station:
                     or state["cleared"]
                 ):
                     continue
-                missing += 1
+                missing, oldest = missing + 1, min(oldest, row["state_since"])
                 body = json.loads(row["body"])
                 asked = None if body["hold"] is None else proposal.outcome(connection, body["hold"])
                 if asked is not None and (asked.state != proposal.REFUSED or not self._may_ask_again(asked)):
@@ -270,10 +274,14 @@ class Station:
                     .where(verdicts.c.submission_id == row["id"])
                     .values(body=json.dumps(body, sort_keys=True))
                 )
-        HOLDS_MISSING.set(missing)
+        self._report_holds(missing, oldest)
         if self._now() >= self._patient_until:
             self._patient_until = self._now() + REFUSED_SECONDS
         return missing
+
+    def _report_holds(self, missing: int, oldest: int) -> None:
+        HOLDS_MISSING.set(missing)
+        HOLD_MISSING_AGE.set(max(0, self._now() - oldest))
 
     def _may_ask_again(self, asked: proposal.Outcome) -> bool:
         """At once for who came second; a key that was revoked, say, is tried once a minute, not in a loop."""

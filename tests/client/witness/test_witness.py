@@ -298,8 +298,8 @@ def test_reading_and_metrics(world: World) -> None:
     served = Note.parse(world.witness(Request("GET", path)).body)
     assert [line.name for line in served.signatures] == [ORIGIN, ORIGIN, "witness.test/w1"]
     metrics = world.witness(Request("GET", "/metrics")).body.decode()
-    assert 'countermark_witness_requests_total{request="add-checkpoint",status="200"} 1' in metrics
-    assert 'countermark_witness_requests_total{request="add-checkpoint",status="400"} 1' in metrics
+    assert 'countermark_witness_answers_total{request="add-checkpoint",status="200"} 1' in metrics
+    assert 'countermark_witness_answers_total{request="add-checkpoint",status="400"} 1' in metrics
     assert f'countermark_witness_tree_size{{origin="{ORIGIN}"}} 2' in metrics
     assert world.witness(Request("POST", "/other")).status == 405
     assert world.witness(Request("GET", "/other")).status == 404

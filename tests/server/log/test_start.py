@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from countermark.errors import CountermarkError, SignatureError, UsageError
 from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
 from countermark.tlog.note import Ed25519NoteSigner, Note, NoteSigner, Signature, sign_note
+from countermark_server import telemetry
 from countermark_server.log import publish
 from countermark_server.log.sequence import LogError
 from countermark_server.log.station import StartRefusedError, only_sequencer
@@ -254,6 +256,34 @@ def test_the_station_works_with_its_threads(world: LogWorld) -> None:
     assert not thread.is_alive()
     assert {world.outcome(i).state for i in ids} == {"published"}
     world.check()
+
+
+def test_a_missing_quorum_is_counted_in_seconds(world: LogWorld) -> None:
+    """The alarm's gauge grows while witnesses are silent, and is 0 again with the next publication."""
+    station = world.station()
+    station.check_start()
+    stop = threading.Event()
+    thread = threading.Thread(target=station.work, args=(stop,), kwargs={"poll_interval": 0.001})
+    thread.start()
+
+    def missing() -> float:
+        return telemetry.QUORUM_MISSING._value.get()
+
+    def wait_until(condition: Callable[[], bool]) -> bool:
+        return any(condition() or stop.wait(0.01) for _ in range(2000))
+
+    try:
+        world.fetcher.down = True
+        asked = world.upload(200)
+        assert wait_until(lambda: missing() > 0)
+        seen = missing()
+        assert wait_until(lambda: missing() > seen)
+        world.fetcher.down = False
+        assert wait_until(lambda: world.outcome(asked).state == "published" and missing() == 0)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_a_witness_that_is_ahead_stops_the_running_log(world: LogWorld, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from countermark_server import db, proposal
 from countermark_server.published import Published
 from countermark_server.ruleview import SqlView
 from countermark_server.scan.sandbox import Sandbox
-from countermark_server.scan.station import Station
+from countermark_server.scan.station import HOLD_MISSING_AGE, HOLDS_MISSING, Station
 from countermark_server.scan.verdicts import file_state
 from countermark_server.settings import Scan, Upload
 from countermark_server.stores.blobs import Blobs
@@ -240,6 +240,25 @@ def test_a_key_the_log_refuses_is_not_tried_in_a_loop(world: DoorWorld, grace: P
     work(world, scan)
     assert [entry.type for entry in entries(world)[-2:]] == ["verdict", "hold"]
     assert row(world, SDIST)["state"] == "held"
+
+
+def test_a_hold_without_an_entry_grows_old_and_is_forgotten_once_it_has_one(
+    world: DoorWorld, grace: Person
+) -> None:
+    """The alarm of 15 minutes reads this age; a restarted scan knows it too, and a logged hold ends it."""
+    grace.upload(SDIST, sdist(files={"setup.py": EVIL}))
+    honest = world.roles["registry"]
+    world.roles["registry"] = KeySigner(key("nobody"))
+    work(world, station(world))
+    world.clock.now += 901
+    assert station(world).check_holds() == 1
+    assert HOLD_MISSING_AGE._value.get() >= 900 and HOLDS_MISSING._value.get() == 1
+    world.roles["registry"] = honest
+    scan = station(world)
+    work(world, scan)
+    assert scan.check_holds() == 0
+    assert HOLD_MISSING_AGE._value.get() == HOLDS_MISSING._value.get() == 0
+    assert [entry.type for entry in entries(world)[-2:]] == ["verdict", "hold"]
 
 
 def test_the_same_artifact_and_rules_give_the_same_findings(world: DoorWorld, grace: Person) -> None:
