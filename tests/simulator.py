@@ -189,7 +189,8 @@ class World:
             if missing_ok:
                 return None
             raise StatusError(url, Answer(404, "Not Found"))
-        assert len(raw) <= max_bytes, path
+        if len(raw) > max_bytes:
+            raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
         return raw
 
     def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:

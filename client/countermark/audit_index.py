@@ -89,7 +89,8 @@ class IndexAudit:
         url = f"{self._registry.url}/simple/"
         raw = self._fetcher.get(url, headers=ACCEPT)
         try:
-            names = {str(item["name"]) for item in decode_json(raw or b"")["projects"]}
+            listed = [str(item["name"]) for item in decode_json(raw or b"")["projects"]]
+            names = _once(listed)
         except (ValueError, LookupError, TypeError, ArithmeticError) as error:
             self._odd("", "page-malformed", f"{url} is not a simple index: {error!r}")
             return
@@ -112,6 +113,7 @@ class IndexAudit:
             if document["name"] != project:
                 raise ValueError(f"it is about {document['name']!r}")
             shown = [_Shown.parse(file, url) for file in document["files"]]
+            names = _once([file.filename for file in shown])
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             self._odd(project, "page-malformed", f"{url} is not the page of {project!r}: {error!r}")
             return
@@ -119,7 +121,6 @@ class IndexAudit:
         for file in shown:
             said = [applied.get(file.filename), newest.get(file.filename, applied.get(file.filename))]
             self._file(project, file, [target for target in said if target is not None])
-        names = {file.filename for file in shown}
         for name in sorted(applied.keys() - names):
             if newest.get(name, applied[name]) is not None and not self._in_motion(project, name):
                 self._odd(
@@ -201,6 +202,15 @@ class IndexAudit:
 
     def _odd(self, project: str, code: str, message: str, **values: object) -> None:
         self.odds.setdefault(project, []).append(finding(code, message, None, **values))
+
+
+def _once(names: Sequence[str]) -> set[str]:
+    """The names; ValueError when one is there twice, as readers differ in which of the two they take."""
+    found = set(names)
+    if len(found) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is on it twice")
+    return found
 
 
 def check_blobs(

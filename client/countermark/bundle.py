@@ -38,7 +38,7 @@ from countermark.limits import (
     TIMESTAMP_LIFETIME,
     TIMESTAMP_MAX_BYTES,
 )
-from countermark.timestamp import Timestamp, open_carried
+from countermark.timestamp import Timestamp, check_spelling, open_carried
 from countermark.tlog import proof
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.note import format_base64, parse_hash
@@ -169,6 +169,7 @@ def open_bundle(
     if len(bundle.timestamp) > TIMESTAMP_MAX_BYTES:
         raise MalformedError(f"a timestamp of {len(bundle.timestamp)} bytes")
     _check_meta(root.open("timestamp", bundle.timestamp))
+    check_spelling(bundle.timestamp, root)
     timestamp = Timestamp.parse(bundle.timestamp)
     # (2) The root accepts the trust file. Against another log, or other witnesses.
     trust_file = TrustFile.parse(bundle.trust_file)

@@ -20,7 +20,7 @@ from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.tlog.policy import NONE
 from countermark.trustfile import TrustFile
-from countermark.tufjson import parse_time
+from countermark.tufjson import LEAK, Root, canonical, parse_time, verifies
 
 UNWITNESSED_SUFFIXES = (".test", ".example", ".invalid")  # names nobody can own: `quorum none` only there
 
@@ -67,6 +67,32 @@ class Timestamp:
         ):
             raise MalformedError("the timestamp's log, bins or applied member is malformed")
         return found
+
+
+def check_spelling(raw: bytes, root: Root) -> None:
+    """Every byte of a timestamp's file is its key's, so that nobody on the way makes two files of one version.
+
+    TUF signs the canonical form of `signed` alone: blanks, the order of members and what stands beside the
+    signature are free. But a timestamp is logged, and remembered by those who saw it, as a *file*: a mirror that
+    only adds a blank would else make an honest registry look like one that signs two timestamps of one version.
+    """
+    try:
+        document: Any = json.loads(raw)
+        message, listed = canonical(document["signed"]), document["signatures"]
+        keyids = root.roles["timestamp"]["keyids"]
+        whole = raw == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        whole = whole and document.keys() == {"signatures", "signed"}
+        for item in listed:
+            keyid, sig = item["keyid"], item["sig"]
+            whole = whole and item.keys() == {"keyid", "sig"} and keyid in keyids and sig == sig.lower()
+            whole = whole and verifies(root.keys.get(keyid), sig, message)
+    except LEAK as error:
+        raise MalformedError(f"this is not a timestamp: {error!r}") from None
+    if not whole or len({item["keyid"] for item in listed}) != len(listed):
+        raise MalformedError(
+            f"timestamp {document['signed'].get('version')} is not spelled as its key signed it: somebody between "
+            "the registry and here changed what no signature covers"
+        )
 
 
 def open_carried(timestamp: Timestamp, trust_file: TrustFile, *, now: int) -> VerifiedCheckpoint:

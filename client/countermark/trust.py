@@ -55,12 +55,12 @@ from countermark.limits import (
 from countermark.logreader import LogReader
 from countermark.pins import Registry, newer_roots
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
-from countermark.timestamp import Timestamp, open_carried
+from countermark.timestamp import Timestamp, check_spelling, open_carried
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
-from countermark.tufjson import ListedTarget
+from countermark.tufjson import ListedTarget, Root
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -193,6 +193,8 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         updater = refresh(registry, Cached(recorder, cached), cache, _grace_time(cached, now, error))
     except EvidenceError as error:
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
+    if online:
+        check_spelling(raw, Root.parse(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b""))
     timestamp = Timestamp.parse(raw)
     trust_file = _trust_file(registry, updater, cache)
     timeline.check_trust_file(trust_file.version, trust_file.format())

@@ -34,7 +34,7 @@ from countermark.statement import load_public_key
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n?")
-_LEAK = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)  # of malformed JSON
+LEAK = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)  # of malformed JSON
 
 
 def canonical(value: Any) -> bytes:
@@ -72,7 +72,7 @@ def load(raw: bytes, type: str) -> dict[str, Any]:
         signed = json.loads(raw)["signed"]
         said = (signed["_type"], signed["spec_version"].split(".")[0])
         version = signed["version"]
-    except _LEAK as error:
+    except LEAK as error:
         raise MalformedError(f"this is not TUF metadata: {error!r}") from None
     if said != (type, "1"):
         raise MalformedError(f"this is TUF metadata of type {said[0]!r}, version {said[1]!r}, not a {type}")
@@ -111,7 +111,7 @@ class Root:
                 keys=dict(signed["keys"]),
                 roles=dict(signed["roles"]),
             )
-        except _LEAK as error:
+        except LEAK as error:
             raise MalformedError(f"this is not a root: {error!r}") from None
         found.open("root", raw)
         return found
@@ -132,13 +132,13 @@ class Root:
             keyids, threshold = list(map(str, self.roles[role]["keyids"])), self.roles[role]["threshold"]
             listed = json.loads(raw)["signatures"]
             signatures = {str(item["keyid"]): str(item["sig"]) for item in listed}
-        except _LEAK as error:
+        except LEAK as error:
             raise MalformedError(f"the signatures of this {role} are malformed: {error!r}") from None
         if len(signatures) != len(listed) or len(set(keyids)) != len(keyids):
             raise MalformedError(f"a key is named twice for this {role}")
         if type(threshold) is not int or threshold < 1:
             raise MalformedError(f"{threshold!r} is no threshold")
-        good = [k for k in keyids if k in signatures and _verifies(self.keys.get(k), signatures[k], message)]
+        good = [k for k in keyids if k in signatures and verifies(self.keys.get(k), signatures[k], message)]
         if len(good) < threshold:
             raise SignatureError(
                 f"{role} version {signed['version']} is signed by {len(good)} of the {threshold} keys that root "
@@ -147,7 +147,7 @@ class Root:
         return signed
 
 
-def _verifies(key: Any, signature: str, message: bytes) -> bool:
+def verifies(key: Any, signature: str, message: bytes) -> bool:
     """Whether this key of a root signed the message."""
     try:
         scheme, public = (key["keytype"], key["scheme"]), key["keyval"]["public"]
@@ -161,7 +161,7 @@ def _verifies(key: Any, signature: str, message: bytes) -> bool:
             if isinstance(spki, ec.EllipticCurvePublicKey):
                 spki.verify(sig, message, ec.ECDSA(hashes.SHA256()))
                 return True
-    except (InvalidSignature, MalformedError, binascii.Error, *_LEAK):
+    except (InvalidSignature, MalformedError, binascii.Error, *LEAK):
         return False
     return False
 

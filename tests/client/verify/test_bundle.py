@@ -211,18 +211,13 @@ def _others(value: Any) -> list[Any]:
 
 
 def test_every_byte_of_a_bundle_matters(tmp_path: Path, world: World, wheel: Published) -> None:
-    """One bit of every byte flipped: never accepted, but for the case of hex digits, which TUF reads alike."""
+    """One bit of every byte flipped: never accepted."""
     raw = made(world, wheel, tmp_path / "maker")
     root = Root.parse(world.root)
-    needed = {each.index for each in Bundle.parse(raw).entries}
     for at in range(len(raw)):
         mutant = raw[:at] + bytes([raw[at] ^ (1 << at % 7)]) + raw[at + 1 :]
-        try:
-            opened = open_bundle(Bundle.parse(mutant), root, now=NOW)
-        except CountermarkError:
-            continue
-        assert opened.entries.keys() == needed
-        assert mutant != raw and mutant.lower() == raw.lower() and b"sig" in raw[at - 200 : at], (at, mutant)
+        with pytest.raises(CountermarkError):
+            open_bundle(Bundle.parse(mutant), root, now=NOW)
 
 
 # --- the same judgement as online ---------------------------------------------------------------------------
