@@ -48,6 +48,7 @@ from countermark.fetch import Answer, StatusError
 from countermark.limits import FETCH_MAX_BYTES
 from countermark.replay import DictView, replay
 from countermark.serving import Request, Response
+from countermark.simplepage import TEXT_HTML, encode_page
 from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark.tlog import merkle
 from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
@@ -61,6 +62,7 @@ from countermark.trustfile import CentralPolicy, TrustFile
 NOW = 1_763_800_000
 HOUR = 3600
 BIT_LENGTH = 2
+HTML = "#html"  # behind the path of a simple page: the same page for who asks for HTML
 LOGIN_CODE = "GOOD-CODE"
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 COMPACT = JSONSerializer(compact=True)
@@ -183,8 +185,10 @@ class World:
         self.asked.append(path)
         if self.down(path):
             raise StatusError(url, Answer(503, "down"))
-        found = self.override[path] if path in self.override else self._resource(path)
-        raw = found() if callable(found) else found
+        if path.startswith("/simple/") and "html" in (headers or {}).get("Accept", ""):
+            path += HTML
+            self.asked[-1] = path
+        raw = self._answer(path)
         if raw is None:
             if missing_ok:
                 return None
@@ -192,6 +196,10 @@ class World:
         if len(raw) > max_bytes:
             raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
         return raw
+
+    def _answer(self, path: str) -> bytes | None:
+        found = self.override[path] if path in self.override else self._resource(path)
+        return found() if callable(found) else found
 
     def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:
         """The same for files of any size; too much is noticed on the way, as over a network."""
@@ -309,6 +317,8 @@ class World:
             return self.blobs.get(path.removeprefix("/blobs/"))
         if path.startswith("/packages/"):
             return self.packages.get(path.removeprefix("/packages/"))
+        if path.endswith(HTML):  # made of the JSON page as it is answered, so that both tell the same lies
+            return self._html(path.removesuffix(HTML))
         if path.startswith("/simple/"):
             return self._page(path.removeprefix("/simple/").rstrip("/"))
         if path.startswith("/api/v1/projects/"):
@@ -336,6 +346,13 @@ class World:
             return None
         files = [self._on_page(project, name, sha) for name, sha in sorted(self.pages[project].items())]
         return json.dumps({"meta": meta, "name": project, "files": files}).encode()
+
+    def _html(self, path: str) -> bytes | None:
+        page = self._answer(path)
+        try:
+            return None if page is None else encode_page(json.loads(page), TEXT_HTML)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return page
 
     def _on_page(self, project: str, filename: str, sha256: str) -> dict[str, Any]:
         """One file as the simple page shows it; the index's own words come from what TUF lists."""

@@ -1,6 +1,6 @@
 """The index's part of an audit: simple pages, metadata files, artifacts, and evidence that must be open.
 
-    (10) the simple index shows exactly the listing: names, hashes, sizes, entries, yanked
+    (10) the simple index shows exactly the listing, in JSON and in HTML: names, hashes, sizes, entries, yanked
     (11) each metadata file has the digest that was logged; with `files`, each artifact too
     (12) blobs that entries name are open after their embargo, and are the ones named
 
@@ -23,8 +23,9 @@ from countermark.errors import CountermarkError
 from countermark.fetch import Fetcher, decode_json
 from countermark.limits import BLOB_EMBARGO, FETCH_MAX_BYTES, PAGE_SETTLES
 from countermark.pins import Registry
+from countermark.simplepage import HTML_TYPE, JSON_TYPE, parse_links
 
-ACCEPT = {"Accept": "application/vnd.pypi.simple.v1+json"}
+FORMS = {"": JSON_TYPE, "HTML ": HTML_TYPE}  # the word in findings, and what is asked for
 
 
 @dataclass(frozen=True)
@@ -75,72 +76,70 @@ class IndexAudit:
         """(10), (11) for all projects, or some."""
         projects = self._state.projects() if only is None else only
         try:
-            self._front(projects, everything=only is None)
-            for project in projects:
-                self._page(project)
+            for form in FORMS:
+                self._front(projects, form, everything=only is None)
+                for project in projects:
+                    self._page(project, form)
         except CountermarkError as error:
             self._notes.add(view_finding(error, "the simple index"))
             self._notes.leave("the simple index: not all of it could be read")
         if not self._files:
             self._notes.leave("the bytes of artifacts (--files reads them)")
 
-    def _front(self, projects: Sequence[str], *, everything: bool) -> None:
+    def _front(self, projects: Sequence[str], form: str, *, everything: bool) -> None:
         """The list of all projects."""
         url = f"{self._registry.url}/simple/"
-        raw = self._fetcher.get(url, headers=ACCEPT)
+        raw = self._fetcher.get(url, headers={"Accept": FORMS[form]})
         try:
-            listed = [str(item["name"]) for item in decode_json(raw or b"")["projects"]]
-            names = _once(listed)
-        except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-            self._odd("", "page-malformed", f"{url} is not a simple index: {error!r}")
+            names = _once([str(item["name"]) for item in _members(raw or b"", form)["projects"]])
+        except _MALFORMED as error:
+            self._odd("", "page-malformed", f"{url} is not a {form}simple index: {error!r}")
             return
         known = set(self._state.projects())
         for name in sorted(names - known if everything else names.intersection(projects) - known):
-            self._odd(name, "page-extra", f"project {name!r} is on the simple index, and in no entry")
+            self._odd(name, "page-extra", f"project {name!r} is on the {form}simple index, and in no entry")
         for project in (project for project in projects if project not in names):
             listed = self._state.targets_of(project)
             if not all(self._in_motion(project, name) for name in listed):
-                message = (
-                    f"project {project!r} has {len(listed)} listed files, and is not on the simple index"
-                )
+                message = f"project {project!r} has {len(listed)} listed files, and is not on the {form}simple index"
                 self._odd(project, "project-missing", message)
 
-    def _page(self, project: str) -> None:
+    def _page(self, project: str, form: str) -> None:
         url = f"{self._registry.url}/simple/{project}/"
-        raw = self._fetcher.get(url, headers=ACCEPT, missing_ok=True)
+        raw = self._fetcher.get(url, headers={"Accept": FORMS[form]}, missing_ok=True)
         try:
-            document: Any = {"name": project, "files": []} if raw is None else decode_json(raw)
-            if document["name"] != project:
-                raise ValueError(f"it is about {document['name']!r}")
+            document: Any = {"name": project, "files": []} if raw is None else _members(raw, form)
+            if document.get("name", project) != project or "files" not in document:
+                raise ValueError(f"it is about {document.get('name')!r}")
             shown = [_Shown.parse(file, url) for file in document["files"]]
             names = _once([file.filename for file in shown])
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            self._odd(project, "page-malformed", f"{url} is not the page of {project!r}: {error!r}")
+        except _MALFORMED as error:
+            self._odd(project, "page-malformed", f"{url} is not the {form}page of {project!r}: {error!r}")
             return
         applied, newest = self._state.targets_of(project), self._state.newest_of(project)
         for file in shown:
             said = [applied.get(file.filename), newest.get(file.filename, applied.get(file.filename))]
-            self._file(project, file, [target for target in said if target is not None])
+            self._file(project, file, form, [target for target in said if target is not None])
         for name in sorted(applied.keys() - names):
             if newest.get(name, applied[name]) is not None and not self._in_motion(project, name):
                 self._odd(
-                    project, "page-missing", f"{name} is listed by TUF, and not on the page of {project!r}"
+                    project,
+                    "page-missing",
+                    f"{name} is listed by TUF, and not on the {form}page of {project!r}",
                 )
-        self._notes.cover("simple pages")
-        self._notes.cover("files on simple pages", len(names))
+        self._notes.cover(f"{form}simple pages")
+        self._notes.cover(f"files on {form}simple pages", len(names))
 
-    def _file(self, project: str, file: _Shown, listed: Sequence[Target]) -> None:
+    def _file(self, project: str, file: _Shown, form: str, listed: Sequence[Target]) -> None:
         """One file on a page; `listed` is what the log demands of it, as applied and as of the newest entry."""
         known = self._state.file(f"files/{project}/{file.filename}")
         if known is None:
-            message = f"{file.filename} on the page of {project!r} has no entry in the log"
+            message = f"{file.filename} on the {form}page of {project!r} has no entry in the log"
             self._odd(project, "page-extra", message, page=file.sha256, log="absent")
             return
         if not listed:
             if not self._in_motion(project, file.filename):
-                message = (
-                    f"{file.filename} on the page of {project!r} was withdrawn by an entry, or never listed"
-                )
+                message = f"{file.filename} on the {form}page of {project!r} was withdrawn, or never listed"
                 self._odd(project, "page-extra", message, page=file.sha256, log="not listed")
             return
         target, custom = listed[0], listed[0]["custom"]
@@ -153,15 +152,15 @@ class IndexAudit:
             pairs["metadata"] = (file.metadata, known[0])
         for code, (page, log) in pairs.items():
             if page != log:
-                message = (
-                    f"{file.filename}: the page of {project!r} says {page}, entry {custom['i']} says {log}"
-                )
+                where = f"the {form}page of {project!r}"
+                message = f"{file.filename}: {where} says {page}, entry {custom['i']} says {log}"
                 self._odd(project, code, message, page=page, log=log)
         yanked = {target["custom"]["yank"] is not None for target in listed}
         if file.yanked not in yanked and not self._in_motion(project, file.filename):
-            message = f"{file.filename}: the page says yanked {file.yanked}, the log {not file.yanked}"
+            message = f"{file.filename}: the {form}page says yanked {file.yanked}, the log {not file.yanked}"
             self._odd(project, "page-yanked", message, page=file.yanked, log=not file.yanked)
-        self._bytes(project, file, target, known[0])
+        if form == "":  # both forms offer the same bytes, or were at odds above
+            self._bytes(project, file, target, known[0])
 
     def _bytes(self, project: str, file: _Shown, target: Target, metadata: str) -> None:
         """(11) Metadata files that were not read before; artifacts each time they are asked for."""
@@ -202,6 +201,17 @@ class IndexAudit:
 
     def _odd(self, project: str, code: str, message: str, **values: object) -> None:
         self.odds.setdefault(project, []).append(finding(code, message, None, **values))
+
+
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+
+def _members(raw: bytes, form: str) -> Any:
+    """A page as a JSON document, whichever form it has. Of the list of projects, links are projects."""
+    if FORMS[form] == JSON_TYPE:
+        return decode_json(raw)
+    links = parse_links(raw)
+    return {"files": links, "projects": [{"name": link["filename"]} for link in links]}
 
 
 def _once(names: Sequence[str]) -> set[str]:

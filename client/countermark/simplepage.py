@@ -19,7 +19,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 HTML_TYPE = "application/vnd.pypi.simple.v1+html"
@@ -59,6 +61,60 @@ def encode_page(document: Mapping[str, Any], media_type: str) -> bytes:
 def content_type(media_type: str) -> str:
     """The header that goes with it."""
     return media_type if media_type == JSON_TYPE else f"{media_type}; charset=utf-8"
+
+
+def parse_links(raw: bytes) -> list[dict[str, Any]]:
+    """The links of an HTML page as members of a JSON page, read as installers read them; ValueError if they can't be.
+
+    The file an installer gets is the one in the address; a text that says another name would deceive people only.
+    """
+    reader = _Links()
+    reader.feed(raw.decode("utf-8"))
+    reader.close()
+    found: list[dict[str, Any]] = []
+    for attributes, text in reader.links:
+        parts = urlsplit(attributes["href"])
+        name = unquote(parts.path.rstrip("/").rpartition("/")[2])
+        if text.strip() != name:
+            raise ValueError(f"the link to {name!r} says {text.strip()!r}")
+        file: dict[str, Any] = {"filename": name, "url": parts._replace(fragment="").geturl()}
+        file["hashes"] = {"sha256": parts.fragment.removeprefix("sha256=")}
+        metadata = attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata"))
+        if metadata is not None:
+            file["core-metadata"] = {"sha256": metadata.removeprefix("sha256=")}
+        file["yanked"] = "data-yanked" in attributes
+        found.append(file)
+    return found
+
+
+class _Links(HTMLParser):
+    """Every `a` with an address, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[tuple[dict[str, str], str]] = []
+        self._open: dict[str, str] | None = None
+        self._text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "base":
+            raise ValueError("a `base` says that all its links lead elsewhere")
+        if tag == "a":
+            attributes = {name: value or "" for name, value in reversed(attrs)}  # of two, the first counts
+            self._open, self._text = (attributes if "href" in attributes else None), ""
+
+    def handle_data(self, data: str) -> None:
+        self._text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a" and self._open is not None:
+            self.links.append((self._open, self._text))
+            self._open = None
+
+    def close(self) -> None:
+        super().close()
+        if self._open is not None:
+            raise ValueError("a link does not end")
 
 
 def _html(document: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
 from countermark.tufjson import Root
 from tests.machine import Machine
-from tests.simulator import ACCOUNT, HOUR, Published, World, signing_key
+from tests.simulator import ACCOUNT, HOUR, HTML, Published, World, signing_key
 
 DAY = 24 * HOUR
 
@@ -40,6 +40,14 @@ class Scene:
     def audit(self, world: World | None = None, **options: Any) -> AuditReport:
         world = world or self.world
         return audit(self.machine.registry, world, now=world.now, files=True, **options)
+
+    def html(self, change: Callable[[bytes], bytes], path: str = "/simple/acme-demo/") -> None:
+        """The page that old tools get says something else than the one in JSON."""
+        before = self.world._html(path)
+        assert before is not None
+        after = change(before)
+        assert after != before
+        self.world.override[path + HTML] = after
 
     def settle(self) -> None:
         """Five minutes pass, and the log is cosigned again: nothing is in motion."""
@@ -475,6 +483,55 @@ def a_listed_file_is_hidden(scene: Scene) -> None:
 @fault("page-malformed", "is not the page")
 def a_page_is_of_another_project(scene: Scene) -> None:
     scene.page(lambda page: page.update(name="beta"))
+
+
+@fault("page-hash", "the HTML page of 'acme-demo' says")
+def only_the_html_page_shows_another_hash(scene: Scene) -> None:
+    scene.html(lambda raw: raw.replace(scene.wheel.sha256.encode(), b"cc" * 32))
+
+
+@fault("page-extra", "on the HTML page of 'acme-demo' has no entry")
+def only_the_html_page_shows_a_file_too_many(scene: Scene) -> None:
+    link = b'<a href="/packages/acme-demo/acme_demo-6.6.tar.gz#sha256=' + b"cc" * 32
+    scene.html(lambda raw: raw.replace(b"</body>", link + b'">acme_demo-6.6.tar.gz</a></body>'))
+
+
+@fault("page-missing", "not on the HTML page")
+def the_html_page_is_empty(scene: Scene) -> None:
+    scene.html(lambda raw: raw.replace(b"<a ", b"<b "))
+
+
+@fault("page-yanked", "the HTML page says yanked False")
+def only_the_html_page_hides_that_a_file_is_yanked(scene: Scene) -> None:
+    scene.world.yank(scene.wheel)
+    scene.world.release()
+    scene.settle()
+    scene.html(lambda raw: raw.replace(b"data-yanked", b"data-other"))
+
+
+@fault("metadata", "the HTML page of 'acme-demo' says")
+def only_the_html_page_shows_another_metadata_digest(scene: Scene) -> None:
+    scene.html(lambda raw: raw.replace(b'metadata="sha256=', b'metadata="sha256=00'))
+
+
+@fault("page-malformed", "the link to 'acme_demo-6.6-py3-none-any.whl' says")
+def a_link_leads_elsewhere_than_its_text_says(scene: Scene) -> None:
+    scene.html(lambda raw: raw.replace(b"demo/acme_demo-1.0", b"demo/acme_demo-6.6"))
+
+
+@fault("page-malformed", "all its links lead elsewhere")
+def the_html_page_has_another_base(scene: Scene) -> None:
+    scene.html(lambda raw: raw.replace(b"<head>", b'<head><base href="https://mallory.test/">'))
+
+
+@fault("page-malformed", "is on it twice")
+def a_page_shows_a_file_twice(scene: Scene) -> None:
+    scene.page(lambda page: page["files"].append({**page["files"][0], "requires-python": ">=99"}))
+
+
+@fault("project-missing", "not on the HTML simple index", also=("page-extra",))
+def only_the_html_index_leaves_a_project_out(scene: Scene) -> None:
+    scene.html(lambda raw: raw.replace(b"acme-demo", b"acme-dem0"), "/simple/")
 
 
 @fault("project-missing", "is not on the simple index")
