@@ -194,7 +194,9 @@ def _metadata(type: str, members: dict[str, object]) -> bytes:
     } | members
     key = Ed25519PrivateKey.from_private_bytes(_seed(4))
     signature = {"keyid": "4a" * 32, "sig": key.sign(tufjson.canonical(signed)).hex()}
-    return json.dumps({"signatures": [signature], "signed": signed}, separators=(",", ":")).encode()
+    return json.dumps(
+        {"signatures": [signature], "signed": signed}, sort_keys=True, separators=(",", ":")
+    ).encode()
 
 
 def _root() -> bytes:
