@@ -39,8 +39,10 @@ BASE_URL = "http://registry.test"
 class DoorWorld(LogWorld):
     """A registry in `folder` whose log has its genesis published."""
 
-    def __init__(self, folder: Path, *, wait: float = 10.0, upload: Upload | None = None) -> None:
-        super().__init__(folder)
+    def __init__(
+        self, folder: Path, *, wait: float = 10.0, upload: Upload | None = None, raw_add: bool = False
+    ) -> None:
+        super().__init__(folder, raw_add=raw_add)
         self.settings = replace(
             self.settings,
             registry=Registry(origin=ORIGIN, base_url=BASE_URL),
@@ -48,7 +50,8 @@ class DoorWorld(LogWorld):
             upload=upload or Upload(),
         )
         self.create()
-        self.propose("tuf", self.tuf())
+        if not raw_add:
+            self.propose("tuf", self.tuf())
         self._adopt()
         self.app = create_app(
             self.settings, clock=self.clock, engine=self.engine, registry=self.roles["registry"]

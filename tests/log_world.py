@@ -31,7 +31,7 @@ from countermark_server import db, migrations, proposal, submission
 from countermark_server.log.create import GENESIS_ROLES, create
 from countermark_server.log.fsck import check_log
 from countermark_server.log.station import Station
-from countermark_server.settings import Log, Registry, Settings, load
+from countermark_server.settings import Log, Registry, Settings, Testing, load
 from countermark_server.stores import heads
 from countermark_server.stores.public import CHECKPOINT, Public
 from tests import postgres
@@ -80,13 +80,14 @@ class WitnessFetcher:
 class LogWorld:
     """One log in `folder`."""
 
-    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path, *, clock: Clock | None = None, raw_add: bool = False) -> None:
         self.clock = clock or Clock()
         self.settings = Settings(
             folder,
             database=load(folder).database,  # from the environment, which tests/server/conftest.py sets
             registry=Registry(origin=ORIGIN),
             log=Log(witness_urls="w1=http://witness.test", witness_timeout=5.0),
+            testing=Testing(raw_add=raw_add),
         )
         self.public = Public(self.settings.public)
         self.signers = (
@@ -145,7 +146,8 @@ class LogWorld:
         migrations.upgrade(self.engine)
         with db.write(self.engine) as connection:
             envelopes = {role: self._enrolment(role) for role in GENESIS_ROLES}
-            create(connection, self.trust, self.signers, envelopes, now=int(self.clock()))
+            raw_add = self.settings.testing.raw_add
+            create(connection, self.trust, self.signers, envelopes, now=int(self.clock()), raw_add=raw_add)
 
     def begin(self) -> None:
         """Create, and propose the first `tuf` entry: all that the first round waits for."""
@@ -274,7 +276,8 @@ class LogWorld:
     # --- the whole world ------------------------------------------------------------------------------
     def check(self) -> None:
         """Storage is sound, nothing acknowledged is lost, no size was signed twice."""
-        findings = check_log(self.public, self.engine, self.trust)
+        raw_add = self.settings.testing.raw_add
+        findings = check_log(self.public, self.engine, self.trust, raw_add=raw_add)
         assert findings == [], findings
         size = self.published_size()
         with db.read(self.engine) as connection:

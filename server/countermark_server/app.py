@@ -6,6 +6,7 @@
     upload     POST /legacy/
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/  /blobs/
     web        GET  /  /h/CODE
+    upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
     here       GET  /healthz  /metrics
 
 The process holds one secret: the registry's role key, which signs publish statements in the place of owners who
@@ -34,7 +35,7 @@ from countermark_server.published import Published
 from countermark_server.settings import Settings
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.public import Public
-from countermark_server.upload import receive
+from countermark_server.upload import raw, receive
 from countermark_server.upload import views as upload_views
 from countermark_server.web import pages
 
@@ -71,6 +72,8 @@ def create_app(
     app.register_blueprint(static.blueprint(public, served.target))
     app.register_blueprint(about.blueprint(settings, public, published))
     app.register_blueprint(pages.blueprint(origin=settings.registry.origin, base_url=base_url))
+    if settings.testing.raw_add:
+        app.register_blueprint(raw.blueprint(engine, answers, wait=settings.web.wait, clock=clock))
     errors.install(app, base_url, telemetry.logger())
     app.after_request(pages.secure)
     _register_health(app, engine)

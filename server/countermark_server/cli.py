@@ -156,8 +156,10 @@ def fsck(data: Path) -> None:
     from countermark_server.log.fsck import check_log  # noqa: PLC0415
     from countermark_server.stores.public import Public  # noqa: PLC0415
 
-    public = Public(_settings(data).public)
-    findings = check_log(public, _engine(data), adopted.trust_file(public))
+    settings = _settings(data)
+    public = Public(settings.public)
+    raw_add = settings.testing.raw_add
+    findings = check_log(public, _engine(data), adopted.trust_file(public), raw_add=raw_add)
     for finding in findings:
         click.echo(finding)
     if findings:

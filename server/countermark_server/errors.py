@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ACCEPTED = 202  # taken and durable, not public yet
+RETRY_AFTER = 1  # seconds: what is missing now (a quorum, a free place in the queue) is usually back by then
 REASON_MAX_CHARS = 180  # some clients and proxies cut a status line at 200
 
 
@@ -89,6 +90,8 @@ CODES: dict[str, Code] = {
     "file-held": Code(403, "File held for review"),
     "file-removed": Code(410, "File removed"),
     "proof-invalid": Code(409, "Proof does not verify"),
+    # --- a log for load tests --------------------------------------------------------------------------------
+    "raw-log": Code(409, "This log takes raw bytes only"),
 }
 # Some rules of the log say at a door the same as a refusal of the door's own; the rest keep their names.
 _OF_RULE = {
@@ -146,6 +149,8 @@ def problem(error: ServerError, base_url: str) -> Problem:
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     if code.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="countermark"'
+    if code.status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER)
     body = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     return Problem(f"{code.status} {reason(error.detail, help_url)}", headers, body)
 

@@ -24,6 +24,7 @@ from typing import Any
 from countermark.errors import UsageError
 
 PREFIX = "COUNTERMARK_"
+TEST_HOSTS = (".test", ".example", ".invalid")  # reserved: such a name can never be somebody's registry
 
 
 class SettingsError(UsageError):
@@ -131,6 +132,16 @@ class Telemetry:
 
 
 @dataclass(frozen=True)
+class Testing:
+    """What only a registry under test may do: its origin's host ends in .test, .example or .invalid."""
+
+    raw_add: bool = _setting(
+        False,
+        "a log for load tests: it begins empty, takes raw bytes at `POST /log/add`, and nothing else, for ever",
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything an operator may set. `data` is the data directory and comes from the command line."""
 
@@ -144,6 +155,7 @@ class Settings:
     tuf: Tuf = Tuf()
     timestamper: Timestamper = Timestamper()
     telemetry: Telemetry = Telemetry()
+    testing: Testing = Testing()
 
     @property
     def database_url(self) -> str:
@@ -171,6 +183,7 @@ SECTIONS: dict[str, type[Any]] = {
     "tuf": Tuf,
     "timestamper": Timestamper,
     "telemetry": Telemetry,
+    "testing": Testing,
 }
 
 
@@ -184,7 +197,18 @@ def load(data: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     if unknown := sorted(set(given) - set(SECTIONS)):
         raise SettingsError(f"{path}: unknown section [{unknown[0]}]")
     parts = {name: _section(name, cls, given.get(name, {}), environ, path) for name, cls in SECTIONS.items()}
-    return Settings(data=data, **parts)
+    settings = Settings(data=data, **parts)
+    if settings.testing.raw_add and not is_test_origin(settings.registry.origin):
+        raise SettingsError(
+            f"testing.raw_add is set, and registry.origin is {settings.registry.origin!r}",
+            hint="a log that takes raw bytes is for origins whose host ends in .test, .example or .invalid",
+        )
+    return settings
+
+
+def is_test_origin(origin: str) -> bool:
+    """Whether this origin's host is a name that can't be anybody's."""
+    return origin.split("/", 1)[0].split(":", 1)[0].endswith(TEST_HOSTS)
 
 
 def _section(name: str, cls: type[Any], given: Any, environ: Mapping[str, str], path: Path) -> Any:
@@ -206,7 +230,9 @@ def _section(name: str, cls: type[Any], given: Any, environ: Mapping[str, str], 
 def _value(spec: Field[Any], given: Any, where: str, *, parse: bool) -> Any:
     assert spec.default is not MISSING
     kind = type(spec.default)
-    if parse and kind is not str:
+    if parse and kind is bool:
+        given = {"true": True, "false": False}.get(given, given)
+    elif parse and kind is not str:
         try:
             given = kind(given)
         except ValueError:

@@ -4,6 +4,8 @@ The head row starts with a signed checkpoint of size 0: witnesses are shown it a
 that has ever cosigned anything under this origin says so, before a second history can begin. The state that
 the rules start from names the origin and the offline authority key. The first three proposals enrol the role
 keys; the fourth, the first `tuf` entry, comes from tufrepo (`sequence.py` waits for it).
+
+A log for load tests (`raw_add`) begins with nothing: its first leaf is the first body that somebody sends.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ def create(
     role_keys: Mapping[str, Mapping[str, Any]],
     *,
     now: int,
+    raw_add: bool = False,
 ) -> None:
     """Begin the log, in the caller's transaction. HeadExistsError: it was begun before, nothing changed."""
     text = Checkpoint(trust.origin, 0, EMPTY_ROOT).text()
@@ -39,9 +42,11 @@ def create(
     heads.create(connection, heads.Head(trust.origin, body, 0, b"", None))
     with SqlView(connection, db.rules_state) as view:
         for key, value in rules.genesis(
-            origin=trust.origin, authority_key=trust.authority_key
+            origin=trust.origin, authority_key=trust.authority_key, raw_add=raw_add
         ).writes.items():
             view.put(key, value)
+    if raw_add:
+        return
     for role in GENESIS_ROLES:
         registry = {"account": None, "authorised_by": "authority", "identity": None}
         proposal.propose(connection, "key-enroll", role_keys[role], registry, now=now)

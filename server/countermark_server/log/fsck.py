@@ -25,7 +25,7 @@ from countermark_server.stores import heads
 from countermark_server.stores.public import CHECKPOINT, Public
 
 
-def check_log(public: Public, engine: Engine, trust: TrustFile) -> list[str]:
+def check_log(public: Public, engine: Engine, trust: TrustFile, *, raw_add: bool = False) -> list[str]:
     """What disagrees, one sentence each."""
     raw = public.read(CHECKPOINT)  # before the head, which only grows: a running log is checked as well
     with db.read(engine) as connection:
@@ -38,7 +38,7 @@ def check_log(public: Public, engine: Engine, trust: TrustFile) -> list[str]:
         except (CountermarkError, OSError) as error:
             return [f"the stored tree is not the signed one: {error}"]
         findings = check_public(public, raw, signed, trust)
-        findings += check_rules(connection, entries, trust)
+        findings += check_rules(connection, entries, trust, raw_add=raw_add)
         findings += check_proposals(connection, entries)
         edge = RightEdge.empty().extend(map(leaf_hash, entries))
         if (head.tree_size, head.edge) != (edge.size, b"".join(edge.hashes)):
@@ -79,10 +79,12 @@ def check_public(public: Public, raw: bytes | None, head: LogCheckpoint, trust: 
     return []
 
 
-def check_rules(connection: Connection, entries: list[bytes], trust: TrustFile) -> list[str]:
+def check_rules(
+    connection: Connection, entries: list[bytes], trust: TrustFile, *, raw_add: bool
+) -> list[str]:
     """The entries replay without a finding, to the very state that the sequencer goes on from."""
     view = DictView()
-    view.apply(rules.genesis(origin=trust.origin, authority_key=trust.authority_key))
+    view.apply(rules.genesis(origin=trust.origin, authority_key=trust.authority_key, raw_add=raw_add))
     findings: list[str] = []
     replay(entries, view, on_finding=lambda finding: findings.append(str(finding)))
     replayed = {encode_key(key): encode_value(value) for key, value in view.items()}

@@ -9,7 +9,8 @@ it, the head row holds the signature and the staging bundle holds every byte tha
 
 Genesis: the first round takes exactly the four proposals that make a registry (the enrolments of the role
 keys `registry`, `scanner`, `moderation`, then tufrepo's first `tuf`), and waits until all four are there: the
-first checkpoint holds them all, so no client ever sees a log whose roles or TUF metadata are not in it.
+first checkpoint holds them all, so no client ever sees a log whose roles or TUF metadata are not in it. A log for
+load tests (`testing.raw_add`) has no genesis: its rules refuse every entry but raw bytes, from the first on.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
 from countermark_server import db, submission, telemetry
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
-from countermark_server.proposal import PENDING, REFUSED, SEQUENCED
+from countermark_server.proposal import PENDING, REFUSED, SEQUENCED, raw_body
 from countermark_server.ruleview import SqlView
 from countermark_server.stores import heads
 from countermark_server.stores.heads import Head
@@ -81,7 +82,9 @@ class Sequencer:
         clock: Callable[[], float],
         batch: int = 256,
         mutex: threading.Lock | None = None,
+        raw_add: bool = False,
     ) -> None:
+        self._raw_add = raw_add
         self._engine = engine
         self._public = public
         self._tree = public_tree(public)
@@ -108,6 +111,8 @@ class Sequencer:
             head = heads.hold(connection, self._origin)
             if head is None:
                 raise LogError(f"there is no log {self._origin} here: `countermark-server adopt` creates it")
+            with SqlView(connection, db.rules_state) as view:
+                check_kind(view, raw_add=self._raw_add)
             # No round is under way while we hold this transaction: a bundle beyond the head never happened.
             for size, name in list(self._staging.sizes()):
                 if size > head.tree_size:
@@ -172,7 +177,7 @@ class Sequencer:
 
     def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
         """Pending proposals in the order of their ids; at genesis the four, or none."""
-        if head.tree_size:
+        if head.tree_size or self._raw_add:
             return connection.execute(_WAITING, {"n": limit}).mappings().all()
         first = _PENDING.where(db.proposal.c.type.in_(set(GENESIS_TYPES)))
         rows = connection.execute(first).mappings().all()
@@ -194,7 +199,7 @@ class Sequencer:
                 index = size + len(judged.entries)
                 judged.sequenced.append({"p": row["id"], "i": index, "h": leaf_hash(entry.raw).hex()})
                 judged.entries.append(entry.raw)
-        if size == 0 and judged.refused:
+        if size == 0 and judged.refused and not self._raw_add:
             raise LogError(f"a genesis entry was refused: {judged.refused[0]['message']}")
         return Judged(judged.entries, judged.sequenced, judged.refused, time)
 
@@ -269,15 +274,29 @@ def last_time(view: SqlView) -> int:
     return int(state["time"])
 
 
+def check_kind(view: SqlView, *, raw_add: bool) -> None:
+    """LogError unless the log was created the way the settings say: raw for ever, or never."""
+    state = view.get(("log",))
+    if state is not None and state["raw_add"] != raw_add:
+        kind = "for raw bytes only" if state["raw_add"] else "of signed entries"
+        raise LogError(f"this log was created as one {kind}, and testing.raw_add is {raw_add}".lower())
+
+
+def _entry(row: RowMapping, time: int) -> Entry:
+    if row["type"] == "opaque":
+        return Entry.opaque(raw_body(row))
+    return make_entry(
+        type=row["type"],
+        envelope=Envelope.parse(json.loads(row["envelope"] or "null")),
+        registry=json.loads(row["registry"]),
+        time=time,
+    )
+
+
 def _try(view: SqlView, row: RowMapping, time: int) -> tuple[Entry | None, dict[str, str]]:
     """The entry, once the rules allowed it and their changes are in the view; or why there is none."""
     try:
-        entry = make_entry(
-            type=row["type"],
-            envelope=Envelope.parse(json.loads(row["envelope"] or "null")),
-            registry=json.loads(row["registry"]),
-            time=time,
-        )
+        entry = _entry(row, time)
         result = rules.apply(view, entry)
     except SQLAlchemyError:
         raise

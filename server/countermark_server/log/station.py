@@ -82,6 +82,7 @@ class Station:
             clock=clock,
             batch=settings.log.batch,
             mutex=mutex,
+            raw_add=settings.testing.raw_add,
         )
         self.publisher = Publisher(
             self.engine,

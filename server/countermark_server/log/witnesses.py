@@ -37,10 +37,10 @@ from countermark.tlog.merkle import HashReader, prove_consistency
 from countermark.tlog.note import Signature, VerifierKey, format_base64, parse_decimal
 from countermark.tlog.policy import NONE, Policy
 from countermark_server import telemetry
+from countermark_server.settings import is_test_origin
 
 TRIES = 4  # asking where it stands, and three honest attempts
 BACK_OFF = (0.01, 0.05, 0.25)  # seconds between attempts
-UNWITNESSED_ORIGINS = (".test", ".example", ".invalid")
 
 Said = tuple[str, Signature | None, str]  # a witness's name, its line or None, and what went wrong
 
@@ -244,8 +244,7 @@ def witness_urls(policy: Policy, given: str) -> Mapping[str, str]:
 
 def check_quorum_allowed(policy: Policy, origin: str) -> None:
     """`quorum none` is for names that can't be anybody's: the log fails closed everywhere else."""
-    host = origin.split("/", 1)[0].split(":", 1)[0]
-    if policy.quorum == NONE and not host.endswith(UNWITNESSED_ORIGINS):
+    if policy.quorum == NONE and not is_test_origin(origin):
         raise UsageError(
             f"the witness policy of {origin} asks for no witness",
             hint="`quorum none` is for origins ending in .test, .example or .invalid",

@@ -77,7 +77,8 @@ def adopt(settings: Settings, output: Path, *, now: int) -> Adopted:
         write_files(settings.data / "timestamper", {"root.json": ceremony.files["1.root.json"]})
         # Published, and served by nobody yet. If we stop here the same ceremony can be adopted again.
         with db.write(engine) as connection:
-            create(connection, ceremony.trust, signers, ceremony.role_keys, now=now)
+            raw_add = settings.testing.raw_add
+            create(connection, ceremony.trust, signers, ceremony.role_keys, now=now, raw_add=raw_add)
         # Created: from here on this origin has a history.
     finally:
         engine.dispose()

@@ -125,6 +125,7 @@ class _Registry:
         self.local = f"http://{reachable}:{port}"
         self.base_url = settings.registry.base_url or self.local
         self.data, self.run = settings.data, settings.data / "run"
+        self.raw = settings.testing.raw_add
         self.request, self.stopping, self.say = request, stop, say
         self.children = Children(self.run)
         self.fetcher = HttpFetcher()
@@ -164,6 +165,9 @@ class _Registry:
         web = {**env, "PROMETHEUS_MULTIPROC_DIR": str((self.run / "prometheus").resolve())}
         self.children.start("web", [*gunicorn, "countermark_server.wsgi:app"], web)
         self.children.start("log", [*server, "work", "log", "--data", data, *log], env)
+        if self.raw:  # no entry to scan, nothing that TUF could list
+            self._record()
+            return self._ready_log()
         self.children.start("tufrepo", [*server, "work", "tufrepo", "--data", data], env)
         address = ["--listen", self.timestamper, "--registry", self.local]
         self.children.start("timestamper", [*timestamper, *address], env)
@@ -174,9 +178,7 @@ class _Registry:
         if not (public / TIMESTAMP).exists():
             self.say("first start    every bin is signed once, which can take a minute")
         return (
-            self._ready("witness", lambda: self._answers(f"{self.witness}/metrics"), self.witness)
-            and self._ready("log", (self.run / "log.ready.json").exists, "sequencing")
-            and self._ready("web", lambda: self._answers(f"{self.local}/healthz"), self.local)
+            self._ready_log()
             and self._ready("timestamper", lambda: self._answers(healthz), f"http://{self.timestamper}")
             and self._ready("scan", (self.run / "scan.json").exists, "")
             and self._ready("tufrepo", (self.run / "tufrepo.json").exists, "")
@@ -184,13 +186,24 @@ class _Registry:
             and self._wait("the first timestamp", (public / TIMESTAMP).exists)
         )
 
+    def _ready_log(self) -> bool:
+        return (
+            self._ready("witness", lambda: self._answers(f"{self.witness}/metrics"), self.witness)
+            and self._ready("log", (self.run / "log.ready.json").exists, "sequencing")
+            and self._ready("web", lambda: self._answers(f"{self.local}/healthz"), self.local)
+        )
+
     def announce(self, seconds: float) -> None:
         """What a person needs to know now."""
         self.say("1 witness, same operator: says nothing about split views")
-        self.say(f"simple index   {self.base_url}/simple/")
-        self.say(f"uploads        {self.base_url}/legacy/")
+        if self.raw:
+            self.say(f"raw log        POST {self.base_url}/log/add   (testing.raw_add: nothing else writes)")
+        else:
+            self.say(f"simple index   {self.base_url}/simple/")
+            self.say(f"uploads        {self.base_url}/legacy/")
         self.say(f"log            {self.base_url}/log/checkpoint")
-        self.say(f"a person       countermark-server login-code --data {self.data} --login NAME")
+        if not self.raw:
+            self.say(f"a person       countermark-server login-code --data {self.data} --login NAME")
         self.say(f"ready          {self.base_url}  ({seconds:.1f} s)")
 
     def watch(self) -> None:

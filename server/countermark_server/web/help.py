@@ -29,6 +29,10 @@ HELP: dict[str, str] = {
     "not-acceptable": (
         "The simple index is served as JSON (PEP 691) and as HTML (PEP 503), and this request takes neither."
     ),
+    "raw-log": (
+        "This is a log for load tests (`testing.raw_add`): it takes raw bytes at /log/add and nothing else, for "
+        "ever. A registry for packages needs a data directory of its own, without that setting."
+    ),
     "too-large": "The file or form is larger than this registry takes. The answer names the limit.",
     "internal": (
         "The registry made an error; your request may be fine. The operator finds it in the telemetry. "

@@ -116,6 +116,21 @@ def test_an_empty_folder_becomes_a_registry(first: Up) -> None:
     assert not list((first.data / "run").glob("*.ready.json"))
 
 
+def test_a_raw_log_is_three_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With testing.raw_add: witness, log and web; bytes go in, and the leaf outlives a restart."""
+    monkeypatch.setenv("COUNTERMARK_TESTING_RAW_ADD", "true")
+    for index, body in enumerate((b"first", b"second")):
+        running = Up(tmp_path, "--trial", "--origin", "raw.test/log", "--bit-length", "3")
+        try:
+            running.wait_ready()
+            assert set(running.pids()) == {"witness", "log", "web"}
+            with urllib.request.urlopen(running.url + "/log/add", data=body, timeout=30) as answer:
+                assert answer.read() == b"%d" % index
+            assert body in running.get(f"/log/tile/entries/000.p/{index + 1}")
+        finally:
+            assert running.stop() == 0
+
+
 def test_a_restart_goes_on_where_it_was_and_stops_cleanly(first: Up, up: Up) -> None:
     """Six processes, each with metrics, behind one address; SIGTERM ends all of them."""
     pids = up.pids()
