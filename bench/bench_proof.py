@@ -25,7 +25,7 @@ def measure() -> list[Figure]:
     figures = []
     with registry.running() as world:
         pool = urllib3.PoolManager(maxsize=64, retries=False)
-        upload = _Uploader(f"{world.url}/legacy/", world.token(), pool)
+        upload = Uploader(f"{world.url}/legacy/", world.token(), pool)
         started = 0
         for rate, seconds in RATES:
             count = int(rate * seconds)
@@ -43,7 +43,9 @@ def measure() -> list[Figure]:
     return figures
 
 
-class _Uploader:
+class Uploader:
+    """Sends one wheel; answers how many milliseconds after `due` its proof was there."""
+
     def __init__(self, url: str, token: str, pool: urllib3.PoolManager) -> None:
         self.url, self.pool = url, pool
         self.headers = urllib3.make_headers(basic_auth=f"__token__:{token}")
@@ -62,7 +64,7 @@ class _Uploader:
         return took * 1000
 
 
-def _open_loop(upload: _Uploader, wheels: list[registry.Wheel], rate: int) -> list[float]:
+def _open_loop(upload: Uploader, wheels: list[registry.Wheel], rate: int) -> list[float]:
     with ThreadPoolExecutor(max_workers=64) as threads:
         begun = time.perf_counter()
         futures = []

@@ -26,7 +26,7 @@ def measure() -> list[Figure]:
         one, many = _warm(world.root / "home" / "countermark", paths)
     return [
         Figure("verify online, cold process", "ms", cold),
-        Figure("a bare Python process beside it", "ms", bare),
+        Figure("a bare Python process beside verify", "ms", bare, beside="verify online, cold process"),
         Figure("verify online, warm process, one artifact", "ms", one),
         Figure("verify online, warm process, each further artifact", "ms", many),
     ]

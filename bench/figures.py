@@ -11,20 +11,26 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity. `budget` is an upper bound, or a lower bound when `more_is_better`."""
+    """One measured quantity. `budget` is an upper bound, or a lower bound when `more_is_better`.
+
+    `beside` names a figure of the same unit, taken in the same minutes: how many times as much it is, is what
+    travels from one machine to another.
+    """
 
     name: str
     unit: str
     samples: Sequence[float]
     budget: float | None = None
     more_is_better: bool = False
+    beside: str | None = None
 
     @property
     def median(self) -> float:
@@ -40,11 +46,12 @@ class Figure:
 
     def row(self, load: float) -> dict[str, object]:
         """The figure as it is kept in results.json."""
-        return {
+        row: dict[str, object] = {
             "name": self.name, "unit": self.unit, "median": round(self.median, 4),
             "min": round(min(self.samples), 4), "max": round(max(self.samples), 4), "n": len(self.samples),
             "budget": self.budget, "met": self.met, "machine": machine(), "other_load": round(load, 2),
         }  # fmt: skip
+        return row if self.beside is None else {**row, "beside": self.beside}
 
 
 def machine() -> str:
@@ -71,20 +78,27 @@ def percentile(samples: Sequence[float], share: float) -> float:
 
 def table(rows: Sequence[dict[str, object]]) -> str:
     """The rows as a table for people."""
-    lines = [f"{'figure':<58} {'median':>10} {'min':>10} {'max':>10} {'n':>6}  budget"]
+    lines = [f"{'figure':<68} {'median':>10} {'min':>10} {'max':>10} {'n':>6} {'ratio':>6}  budget"]
+    medians = {row["name"]: row["median"] for row in rows}
     for row in rows:
         verdict = "" if row["met"] is None else ("met" if row["met"] else "MISSED")
         budget = "" if row["budget"] is None else f"{row['budget']:g} {verdict}"
         lines.append(
-            f"{row['name']!s:<46} {row['unit']!s:>11} {row['median']:>10} {row['min']:>10} {row['max']:>10} "
-            f"{row['n']:>6}  {budget}"
+            f"{row['name']!s:<54} {row['unit']!s:>13} {row['median']:>10} {row['min']:>10} {row['max']:>10} "
+            f"{row['n']:>6} {ratio(row, medians):>6}  {budget}"
         )
     return "\n".join(lines)
 
 
-def keep(rows: Sequence[dict[str, object]], path: Path) -> None:
+def ratio(row: Mapping[str, Any], medians: Mapping[Any, Any]) -> str:
+    """How many times the figure beside it this one is; nothing when it stands alone."""
+    other = medians.get(row.get("beside"))
+    return f"{row['median'] / other:.2f}" if other else ""
+
+
+def keep(rows: Sequence[dict[str, object]], path: Path, *, all_ran: bool) -> None:
     """Write results.json; rows of benchmarks that did not run this time stay as they were."""
-    kept = json.loads(path.read_text("utf-8")) if path.exists() else []
+    kept = [] if all_ran or not path.exists() else json.loads(path.read_text("utf-8"))
     fresh = {row["name"] for row in rows}
     merged = [row for row in kept if row["name"] not in fresh] + list(rows)
     merged.sort(key=lambda row: str(row["name"]))

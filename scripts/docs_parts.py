@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 PARTS: dict[str, Callable[[], str]] = {}
 BIN = Path(sys.executable).parent
@@ -257,14 +258,18 @@ def results() -> str:
 
     rows = json.loads((Path(__file__).resolve().parent.parent / "bench/results.json").read_text("utf-8"))
 
-    def shown(row: dict[str, object]) -> tuple[str, ...]:
+    medians = {row["name"]: row["median"] for row in rows}
+
+    def shown(row: dict[str, Any]) -> tuple[str, ...]:
+        other = medians.get(row.get("beside"))
+        ratio = f"{row['median'] / other:.2f} of {row['beside']}" if other else ""
         spread = f"{row['min']} to {row['max']}"
         budget = "" if row["budget"] is None else f"{row['budget']:g}, {'met' if row['met'] else 'missed'}"
-        return str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"]), budget
+        return str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"]), ratio, budget
 
     machines = sorted({f"{row['machine']}; other load {row['other_load']} a core" for row in rows})
     return (
-        _table(("figure", "unit", "median", "range", "n", "budget"), [shown(row) for row in rows])
+        _table(("figure", "unit", "median", "range", "n", "ratio", "budget"), [shown(row) for row in rows])
         + "\n"
         + ("Measured on: " + " / ".join(machines) + ".\n")
     )

@@ -8,3 +8,4 @@ export_() { "$uv" export --quiet --frozen --no-header --no-annotate --no-emit-wo
 export_ --package countermark --no-dev -o requirements/client.txt
 export_ --all-packages --no-dev --group demo -o requirements/run.txt
 export_ --all-packages --group dev -o requirements/dev.txt
+export_ --only-group bench -o requirements/bench.txt

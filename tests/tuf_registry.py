@@ -84,9 +84,9 @@ class EngineFetcher:
 class TufRegistry(LogWorld):
     """One registry in `folder`."""
 
-    def __init__(self, folder: Path, *, min_interval: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, min_interval: float = 0.0, bit_length: int = BIT_LENGTH) -> None:
         super().__init__(folder)
-        self.min_interval = min_interval
+        self.min_interval, self.bit_length = min_interval, bit_length
         self.tuf_keys = {role: CryptoSigner(key(f"tuf {role}")) for role in ROLES}
         self.timestamper = EngineFetcher(None)
         self.create()
@@ -195,8 +195,8 @@ class TufRegistry(LogWorld):
         version = signed["meta"]["snapshot.json"]["version"]
         snapshot = json.loads(self.public.read(f"tuf/{version}.snapshot.json") or b"")["signed"]["meta"]
         leaves, found = [], {}
-        for number in range(1 << BIT_LENGTH):
-            role = bins.role_name(number, BIT_LENGTH)
+        for number in range(1 << self.bit_length):
+            role = bins.role_name(number, self.bit_length)
             version = snapshot[f"{role}.json"]["version"]
             raw = self.public.read(f"tuf/{version}.{role}.json") or b""
             targets = json.loads(raw)["signed"]["targets"]
@@ -255,7 +255,7 @@ class TufRegistry(LogWorld):
             "index": DelegatedRole("index", [keys["index"].keyid], 1, True, ["files/*/*"]),
         }
         known = {keys[role].keyid: keys[role] for role in delegated}
-        succinct = SuccinctRoles([keys["bins"].keyid], 1, BIT_LENGTH, "bins")
+        succinct = SuccinctRoles([keys["bins"].keyid], 1, self.bit_length, "bins")
         below = Delegations({keys["bins"].keyid: keys["bins"]}, succinct_roles=succinct)
         file = TargetFile.from_data("trust/trust.json", raw, ["sha256"])
         documents: dict[str, tuple[Any, tuple[str, ...]]] = {
