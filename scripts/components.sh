@@ -83,8 +83,9 @@ need_postgresql() {
 for name in "$@"; do
     case $name in
         nginx) need nginx nginx usr/sbin/nginx ;;
+        systemd-analyze) need systemd-analyze systemd usr/bin/systemd-analyze ;;
         promtool) need promtool prometheus usr/bin/promtool ;;
         postgresql) need_postgresql ;;
-        *) say "no component $name; there are nginx, promtool and postgresql"; exit 2 ;;
+        *) say "no component $name; there are nginx, promtool, systemd-analyze and postgresql"; exit 2 ;;
     esac
 done
