@@ -155,6 +155,7 @@ class World:
         self.override: dict[str, bytes | Callable[[], bytes | None] | None] = {}
         self.down: Callable[[str], bool] = lambda path: False
         self.asked: list[str] = []
+        self.ahead: list[Statement] = []  # statements that were submitted ahead of their files
         self.next_tier = "none"  # what the scanner will say of the next upload
         self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), quorum)
 
@@ -228,6 +229,10 @@ class World:
             if sent.get("authorization") != "Bearer the-session":
                 return _problem(403, "session-required", "only an interactive session enrols a key")
             return self._enrol(Envelope.parse(json.loads(body)["envelope"]))
+        if path == "/api/v1/statements":
+            if sent.get("authorization") != "Bearer the-token":
+                return _problem(401, "not-authenticated", "no such token")
+            return self._statement(Envelope.parse(json.loads(body)["envelope"]))
         if path == "/legacy/":
             if base64.b64decode(sent.get("authorization", "Basic ").split()[1]) != b"__token__:the-token":
                 return _problem(401, "token-unknown", "no such token")
@@ -253,6 +258,22 @@ class World:
             return _problem(400, index.code, index.message)
         self.heartbeat()
         answer = {"index": index, "leaf_hash": self.leaves[index].hex(), "proof": self.proof(index)}
+        return Answer(200, "OK", {}, json.dumps(answer).encode())
+
+    def _statement(self, envelope: Envelope) -> Answer:
+        said = Statement.parse(envelope.payload)
+        project, filename = said.predicate["project"], said.subject_name
+        if self._enrolled(project, envelope.keyids[0]) is None:
+            return _problem(400, "key-unknown", "the key is not enrolled")
+        state = self.view.get(rules.file_key("", project, filename))
+        if state is None:
+            self.ahead.append(said)
+        waits = (
+            {"state": "logged", "expires": None}
+            if state
+            else {"state": "waiting", "expires": self.now + 24 * HOUR}
+        )
+        answer = {"project": project, "filename": filename, "sha256": said.subject_sha256, **waits}
         return Answer(200, "OK", {}, json.dumps(answer).encode())
 
     def _legacy(self, body: bytes, content_type: str) -> Answer:

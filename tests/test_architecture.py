@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     },
     {"run"},
     {"installers"},
-    {"afterwards"},
+    {"afterwards", "ahead"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness"},
     {"audit_log", "audit_tuf", "audit_index"},
     {"audit_state"},

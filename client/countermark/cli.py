@@ -143,6 +143,12 @@ def _publish_arguments(commands: Any) -> None:
         parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
         parser.add_argument("--yes", action="store_true", help="enrol the key without asking")
         parser.add_argument("--no-passphrase", action="store_true", help="a key made now gets no passphrase")
+        if name == "sign":
+            parser.add_argument(
+                "--submit",
+                action="store_true",
+                help="hand it to the registry, ahead of an upload by any tool",
+            )
     status = _add(
         commands, "status", "publish.status", "what became of uploads; fetches and checks their proofs"
     )

@@ -6,7 +6,9 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from countermark import ahead
 from countermark import publish as engine
 from countermark.clientpolicy import Policies, load_policy
 from countermark.commands_install import pinned
@@ -17,7 +19,7 @@ from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home, Registry, find_root, normalise_url
 from countermark.signer import ask_terminal, create_key, load_key, open_signer
-from countermark.statement import KeySigner
+from countermark.statement import Envelope, KeySigner
 from countermark.trust import View, opened
 from countermark.verified import Artifact, Verified
 from countermark.verify import verify
@@ -70,16 +72,34 @@ def token(arguments: argparse.Namespace) -> int:
 
 def sign(arguments: argparse.Namespace) -> int:
     _, registry, files, signer = _prepare(arguments)
-    fetcher = HttpFetcher()
+    fetcher, documents = HttpFetcher(), []
     with opened(registry, fetcher, now=_now()) as view:
         _enrol(view, fetcher, arguments, files, signer)
+        session = engine.Session.load(registry) if arguments.submit else None
         for file in files:
-            file.attest(view.trust_file.origin, signer)
+            envelope = file.attest(view.trust_file.origin, signer)
+            document = {"attestation": str(file.attestation_path), "keyid": signer.keyid}
+            if session is not None:
+                document["submitted"] = _submit(registry, fetcher, session, file, envelope)
+            documents.append(document)
             if not arguments.json:
                 put(f"{file.attestation_path}")
     if arguments.json:
-        put_json([{"attestation": str(file.attestation_path), "keyid": signer.keyid} for file in files])
+        put_json(documents)
     return 0
+
+
+def _submit(
+    registry: Registry, fetcher: HttpFetcher, session: engine.Session, file: Distribution, envelope: Envelope
+) -> str:
+    """Hand one statement in, and say until when it waits for its file."""
+    expires = ahead.submit(registry, fetcher, session, file, envelope)
+    if expires is None:
+        say(f"{file.filename}: in the log already, nothing to submit")
+        return "logged"
+    until = datetime.fromtimestamp(expires, UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
+    say(f"{file.filename}: statement submitted; upload the file with any tool until {until}")
+    return until
 
 
 def publish(arguments: argparse.Namespace) -> int:

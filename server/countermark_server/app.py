@@ -3,7 +3,7 @@
     app = create_app(settings, clock=time.time)
 
     accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  GET /api/v1/projects/NAME
-    upload     POST /legacy/
+    upload     POST /legacy/  /api/v1/statements
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/  /blobs/
     web        GET  /  /h/CODE
     upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
@@ -35,7 +35,7 @@ from countermark_server.published import Published
 from countermark_server.settings import Settings
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.public import Public
-from countermark_server.upload import raw, receive
+from countermark_server.upload import ahead, raw, receive
 from countermark_server.upload import views as upload_views
 from countermark_server.web import pages
 
@@ -59,13 +59,14 @@ def create_app(
     )
     keys = accounts_keys.Keys(engine, statements, clock=clock)
     receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
+    early = ahead.Ahead(engine, statements, clock=clock)
     served = files.Files(engine, blobs, published)
     base_url = settings.registry.base_url
 
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = True  # type: ignore[attr-defined]
     app.register_blueprint(accounts_views.blueprint(engine, statements, keys, clock=clock))
-    app.register_blueprint(upload_views.blueprint(receiver, base_url=base_url))
+    app.register_blueprint(upload_views.blueprint(receiver, early, base_url=base_url))
     app.register_blueprint(simple.blueprint(engine))
     app.register_blueprint(files.blueprint(served))
     app.register_blueprint(evidence.blueprint(engine, blobs))

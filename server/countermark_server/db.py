@@ -2,7 +2,7 @@
 
 The database answers "where is it?". Nothing a verifier believes depends on it: the log's tree is rebuilt from
 entry bundles, and the public part of these tables from the log. What only a backup holds: accounts, tokens,
-proposals not sequenced yet, and the queue.
+proposals not sequenced yet, statements that wait for their file, and the queue.
 
 SQLite and PostgreSQL run the same code; `postgresql.py` says what differs. SQLite is opened in WAL mode with
 `synchronous=FULL`: a commit that returned survives a power loss. `write()` opens an immediate transaction, so
@@ -118,6 +118,21 @@ submission = Table(
     UniqueConstraint("namespace", "project", "filename"),
     Index("ix_submission_state_id", "state", "id"),
     Index("ix_submission_sha256", "sha256"),
+)
+
+# --- statements that came ahead of their file (upload/ahead.py) -------------------------------------------
+statement_ahead = Table(
+    "statement_ahead",
+    metadata,
+    Column("namespace", String(255), primary_key=True),
+    Column("project", String(255), primary_key=True),
+    Column("filename", String(255), primary_key=True),  # normalised, as in `submission`
+    Column("sha256", String(64), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False),
+    Column("envelope", Text, nullable=False),  # DSSE envelope as JSON
+    Column("expires", BigInteger, nullable=False),
+    Index("ix_statement_ahead_account_id", "account_id"),
+    Index("ix_statement_ahead_expires", "expires"),
 )
 
 # --- proposals: entries that ask for a place in the log ----------------------------------------------------

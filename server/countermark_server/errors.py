@@ -72,6 +72,7 @@ CODES: dict[str, Code] = {
     "statement-invalid": Code(400, "Statement not valid"),
     "statement-mismatch": Code(400, "Statement contradicts the file"),
     "signature-missing": Code(400, "Signature missing"),
+    "statements-waiting": Code(400, "Too many statements waiting"),
     "signature-invalid": Code(400, "Signature not valid"),
     "signature-count": Code(400, "Wrong number of signatures"),
     "key-unknown": Code(400, "Key not enrolled"),

@@ -84,6 +84,34 @@ def test_uv_publishes_what_sign_signed(world: World) -> None:
     assert verified["verified"] is True
 
 
+@pytest.mark.parametrize("tool", ["twine", "uv"])
+def test_a_signature_goes_ahead_of_any_upload(world: World, tool: str) -> None:
+    """`sign --submit`, then an unmodified tool with no attestation in sight: logged as signed, and it verifies."""
+    dist = world.project(f"ahead-by-{tool}")
+    files = sorted(dist.iterdir())
+    world.run("countermark", "sign", "--yes", "--submit", *files)
+    for attestation in dist.glob("*.attestation"):
+        attestation.unlink()
+    url = f"{world.url}/legacy/"
+    if tool == "uv":
+        world.run("uv", "publish", "--publish-url", url, "--token", world.token(), *files)
+    else:
+        world.run(
+            "twine", "upload", "--non-interactive", "--repository-url", url,
+            "-u", "__token__", "-p", world.token(), *files,
+        )  # fmt: skip
+    for file in files:
+        assert "listed" in world.run("countermark", "status", "--wait", file).out
+        (result,) = as_json(world.run("countermark", "verify", "--json", file))["artifacts"]  # type: ignore[misc]
+        assert result["verified"] is True and result["signed_by"]["party"] == "publisher", result
+    later = world.project(f"ahead-by-{tool}", "1.0.1")
+    done = world.run(
+        "twine", "upload", "--non-interactive", "--repository-url", url,
+        "-u", "__token__", "-p", world.token(), *sorted(later.glob("*.whl")), expect=1,
+    )  # fmt: skip
+    assert "countermark sign --submit" in " ".join(done.said.split())
+
+
 def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
     """After a stop and a start the log is the same, grows on, and is clean from its first byte."""
     before = world.get("/log/checkpoint").decode().splitlines()

@@ -3,7 +3,8 @@
     (1) who is asking                     (5) the log's own rules, foreseen
     (2) the form, streamed and hashed     (6) the bytes are stored, the publish entry is proposed
     (3) is the name taken                 (7) wait until a public, cosigned checkpoint covers it
-    (4) the file and its statement        (8) answer with the proof
+    (4) the file and its statement,       (8) answer with the proof
+        attached or submitted ahead
 
 Up to (5) nothing is stored anywhere: a refusal leaves no row, no blob and no leaf. In (6) blobs come first, then row
 and proposal in one transaction; if we stop between them, blobs lie there that no row names. The log has the last
@@ -35,6 +36,7 @@ from countermark_server.published import Published
 from countermark_server.settings import Settings
 from countermark_server.standings import Standing, said, standing, state_of
 from countermark_server.stores.blobs import Blobs
+from countermark_server.upload import ahead
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
     PUBLISH,
@@ -110,7 +112,7 @@ class Receiver:
         """Take one upload, or refuse it with a ServerError that left nothing behind."""
         max_bytes = self._settings.upload.max_bytes
         try:
-            principal = self._who(environ.get("HTTP_AUTHORIZATION"))  # (1)
+            principal = self.who(environ.get("HTTP_AUTHORIZATION"))  # (1)
             with read_form(environ, self.incoming, max_bytes=max_bytes) as form:  # (2)
                 answer = self._take(principal, form)
         except ServerError as error:
@@ -120,7 +122,8 @@ class Receiver:
         UPLOADS.labels("proved" if answer.proof else "accepted").inc()
         return answer
 
-    def _who(self, authorization: str | None) -> Principal:
+    def who(self, authorization: str | None) -> Principal:
+        """Whose token this is, of either kind: both doors of this room ask no more than that."""
         with db.read(self._engine) as connection:
             return authenticate(connection, authorization, now=int(self._clock()))
 
@@ -169,19 +172,15 @@ class Receiver:
     ) -> tuple[Envelope, int | None]:
         """The publish statement: the owner's, or the registry's in the place of one who never signed."""
         expected = publish_statement(artifact, self._settings.registry.origin)
-        project = artifact.names.project
-        state = holder_state(connection, "", project, now=int(self._clock()))
-        if attestations.publish is None:
-            if state is not None and state["signed"]:
-                raise ServerError(
-                    "signature-missing",
-                    f"{project} signs its files, {artifact.names.served_name} came unsigned: "
-                    "run `countermark sign dist/*`, upload with attestations",
-                )
-            return self._in_place(expected), None
-        check_publish(attestations.publish, expected)
-        item = None if state is None else state["keys"].get(attestations.publish.keyids[0])
-        return attestations.publish, None if item is None else item["index"]
+        project, now = artifact.names.project, int(self._clock())
+        envelope = attestations.publish or ahead.waiting(connection, artifact, now=now)
+        if envelope is not None:
+            check_publish(envelope, expected)
+            return envelope, ahead.key_index(connection, project, envelope, now=now)
+        state = holder_state(connection, "", project, now=now)
+        if state is not None and state["signed"]:
+            raise ahead.missing(connection, artifact)
+        return self._in_place(expected), None
 
     def _in_place(self, statement: Statement) -> Envelope:
         return sign(statement, self._registry)
@@ -214,6 +213,7 @@ class Receiver:
                     uploader=checked.uploader,
                     attestations=checked.attestations,
                 )
+                ahead.used(connection, artifact)
                 return proposal.propose(
                     connection,
                     PUBLISH,

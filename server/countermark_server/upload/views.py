@@ -1,22 +1,24 @@
-"""`POST /legacy/`: what upload tools speak.
+"""The doors of this room: `POST /legacy/`, what upload tools speak, and `POST /api/v1/statements` (ahead.py).
 
     200 {"index": 6, "leaf_hash": "9f2c...", "proof": "c2sp.org/tlog-proof@v1\\n...", "sha256": "5891...",
          "state": "logged", "status_url": "https://...", "message": "logged, not yet listed: ..."}
     202 the same without proof: durable, and the status URL will have it
 
-The view only translates; receive.py is the path.
+The view only translates; receive.py is the path of a file, ahead.py that of a statement without one.
 """
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
+from countermark_server.accounts.views import json_body
 from countermark_server.errors import ACCEPTED
+from countermark_server.upload.ahead import Ahead
 from countermark_server.upload.receive import Receiver
 
 
-def blueprint(receiver: Receiver, *, base_url: str) -> Blueprint:
-    """The door, opened onto this receiver."""
+def blueprint(receiver: Receiver, ahead: Ahead, *, base_url: str) -> Blueprint:
+    """The doors, opened onto these collaborators."""
     doors = Blueprint("upload", __name__)
 
     @doors.post("/legacy/", strict_slashes=False)  # twine follows no redirect
@@ -33,5 +35,13 @@ def blueprint(receiver: Receiver, *, base_url: str) -> Blueprint:
         )
         body.headers["Cache-Control"] = "no-store"
         return body if answer.proof is not None else (body, ACCEPTED)
+
+    @doors.post("/api/v1/statements")
+    def statements() -> Response:
+        principal = receiver.who(request.headers.get("Authorization"))
+        taken = ahead.take(principal, json_body())
+        body = jsonify(vars(taken))
+        body.headers["Cache-Control"] = "no-store"
+        return body
 
     return doors

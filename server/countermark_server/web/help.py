@@ -96,13 +96,18 @@ HELP: dict[str, str] = {
         "it with `countermark sign`."
     ),
     "statement-mismatch": (
-        "The signed statement speaks of another file, project, version or registry than the upload. Sign "
-        "the file you upload: `countermark sign dist/*`."
+        "The signed statement, attached or submitted ahead, speaks of another file, project, version or registry "
+        "than the upload. Sign the file you upload: `countermark sign dist/*`, with --submit where it went ahead."
     ),
     "signature-missing": (
         "This project has signed before, so every further file needs a signature by one of its keys: a "
-        "stolen upload token alone must not suffice. Run `countermark sign dist/*` and upload with the "
-        "attestations beside the files, or use `countermark publish dist/*`."
+        "stolen upload token alone must not suffice. Run `countermark sign --submit dist/*` and upload "
+        "again with any tool, or upload with the attestations that `countermark sign dist/*` writes beside the "
+        "files, or use `countermark publish dist/*`. A statement that was submitted ahead waits 24 hours."
+    ),
+    "statements-waiting": (
+        "Statements that were submitted ahead of their files (`countermark sign --submit`) wait 24 hours, and "
+        "so many of one account or project at most. Upload the files they are about, or wait until they expire."
     ),
     "signature-invalid": (
         "The signature does not verify with the key it names: the file, the statement or the signature "

@@ -128,6 +128,41 @@ def test_two_commands_for_a_first_signed_release(shell: Shell) -> None:
     assert shell.run("token", world.base).strip() == "the-token"
 
 
+def test_sign_hands_the_statement_in_ahead_of_the_file(shell: Shell) -> None:
+    """Signed, enrolled where it must be, submitted: the upload token suffices, and nothing is in the log yet."""
+    world, file = shell.world, wheel(shell.folder)
+    shell.run("login", world.base, "--root-words", shell.words, "--code", LOGIN_CODE)
+    shell.run("sign", "--yes", "--submit", file)
+    assert shell.out == f"{file}.publish.attestation\n" and "upload the file with any tool until" in shell.err
+    (said,) = world.ahead
+    assert (said.subject_name, said.subject_sha256) == (
+        file.name,
+        hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
+    assert file.name not in world.pages.get("acme-demo", {})
+    (document,) = shell.json("sign", "--submit", file)
+    assert document["submitted"].endswith("Z") and set(document) == {"attestation", "keyid", "submitted"}
+    shell.run("publish", "--yes", file)
+    assert shell.json("sign", "--submit", file)[0]["submitted"] == "logged" and len(world.ahead) == 2
+    world.check()
+
+
+def test_a_statement_that_is_refused_is_said_with_the_reason(shell: Shell) -> None:
+    """A revoked token, a broken answer, nobody signed in: an error each; the signature stays beside the file."""
+    world, file = shell.world, wheel(shell.folder)
+    shell.run("login", world.base, "--root-words", shell.words, "--code", LOGIN_CODE)
+    shell.run("sign", "--yes", file)
+    session = shell.folder / "home" / "registries"
+    (kept,) = session.rglob("session.json")
+    good = kept.read_text("utf-8")
+    kept.write_text(good.replace("the-token", "another"), encoding="utf-8")
+    shell.run("sign", "--submit", file, expect=5)
+    assert "no such token" in shell.err and file.name in shell.err
+    kept.unlink()
+    shell.run("sign", "--submit", file, expect=2)
+    assert "countermark login" in shell.err and not world.ahead
+
+
 def test_publish_without_a_terminal_needs_a_yes(shell: Shell) -> None:
     """Nobody there to confirm: the key is not enrolled, nothing is logged."""
     world = shell.world

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from countermark import publish, signer
+from countermark import ahead, publish, signer
 from countermark.distribution import distributions, read_distribution
 from countermark.errors import (
     CountermarkError,
@@ -117,6 +117,33 @@ def test_signing_in_keeps_nothing_of_a_refusal(
     with pytest.raises(error):
         publish.sign_in(machine.registry, world, "code", now=world.now)
     assert not (machine.registry.folder / "session.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(400, "Bad Request", {}, b'{"detail":"no"}'), PolicyError),
+        (Answer(503, "", {}, b"{}"), NetworkError),
+        (Answer(200, "OK", {}, b"junk"), MalformedError),
+        (Answer(200, "OK", {}, b'{"state":"waiting","expires":"soon"}'), MalformedError),
+        (Answer(200, "OK", {}, b'{"state":"gone","expires":1}'), MalformedError),
+    ],
+)
+def test_a_statement_counts_as_submitted_only_when_the_answer_says_so(  # noqa: PLR0917
+    tmp_path: Path,
+    machine: Machine,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+    error: type[Exception],
+) -> None:
+    """Refusals and answers of any other shape are errors of their kind."""
+    file = read_distribution(wheel(tmp_path))
+    envelope = file.attest("registry.test/log", world.publisher)
+    session = publish.Session("ab" * 16, "alice", "s", 1, "the-token")
+    monkeypatch.setattr(world, "post", lambda *_, **__: answer)
+    with pytest.raises(error):
+        ahead.submit(machine.registry, world, session, file, envelope)
 
 
 @given(document=JSON_VALUES)
