@@ -10,6 +10,7 @@ stdout is data, stderr is talk; errors are lower case, with a hint when we can g
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -148,23 +149,53 @@ def account_add(data: Path, login: str) -> None:
 
 
 @commands.command()
-@_DATA
-def fsck(data: Path) -> None:
-    """Check everything the log has stored against what it signed, and the database against that."""
+@click.option("--data", type=click.Path(path_type=Path), help="The data directory of our own log.")
+@click.option("--url", help="Instead: any log in C2SP tlog-tiles, read over HTTP.")
+@click.option(
+    "--vkey", multiple=True, help="With --url: a key that must have signed its checkpoint; repeat it."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def fsck(data: Path | None, url: str | None, vkey: tuple[str, ...], *, as_json: bool) -> None:
+    """Check every tile and entry of a log against what it signed, and our own database against that."""
     from countermark.errors import EvidenceError  # noqa: PLC0415
+
+    if (data is None) == (url is None) or bool(vkey) != bool(url):
+        raise click.UsageError("either --data DIR, or --url URL with --vkey VKEY")
+    checked = _fsck_url(url, vkey) if url else _fsck_data(data)
+    if as_json:
+        click.echo(json.dumps(checked, sort_keys=True, indent=1))
+    else:
+        for finding in checked["findings"]:
+            click.echo(finding)
+    if checked["findings"]:
+        raise EvidenceError(f"{len(checked['findings'])} findings")
+    say("no findings" if data else "no findings: {entries} entries, {tiles} tiles".format(**checked))
+
+
+def _fsck_data(data: Path | None) -> dict[str, Any]:
     from countermark_server import adopted  # noqa: PLC0415
     from countermark_server.log.fsck import check_log  # noqa: PLC0415
     from countermark_server.stores.public import Public  # noqa: PLC0415
 
+    assert data is not None
     settings = _settings(data)
     public = Public(settings.public)
-    raw_add = settings.testing.raw_add
-    findings = check_log(public, _engine(data), adopted.trust_file(public), raw_add=raw_add)
-    for finding in findings:
-        click.echo(finding)
-    if findings:
-        raise EvidenceError(f"{len(findings)} findings")
-    say("no findings")
+    trust = adopted.trust_file(public)
+    findings = check_log(public, _engine(data), trust, raw_add=settings.testing.raw_add)
+    return {"findings": findings, "origin": trust.origin}
+
+
+def _fsck_url(url: str, vkeys: tuple[str, ...]) -> dict[str, Any]:
+    from countermark.errors import MalformedError, UsageError  # noqa: PLC0415
+    from countermark.fetch import HttpFetcher  # noqa: PLC0415
+    from countermark.tlog.note import VerifierKey  # noqa: PLC0415
+    from countermark_server.log.httpcheck import check_url  # noqa: PLC0415
+
+    try:
+        keys = [VerifierKey.parse(vkey) for vkey in vkeys]
+    except MalformedError as error:
+        raise UsageError(f"--vkey: {error}") from None
+    return check_url(url, keys, HttpFetcher(), say=say).to_json()
 
 
 def _decision(kind: str, text: str) -> None:

@@ -2,24 +2,26 @@
 
     findings = check_log(public, engine, trust)      # an empty list: nothing disagrees
 
-The public tree is read like a stranger reads it, whole: every tile, every entry, every hash, then every entry
-through the rules. After that the database, which nothing depends on, must say the same: head row, the state
+The public tree is read like a stranger reads it, whole (treewalk.py): every tile, every entry, every hash, and every
+entry through the rules. After that the database, which nothing depends on, must say the same: head row, the state
 that rules go on from, the index of every proposal. It changes nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, Engine, select
 
 from countermark import rules
-from countermark.errors import CountermarkError
+from countermark.errors import CountermarkError, EvidenceError
 from countermark.replay import DictView, replay
 from countermark.tlog.checkpoint import LogCheckpoint, open_checkpoint, open_log_checkpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
-from countermark.tlog.tile import decode_tile, new_tiles
 from countermark.trustfile import TrustFile
 from countermark_server import db
 from countermark_server.log.tree import public_tree
+from countermark_server.log.treewalk import Counts, walk
 from countermark_server.ruleview import encode_key, encode_value
 from countermark_server.stores import heads
 from countermark_server.stores.public import CHECKPOINT, Public
@@ -34,28 +36,40 @@ def check_log(public: Public, engine: Engine, trust: TrustFile, *, raw_add: bool
             return [f"the database has no log {trust.origin}"]
         try:
             signed = open_log_checkpoint(head.body.encode(), list(trust.log_keys))
-            entries = read_tree(public, signed)
+            read = read_tree(public, signed, trust, raw_add=raw_add)
         except (CountermarkError, OSError) as error:
             return [f"the stored tree is not the signed one: {error}"]
-        findings = check_public(public, raw, signed, trust)
-        findings += check_rules(connection, entries, trust, raw_add=raw_add)
-        findings += check_proposals(connection, entries)
-        edge = RightEdge.empty().extend(map(leaf_hash, entries))
+        findings = check_public(public, raw, signed, trust) + read.findings
+        findings += check_rules(connection, read.view)
+        findings += check_proposals(connection, read.leaves)
+        edge = RightEdge.empty().extend(read.leaves)
         if (head.tree_size, head.edge) != (edge.size, b"".join(edge.hashes)):
             findings.append("size or right edge in the head row are not those of the entries")
     return findings
 
 
-def read_tree(public: Public, checkpoint: LogCheckpoint) -> list[bytes]:
-    """Every entry of this tree, after every tile of it was read and led to the root hash."""
+@dataclass(frozen=True)
+class ReadTree:
+    """What a walk over all entries leaves: the rules' state after them, their hashes, and who broke a rule."""
+
+    view: DictView
+    leaves: list[bytes]
+    findings: list[str]
+
+
+def read_tree(public: Public, checkpoint: LogCheckpoint, trust: TrustFile, *, raw_add: bool) -> ReadTree:
+    """Every tile and every entry of this tree, each led to the root hash; EvidenceError at the first that isn't."""
+    view, leaves, findings = DictView(), list[bytes](), list[str]()
+    view.apply(rules.genesis(origin=trust.origin, authority_key=trust.authority_key, raw_add=raw_add))
     tree = public_tree(public)
-    read = tree.reader(checkpoint.size, checkpoint.root_hash)
-    for tile in new_tiles(0, checkpoint.size):
-        hashes = decode_tile(tree.fetch(tile), tile.width)
-        first = tile.index * 256
-        if read([(8 * tile.level, first + i) for i in range(tile.width)]) != hashes:
-            raise FileNotFoundError(f"{tile.path()} is not in the tree")
-    return tree.entries(0, checkpoint.size, read)
+    for entries in walk(lambda tile: tree.read(tile.path()), checkpoint, Counts(), _refuse):
+        replay(entries, view, on_finding=lambda finding: findings.append(str(finding)))
+        leaves += map(leaf_hash, entries)
+    return ReadTree(view, leaves, findings)
+
+
+def _refuse(finding: str) -> None:
+    raise EvidenceError(finding)
 
 
 def check_public(public: Public, raw: bytes | None, head: LogCheckpoint, trust: TrustFile) -> list[str]:
@@ -79,14 +93,9 @@ def check_public(public: Public, raw: bytes | None, head: LogCheckpoint, trust: 
     return []
 
 
-def check_rules(
-    connection: Connection, entries: list[bytes], trust: TrustFile, *, raw_add: bool
-) -> list[str]:
-    """The entries replay without a finding, to the very state that the sequencer goes on from."""
-    view = DictView()
-    view.apply(rules.genesis(origin=trust.origin, authority_key=trust.authority_key, raw_add=raw_add))
+def check_rules(connection: Connection, view: DictView) -> list[str]:
+    """The entries lead to the very state that the sequencer goes on from."""
     findings: list[str] = []
-    replay(entries, view, on_finding=lambda finding: findings.append(str(finding)))
     replayed = {encode_key(key): encode_value(value) for key, value in view.items()}
     stored = {row.key: row.value for row in connection.execute(select(db.rules_state))}
     for key in sorted(replayed.keys() | stored.keys()):
@@ -95,7 +104,7 @@ def check_rules(
     return findings
 
 
-def check_proposals(connection: Connection, entries: list[bytes]) -> list[str]:
+def check_proposals(connection: Connection, leaves: list[bytes]) -> list[str]:
     """Every index has one proposal, and its leaf hash is that of the entry there."""
     table = db.proposal
     rows = connection.execute(
@@ -105,9 +114,9 @@ def check_proposals(connection: Connection, entries: list[bytes]) -> list[str]:
     seen: set[int] = set()
     for row in rows:
         index = row.leaf_index
-        if index in seen or index >= len(entries):
+        if index in seen or index >= len(leaves):
             findings.append(f"proposal {row.id} claims index {index}, which is taken or beyond the tree")
-        elif leaf_hash(entries[index]).hex() != row.leaf_hash:
+        elif leaves[index].hex() != row.leaf_hash:
             findings.append(f"proposal {row.id} claims another leaf hash than entry {index} has")
         seen.add(index)
     return findings
