@@ -1,0 +1,117 @@
+"""Tutorials, each typed from its page into a real world, as a new user types it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world.typist import Page, Typist
+from tests.world.world import StoryError, World, fresh
+
+PROJECT = "hello-countermark"
+WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+QUICK = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A trial registry, and nobody who has an account yet."""
+    with fresh(tmp_path / "world", settings=QUICK) as world:
+        world.up("--trial")
+        yield world
+
+
+def trial_words(world: World) -> str:
+    """The words that `up --trial` printed."""
+    return world.words(world.data / "ceremony")
+
+
+def build(world: World, folder: Path, version: str) -> Callable[[], object]:
+    """Puts a new build of the project into `folder/dist`, in the place of the last one."""
+
+    def built() -> None:
+        shutil.rmtree(folder / "dist", ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        world.project(PROJECT, version).rename(folder / "dist")
+
+    return built
+
+
+def test_a_publisher_from_the_first_release_to_a_lost_key(world: World) -> None:
+    """Two commands, twine, uv, yank and remove, rotate and revoke; at the end the log is clean."""
+    work = world.root / "work"
+    builds = {f"build 1.{n}.0": build(world, work, f"1.{n}.0") for n in range(5)}
+    builds["build 1.0.0"]()
+    typist = Typist(world, Page.read("publisher"), trial_words(world), "alice", work, builds)
+    assert "was revoked by entry" in typist.type()
+    world.run("countermark-server", "fsck", "--data", world.data)
+
+
+def test_an_installer_from_the_pin_to_a_refusal(world: World) -> None:
+    """Lock, by name, one file, offline; then swapped bytes and a held file, refused with their reasons."""
+    work = world.root / "bob"
+    build(world, work, "1.0.0")()
+    world.login("alice", trial_words(world))
+    world.run("countermark", "publish", "--yes", *sorted((work / "dist").iterdir()))
+
+    def hold() -> None:
+        world.run("countermark-server", "hold", "--data", world.data, PROJECT, WHEEL, "--reason", "malware")
+
+    elsewhere = {
+        "the registry is out of reach": world.down,
+        "the registry is back": world.up,
+        "a moderator holds the file": hold,
+    }
+    typist = Typist(world, Page.read("installer"), trial_words(world), "bob-home", work, elsewhere)
+    typist.type()
+
+
+def page(text: str) -> Page:
+    """A page of one section."""
+    return Page.parse("test", f"# A page\n\n## 1. One\n\n{text}\n")
+
+
+def test_a_typist_reads_what_a_person_would_type() -> None:
+    """Blocks, what they show, exit codes, what happens meanwhile; no prose, no fences, no tables."""
+    steps = page(
+        "Prose.\n\n    first \\\n        and on\n    second\n\n"
+        "<!-- typed -->\n```text\nshown …\n```\n<!-- /typed -->\n"
+        "```text\n    not typed\n```\n\n<!-- exit 7 -->\n\n    third\n\n<!-- meanwhile: rain -->\n\n    fourth\n"
+    ).steps
+    assert [(s.command, s.expect, s.shown, s.meanwhile) for s in steps] == [
+        ("first \\\n    and on\nsecond\n", 0, (), ""),
+        ("", 0, ("shown …",), ""),
+        ("third\n", 7, (), ""),
+        ("", 0, (), "rain"),
+        ("fourth\n", 0, (), ""),
+    ]
+    assert {step.section for step in steps} == {"1. One"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("    false\n", "exit 1, not 0"),
+        ("<!-- exit 3 -->\n\n    true\n", "exit 0, not 3"),
+        ("    echo yes\n\n<!-- typed -->\n```text\nno\n```\n<!-- /typed -->\n", "the page shows 'no'"),
+        ("    false\n    true\n", "exit 1, not 0"),
+    ],
+)
+def test_a_typist_notices_a_page_that_is_not_true(tmp_path: Path, text: str, why: str) -> None:
+    """The test of the test: another exit code, other words, or a line that fails in the middle."""
+    typist = Typist(World(tmp_path), page(text), "", "somebody", tmp_path)
+    with pytest.raises(StoryError, match=why):
+        typist.type()
+
+
+def test_a_typist_stays_in_the_folder_it_went_to(tmp_path: Path) -> None:
+    """What a block leaves as its folder is where the next one begins; questions are answered."""
+    text = (
+        "    mkdir there && cd there\n\n    pwd\n\n<!-- typed -->\n```text\n…/there\n```\n<!-- /typed -->\n"
+    )
+    text += '\n    read -r -p "really? [y/N] " said; echo "said $said"\n'
+    typist = Typist(World(tmp_path), page(text), "", "somebody", tmp_path)
+    assert "said y" in typist.type()
