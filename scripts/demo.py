@@ -1,4 +1,4 @@
-"""`make demo`: a package travels from upload to install, and two attacks are refused. Nothing here is simulated.
+"""`make demo`: a package travels from upload to install, and attacks on its way are refused. Nothing is simulated.
 
 Every step runs the real programs (countermark, countermark-server, countermark-ceremony, twine, uv, pip) as
 subprocesses on loopback, and every refusal is checked: the demo exits 0 only if all acts went as told.

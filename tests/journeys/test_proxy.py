@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world.acts import TAMPERED, swap
+from tests.world.insider import TAMPERED, swap
 from tests.world.world import Done, World, fresh
 
 PROJECT = "hello-countermark"

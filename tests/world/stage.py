@@ -30,6 +30,8 @@ class Act:
 
     title: str
     play: Callable[[Stage], None]
+    proved: str
+    by: str
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Stage:
     root: Path
     out: TextIO = sys.stdout
     props: dict[str, object] = field(default_factory=dict)
-    times: list[tuple[str, float]] = field(default_factory=list)
+    times: list[tuple[Act, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
@@ -47,7 +49,8 @@ class Stage:
         self._colour = self.out.isatty() and "NO_COLOR" not in os.environ
         self._started = time.perf_counter()
         self.line(
-            "Countermark: a package travels, and two attacks are refused. Nothing here is simulated.", "1"
+            "Countermark: a package travels, and every attack on its way is refused. Nothing here is simulated.",
+            "1",
         )
 
     # --- words on the screen -------------------------------------------------------------------------------
@@ -93,15 +96,21 @@ class Stage:
         started = time.perf_counter()
         act.play(self)
         seconds = time.perf_counter() - started
-        self.times.append((act.title, seconds))
+        self.times.append((act, seconds))
         self.line(f"   {'':<{WIDTH - 16}}{seconds:6.1f} s", "2")
 
     def curtain(self) -> None:
-        """The last line: everything went as told, and how long it took."""
+        """The last lines: what was proved, by whom, how fast; and what to type for a repository of one's own."""
         total = time.perf_counter() - self._started
-        acts = ", ".join(f"{number} {seconds:.1f} s" for number, (_, seconds) in enumerate(self.times, 1))
         self.line()
-        self.line(f"All {len(self.times)} acts went as told in {total:.1f} s ({acts}).", "1;32")
+        self.line(f"   {'what was proved':<58}{'by whom':<26}{'how fast':>8}", "1")
+        for number, (act, seconds) in enumerate(self.times, 1):
+            self.line(f"{number}  {act.proved:<58}{act.by:<26}{seconds:6.1f} s")
+        self.line(f"All {len(self.times)} acts went as told in {total:.1f} s.", "1;32")
+        self.line()
+        self.line("For a registry and a project of your own:", "1")
+        self.line("   $ make serve")
+        self.line("   $ countermark publish dist/*")
 
     def went_wrong(self, error: StoryError) -> None:
         """The story stops here; what the program said is the evidence."""
@@ -126,9 +135,3 @@ class Stage:
     def close(self) -> None:
         """Stop what is running."""
         self.world.down()
-
-
-def must(condition: object, otherwise: str, output: str = "") -> None:
-    """The story goes on only if this is so."""
-    if not condition:
-        raise StoryError(otherwise, output)

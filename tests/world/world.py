@@ -54,6 +54,12 @@ class Done:
         return self.out + self.err
 
 
+def must(condition: object, otherwise: str, output: str = "") -> None:
+    """The story goes on only if this is so."""
+    if not condition:
+        raise StoryError(otherwise, output)
+
+
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as probe:
@@ -237,6 +243,22 @@ class World:
                 os.killpg(self._up.pid, signal.SIGKILL)
                 self._up.wait(10)
         self._up = None
+
+    def kill(self, *names: str) -> None:
+        """The plug is pulled: these processes die where they are, and `up` ends with one of their names."""
+        assert self._up is not None
+        for name in names:
+            os.kill(self.pid(name), signal.SIGKILL)
+        must(self._up.wait(60) != 0, "up ended as if nothing had happened", self.log_tail())
+        self._up = None
+
+    def pid(self, name: str) -> int:
+        """The process id of one of the registry's processes, as it recorded it."""
+        return int(json.loads((self.data / "run" / f"{name}.json").read_text("utf-8"))["pid"])
+
+    def size(self) -> int:
+        """How many entries the public checkpoint covers."""
+        return int(self.get("/log/checkpoint").splitlines()[1])
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of what the registry's processes said."""

@@ -1,0 +1,106 @@
+"""What an insider does to a running registry, and what the world looks like afterwards.
+
+Used by the acts of the demo and by the stories under tests/attacks, so that both tell of the same attack. An
+attack on the registry's own data is undone by its own function; nothing here is reachable from the product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import time
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.world.world import World, must
+
+PROJECT = "hello-countermark"
+WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+TAMPERED = "this line was not written by the author"
+QUIET = 0.6  # seconds without a change after which a registry is at rest
+
+
+def public(world: World) -> dict[str, str]:
+    """Every file that strangers read of log and TUF, by its SHA-256."""
+    root = world.data / "public"
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def quiet(world: World, seconds: float = 30) -> dict[str, str]:
+    """The public files, once nothing is on its way to them any more."""
+    seen, since = public(world), time.monotonic()
+    deadline = since + seconds
+    while time.monotonic() - since < QUIET:
+        must(time.monotonic() < deadline, "the registry does not come to rest", world.log_tail())
+        time.sleep(0.1)
+        if (now := public(world)) != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
+@contextmanager
+def unchanged(world: World) -> Iterator[None]:
+    """Whatever happens in here, no byte of log or TUF and no page of ours is another one afterwards."""
+    before, page = quiet(world), world.get(f"/simple/{PROJECT}/")
+    yield
+    after = quiet(world)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    must(not changed, f"after the refusal these had changed: {', '.join(changed[:5])}")
+    must(world.get(f"/simple/{PROJECT}/") == page, "after the refusal the simple index had changed")
+
+
+def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
+    """What an insider with every key of the machine's doors does: bytes, index and database; no log, no TUF.
+
+    Returns the old and the new SHA-256. The swapped wheel is inert: it prints a line on import.
+    """
+    scratch.mkdir()
+    forged = scratch / wheel.name
+    line = f'print("{TAMPERED}")\n'.encode()
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(forged, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            body = old.read(name)
+            if name.endswith("/__init__.py"):
+                body = line
+            if name.endswith("/RECORD"):  # it comes last, and a careful insider keeps it true
+                digest = urlsafe_b64encode(hashlib.sha256(line).digest()).rstrip(b"=")
+                row = b"\\1,sha256=" + digest + b",%d" % len(line)
+                body = re.sub(rb"(__init__\.py),sha256=[^,]*,\d*", row, body)
+            new.writestr(name, body)
+    before = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    after = hashlib.sha256(forged.read_bytes()).hexdigest()
+    from countermark_server.stores.blobs import Blobs
+
+    Blobs(world.data / "blobs").put(forged.read_bytes())
+    with sqlite3.connect(world.data / "registry.sqlite", timeout=30) as database:
+        changed = database.execute(
+            "UPDATE submission SET sha256 = ?, length = ? WHERE sha256 = ?",
+            (after, forged.stat().st_size, before),
+        ).rowcount
+    must(changed == 1, f"the database held {changed} rows of the wheel")
+    page = world.get(f"/simple/{wheel.name.split('-', maxsplit=1)[0].replace('_', '-')}/").decode()
+    must(after in page and before not in page, "the simple index does not show the swapped hash")
+    return before, after
+
+
+def unswap(world: World, wheel: Path, swapped: str) -> None:
+    """The operator restores what the publisher uploaded: the index and the database say it again."""
+    true = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with sqlite3.connect(world.data / "registry.sqlite", timeout=30) as database:
+        changed = database.execute(
+            "UPDATE submission SET sha256 = ?, length = ? WHERE sha256 = ?",
+            (true, wheel.stat().st_size, swapped),
+        ).rowcount
+    must(changed == 1, f"the database held {changed} rows of the swapped wheel")
+
+
+def imported(world: World, python: Path) -> str:
+    return world.run(python, "-c", f"import {PROJECT.replace('-', '_')}").out.strip()
