@@ -32,9 +32,9 @@ from countermark_server.log.create import GENESIS_ROLES, create
 from countermark_server.log.fsck import check_log
 from countermark_server.log.station import Station
 from countermark_server.settings import Log, Registry, Settings, Testing, load
-from countermark_server.stores import heads
-from countermark_server.stores.public import CHECKPOINT, Public
-from tests import postgres
+from countermark_server.stores import heads, places
+from countermark_server.stores.public import CHECKPOINT
+from tests import postgres, s3
 
 ORIGIN = "log.example.com/registry"
 NOW = 1_790_000_000
@@ -85,11 +85,12 @@ class LogWorld:
         self.settings = Settings(
             folder,
             database=load(folder).database,  # from the environment, which tests/server/conftest.py sets
+            storage=load(folder).storage,
             registry=Registry(origin=ORIGIN),
             log=Log(witness_urls="w1=http://witness.test", witness_timeout=5.0),
             testing=Testing(raw_add=raw_add),
         )
-        self.public = Public(self.settings.public)
+        self.public = places.public(self.settings)
         self.signers = (
             Ed25519NoteSigner(ORIGIN, key("log")),
             MlDsaSigner(ORIGIN, MLDSA44PrivateKey.from_seed_bytes(b"\1" * 32)),
@@ -258,8 +259,9 @@ class LogWorld:
 
     def files(self) -> dict[str, bytes]:
         """Everything in the data directory but the databases, to assert that nothing changed."""
-        root = self.settings.data
-        return {
+        root, prefix = self.settings.data, self.settings.storage.prefix
+        objects = s3.server().contents(prefix) if prefix else {}
+        return objects | {
             str(path.relative_to(root)): path.read_bytes()
             for path in sorted(root.rglob("*"))
             if path.is_file() and ".sqlite" not in path.name and not path.name.endswith(".lock")

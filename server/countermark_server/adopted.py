@@ -15,17 +15,12 @@ from countermark.errors import MalformedError, UsageError
 from countermark.trustfile import TrustFile
 from countermark_server.stores.public import Public
 
-_METADATA = re.compile(r"([1-9][0-9]*)\.trust\.json")
+_METADATA = re.compile(r"tuf/([1-9][0-9]*)\.trust\.json")
 
 
 def trust_file(public: Public) -> TrustFile:
     """The trust file that the newest trust metadata names. UsageError: nothing was adopted yet."""
-    folder = public.path("tuf")
-    versions = [
-        int(match[1])
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := _METADATA.fullmatch(path.name))
-    ]
+    versions = [int(match[1]) for name in public.names("tuf") if (match := _METADATA.fullmatch(name))]
     if not versions:
         raise UsageError(
             "this registry has no trust file yet", hint="hold a ceremony, then `countermark-server adopt`"

@@ -33,8 +33,7 @@ from countermark_server.asking import Answers
 from countermark_server.index import about, evidence, files, simple, static
 from countermark_server.published import Published
 from countermark_server.settings import Settings
-from countermark_server.stores.blobs import Blobs
-from countermark_server.stores.public import Public
+from countermark_server.stores import places
 from countermark_server.upload import ahead, raw, receive
 from countermark_server.upload import views as upload_views
 from countermark_server.web import pages
@@ -50,8 +49,8 @@ def create_app(
     """The application, with its collaborators built from the settings where none is given."""
     engine = engine or db.open_engine(settings.database_url)
     registry = registry or signing.role_signer(settings, "registry")
-    public = Public(settings.public)
-    blobs = Blobs(settings.data / "blobs")
+    public = places.public(settings)
+    blobs = places.blobs(settings)
     published = Published(public, clock)
     answers = Answers(engine)
     statements = Statements(

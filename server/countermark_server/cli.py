@@ -175,11 +175,11 @@ def fsck(data: Path | None, url: str | None, vkey: tuple[str, ...], *, as_json: 
 def _fsck_data(data: Path | None) -> dict[str, Any]:
     from countermark_server import adopted  # noqa: PLC0415
     from countermark_server.log.fsck import check_log  # noqa: PLC0415
-    from countermark_server.stores.public import Public  # noqa: PLC0415
+    from countermark_server.stores import places  # noqa: PLC0415
 
     assert data is not None
     settings = _settings(data)
-    public = Public(settings.public)
+    public = places.public(settings)
     trust = adopted.trust_file(public)
     findings = check_log(public, _engine(data), trust, raw_add=settings.testing.raw_add)
     return {"findings": findings, "origin": trust.origin}

@@ -54,6 +54,20 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Where bytes live: folders in the data directory, or one bucket of S3-compatible storage."""
+
+    bucket: str = _setting("", "name of the bucket; empty: folders in the data directory")
+    endpoint: str = _setting("", "URL of the object store; empty: that of Amazon S3 in the region")
+    region: str = _setting("us-east-1", "region that requests are signed for")
+    prefix: str = _setting("", "begins the name of every object, without slashes at its ends")
+    access_key_id: str = _setting(
+        "", "who we are there; empty: the AWS_* variables of the environment say so"
+    )
+    secret_access_key_file: str = _setting("", "file that holds the secret of `storage.access_key_id`")
+
+
+@dataclass(frozen=True)
 class Web:
     """The web process."""
 
@@ -148,6 +162,7 @@ class Settings:
     data: Path
     registry: Registry = Registry()
     database: Database = Database()
+    storage: Storage = Storage()
     web: Web = Web()
     upload: Upload = Upload()
     log: Log = Log()
@@ -176,6 +191,7 @@ class Settings:
 SECTIONS: dict[str, type[Any]] = {
     "registry": Registry,
     "database": Database,
+    "storage": Storage,
     "web": Web,
     "upload": Upload,
     "log": Log,

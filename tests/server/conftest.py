@@ -11,15 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from tests import postgres
+from tests import postgres, s3
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which database this test's world lives in."""
-    kind: str = request.param
-    if kind == "postgresql":
+    return _settle(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["sqlite files", "postgresql files", "sqlite s3", "postgresql s3"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which database and which storage this test's world lives in: all four."""
+    return _settle(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["sqlite files", "postgresql s3"])
+def either_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything on this machine, or nothing of it."""
+    return _settle(request.param, monkeypatch)
+
+
+def _settle(kind: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    if "postgresql" in kind:
         monkeypatch.setenv("COUNTERMARK_DATABASE_URL", postgres.server().database())
+    if "s3" in kind:
+        for name, value in s3.server().world().items():
+            monkeypatch.setenv(name, value)
     return kind
 
 

@@ -8,6 +8,7 @@ check it against.
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from flask import Blueprint, Response, jsonify
@@ -43,10 +44,15 @@ def blueprint(settings: Settings, public: Public, published: Published) -> Bluep
 
 def is_trial(public: Public) -> bool | None:
     """Whether the newest root calls itself a trial; None before a ceremony's output was adopted."""
-    roots = {int(path.name.split(".")[0]): path for path in (public.root / "tuf").glob("*.root.json")}
-    if not roots:
+    newest = None
+    for version in itertools.count(1):  # roots have no gaps
+        raw = public.read(f"tuf/{version}.root.json")
+        if raw is None:
+            break
+        newest = raw
+    if newest is None:
         return None
     try:
-        return bool(json.loads(roots[max(roots)].read_bytes())["signed"].get("x-countermark-trial", False))
+        return bool(json.loads(newest)["signed"].get("x-countermark-trial", False))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -94,12 +94,12 @@ class Files:
 
     def _send(self, sha256: str, name: str, mimetype: str) -> Response:
         try:
-            path = self._blobs.path(sha256)
+            with self._blobs.local(sha256) as path:  # open after the block, too: a copy then has no name
+                response = send_file(path, mimetype=mimetype, etag=sha256, conditional=True)
         except StoreError as error:
             raise ServerError("not-found", f"{name}: {error}") from None
-        if not path.is_file():
-            raise ServerError("not-found", f"the bytes of {name} are not here")
-        response = send_file(path, mimetype=mimetype, etag=sha256, conditional=True)
+        except FileNotFoundError:
+            raise ServerError("not-found", f"the bytes of {name} are not here") from None
         response.headers["Cache-Control"] = BRIEF
         return response
 

@@ -21,7 +21,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from countermark_server.stores.immutable import StoreError, write_files
+from countermark_server.stores.folder import Folder
+from countermark_server.stores.immutable import StoreError
+from countermark_server.stores.promises import Once
 
 MAGIC = b"countermark-staging/v1\n"
 _NAME = re.compile(r"(0|[1-9][0-9]*)-([0-9a-f]{64})")
@@ -71,28 +73,26 @@ class Bundle:
 
 
 class Staging:
-    """The folder of staging bundles. Private: what lies here may be a round that never happened."""
+    """The place of staging bundles. Private: what lies here may be a round that never happened."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Once | Path) -> None:
+        self._place: Once = Folder(place, private=True) if isinstance(place, Path) else place
 
     def put(self, bundle: Bundle) -> str:
         """Write a bundle durably; returns its name."""
         encoded = bundle.encode()
         name = f"{bundle.size}-{hashlib.sha256(encoded).hexdigest()}"
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_files(self.folder, {name: encoded})
+        self._place.write({name: encoded})
         return name
 
     def read(self, name: str) -> Bundle:
-        """Read a bundle back from the disk. StoreError: it is missing, or not the bytes its name says."""
+        """Read a bundle back from where it lies. StoreError: it is missing, or not the bytes its name says."""
         match = _NAME.fullmatch(name)
         if match is None:
             raise StoreError(f"{name!r} is not the name of a staging bundle")
-        try:
-            raw = (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            raise StoreError(f"staging bundle {name} is missing") from None
+        raw = self._place.read(name)
+        if raw is None:
+            raise StoreError(f"staging bundle {name} is missing")
         found = hashlib.sha256(raw).hexdigest()
         if found != match[2]:
             raise StoreError(f"staging bundle {name} holds other bytes, their SHA-256 is {found}")
@@ -103,10 +103,10 @@ class Staging:
 
     def sizes(self) -> Iterator[tuple[int, str]]:
         """(size, name) of every bundle here."""
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if match := _NAME.fullmatch(path.name):
-                yield int(match[1]), path.name
+        for name in self._place.names(""):
+            if match := _NAME.fullmatch(name):
+                yield int(match[1]), name
 
     def drop(self, name: str) -> None:
         """Remove a bundle that is no longer needed; it may be gone already, and may come back if the power fails."""
-        (self.folder / name).unlink(missing_ok=True)
+        self._place.remove(name)

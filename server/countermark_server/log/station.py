@@ -34,8 +34,9 @@ from countermark_server.log.staging import Staging
 from countermark_server.log.tree import public_tree
 from countermark_server.log.witnesses import Quorum, Witness, check_quorum_allowed, witness_urls
 from countermark_server.settings import Settings
+from countermark_server.stores import places
 from countermark_server.stores.immutable import StoreError
-from countermark_server.stores.public import CHECKPOINT, Public
+from countermark_server.stores.public import CHECKPOINT
 
 START_PATIENCE = 15.0  # seconds for witnesses that start together with us
 START_RETRY = 0.05  # seconds between two tries
@@ -62,8 +63,8 @@ class Station:
     ) -> None:
         origin = settings.registry.origin
         check_quorum_allowed(policy, origin)
-        self.public = Public(settings.public)
-        self.staging = Staging(settings.data / "staging")
+        self.public = places.public(settings)
+        self.staging = Staging(places.place(settings, "staging"))
         self.engine = db.open_engine(settings.database_url)
         self._keys = [signer.vkey for signer in signers]
         self._failure: BaseException | None = None
@@ -198,6 +199,7 @@ def run(settings: Settings, stop: threading.Event, *, accept_unwitnessed: bool =
     """`countermark-server work log`."""
     sys.setswitchinterval(SWITCH_SECONDS)
     with only_sequencer(settings.data / "staging"):
+        places.check(settings)
         station = open_station(settings)
         try:
             station.check_start(accept_unwitnessed=accept_unwitnessed, patience=START_PATIENCE)
@@ -209,7 +211,7 @@ def run(settings: Settings, stop: threading.Event, *, accept_unwitnessed: bool =
 
 def open_station(settings: Settings, *, fetcher: Fetcher | None = None) -> Station:
     """The station of this data directory: keys opened, policy read from the adopted trust file."""
-    trust = adopted.trust_file(Public(settings.public))
+    trust = adopted.trust_file(places.public(settings))
     signers = signing.log_signers(settings)
     if trust.origin != settings.registry.origin:
         raise UsageError(

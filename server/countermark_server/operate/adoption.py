@@ -35,9 +35,8 @@ from countermark_server import db, migrations, signing
 from countermark_server.log.create import create
 from countermark_server.operate.initialise import INPUT_FILE
 from countermark_server.settings import Settings
-from countermark_server.stores import heads
+from countermark_server.stores import heads, places
 from countermark_server.stores.immutable import write_files
-from countermark_server.stores.public import Public
 
 ROLES = ("root", "targets", "trust", "index")
 COMPANIONS = ("transcript.jsonl", "transcript-signatures.jsonl", "root-words.txt")  # public, for auditors
@@ -73,7 +72,7 @@ def adopt(settings: Settings, output: Path, *, now: int) -> Adopted:
         ceremony = read_ceremony(output, now=now)
         signers = signing.log_signers(settings)
         check_ours(settings, ceremony, [signer.vkey.format() for signer in signers])
-        Public(settings.public).put_all({f"tuf/{name}": raw for name, raw in ceremony.files.items()})
+        places.public(settings).put_all({f"tuf/{name}": raw for name, raw in ceremony.files.items()})
         write_files(settings.data / "timestamper", {"root.json": ceremony.files["1.root.json"]})
         # Published, and served by nobody yet. If we stop here the same ceremony can be adopted again.
         with db.write(engine) as connection:
@@ -98,7 +97,7 @@ def is_adopted(settings: Settings) -> bool:
 
 def check_same(settings: Settings, output: Path) -> None:
     """Refuse a ceremony's output that is not the one adopted already."""
-    if Public(settings.public).read("tuf/1.root.json") != _file(output, "1.root.json"):
+    if places.public(settings).read("tuf/1.root.json") != _file(output, "1.root.json"):
         raise UsageError(
             f"{settings.registry.origin} has adopted another ceremony than the one in {output}",
             hint="a registry begins once; start without --ceremony",

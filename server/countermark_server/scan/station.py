@@ -44,6 +44,7 @@ from countermark_server.scan.findings import (
 from countermark_server.scan.sandbox import Sandbox
 from countermark_server.scan.verdicts import Ruleset, file_state, propose_hold, propose_verdict
 from countermark_server.settings import Settings
+from countermark_server.stores import places
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
 
@@ -141,10 +142,8 @@ class Station:
     def _findings(self, row: RowMapping) -> list[Finding]:
         if row["attempts"] >= ATTEMPTS_MAX:  # `attempts` counts the claims before this one
             return [failed(f"{row['attempts']} examinations did not come to their end")]
-        with SCAN_SECONDS.time():
-            examined = self._sandbox.examine(
-                self._blobs.path(row["sha256"]), row["served_name"], row["sha256"]
-            )
+        with SCAN_SECONDS.time(), self._blobs.local(row["sha256"]) as path:
+            examined = self._sandbox.examine(path, row["served_name"], row["sha256"])
         if any(finding.rule == FAILED for finding in examined.findings):
             SCAN_FAILURES.inc()
             telemetry.logger().warning(
@@ -324,7 +323,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     station = Station(
         settings,
         engine,
-        Blobs(settings.data / "blobs"),
+        places.blobs(settings),
         sandbox,
         scanner=signing.role_signer(settings, "scanner"),
         registry=signing.role_signer(settings, "registry"),

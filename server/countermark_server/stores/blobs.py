@@ -13,31 +13,31 @@ import hashlib
 import os
 import re
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from countermark_server.stores.immutable import (
-    MODE,
-    StoreError,
-    link_once,
-    make_folders,
-    sync_folder,
-)
+from countermark_server.stores.folder import Folder
+from countermark_server.stores.immutable import MODE, StoreError, make_folders
+from countermark_server.stores.promises import Once
 
 CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class Blobs:
-    """A folder of blobs."""
+    """Blobs in one place."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, place: Once | Path) -> None:
+        self._place: Once = Folder(place) if isinstance(place, Path) else place
 
     def put(self, source: BinaryIO | bytes) -> str:
         """Keep these bytes durably; returns their SHA-256 in hex. A stream is read from where it stands."""
-        make_folders(self.root, self.root.parent)
-        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=self.root)
+        folder = None  # a bucket's temporary files may lie anywhere; a folder's beside their final names
+        if isinstance(self._place, Folder):
+            folder = self._place.root
+            make_folders(folder, folder.parent)
+        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as stream:
@@ -45,19 +45,15 @@ class Blobs:
                 stream.flush()
                 os.fchmod(descriptor, MODE)
                 os.fsync(descriptor)
-            path = self.path(sha256)
-            changed = make_folders(path.parent, self.root)
-            link_once(temporary, path)
+            self._place.write_file(_name(sha256), temporary)
         finally:
             temporary.unlink(missing_ok=True)
-        for folder in {path.parent, *changed}:
-            sync_folder(folder)
         return sha256
 
     def open(self, sha256: str) -> BinaryIO:
         """The blob as a stream; StoreError when there is none."""
         try:
-            return self.path(sha256).open("rb")
+            return self._place.open(_name(sha256))
         except FileNotFoundError:
             raise StoreError(f"no blob {sha256}") from None
 
@@ -69,15 +65,15 @@ class Blobs:
             raise StoreError(f"blob {sha256} holds other bytes, their SHA-256 is {found}")
         return data
 
-    def exists(self, sha256: str) -> bool:
-        """Whether there is a blob of this name."""
-        return self.path(sha256).is_file()
+    def local(self, sha256: str) -> AbstractContextManager[Path]:
+        """The blob as a file of this machine, for the length of the block. FileNotFoundError: there is none."""
+        return self._place.local(_name(sha256))
 
-    def path(self, sha256: str) -> Path:
-        """Where the blob lies; for doors that hand the file to the kernel or to a sandbox."""
-        if not _NAME.fullmatch(sha256):
-            raise StoreError(f"{sha256!r} is not a SHA-256 in hex")
-        return self.root / sha256[:2] / sha256
+
+def _name(sha256: str) -> str:
+    if not _NAME.fullmatch(sha256):
+        raise StoreError(f"{sha256!r} is not a SHA-256 in hex")
+    return f"{sha256[:2]}/{sha256}"
 
 
 def _copy(source: BinaryIO | bytes, target: BinaryIO) -> str:

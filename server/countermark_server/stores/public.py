@@ -1,15 +1,17 @@
 """Public: the static trees anyone may read, `log/` and `tuf/`.
 
 Every file here is immutable, except three that are replaced as a whole: the checkpoint, the timestamp and the
-candidate that the timestamper reads. A CDN may serve this folder as it is.
+candidate that the timestamper reads. A CDN may serve this folder, or this part of a bucket, as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from countermark_server.stores.immutable import StoreError, checked_name, replace_file, write_files
+from countermark_server.stores.folder import Folder
+from countermark_server.stores.immutable import StoreError
+from countermark_server.stores.promises import Allowed, Place
 
 CHECKPOINT = "log/checkpoint"
 TIMESTAMP = "tuf/timestamp.json"
@@ -18,10 +20,10 @@ REPLACED = frozenset({CHECKPOINT, TIMESTAMP, CANDIDATE})
 
 
 class Public:
-    """The public tree below one folder."""
+    """The public tree in one place."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, place: Place | Path) -> None:
+        self._place: Place = Folder(place) if isinstance(place, Path) else place
 
     def put(self, name: str, data: bytes) -> None:
         """Write one immutable file. ConflictError: it exists with other bytes."""
@@ -31,21 +33,24 @@ class Public:
         """Write immutable files together; after an error any of them may exist, each of them whole."""
         if replaced := REPLACED.intersection(files):
             raise StoreError(f"{min(replaced)} is replaced, not written once")
-        write_files(self.root, files)
+        self._place.write(files)
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Give one of the replaced files its new content, durably."""
+    def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:
+        """Give one of the replaced files its new content, durably; `allowed` looks at what it replaces."""
         if name not in REPLACED:
             raise StoreError(f"{name} never changes")
-        replace_file(self.root / name, data)
+        self._place.replace(name, data, allowed)
 
     def read(self, name: str) -> bytes | None:
         """The file's bytes, or None when there is none."""
-        try:
-            return self.path(name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+        return self._place.read(name)
 
-    def path(self, name: str) -> Path:
-        """Where the file lies; never outside of this tree."""
-        return self.root / checked_name(name)
+    def names(self, below: str) -> Iterator[str]:
+        """The names of all files in one part of the tree."""
+        return self._place.names(below)
+
+    def remove(self, name: str) -> None:
+        """Take away a partial tile or bundle that a full one has replaced (`log/cleanup.py`)."""
+        if name in REPLACED:
+            raise StoreError(f"{name} is replaced, not removed")
+        self._place.remove(name)

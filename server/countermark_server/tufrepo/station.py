@@ -19,7 +19,7 @@ from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark_server import adopted, db, signing, telemetry
 from countermark_server.settings import Settings
-from countermark_server.stores.public import Public
+from countermark_server.stores import places
 from countermark_server.tufrepo.candidate import Online
 from countermark_server.tufrepo.publish import Parts, Repository
 
@@ -76,7 +76,7 @@ def report(repository: Repository, now: float) -> None:
 
 def open_parts(settings: Settings) -> Parts:
     """What a repository works with, from this data directory."""
-    public = Public(settings.public)
+    public = places.public(settings)
     trust_file = adopted.trust_file(public)
     if trust_file.origin != settings.registry.origin:
         raise UsageError(

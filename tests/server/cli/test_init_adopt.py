@@ -166,7 +166,7 @@ def test_adopt_publishes_the_metadata_and_creates_the_log(folder: Path, settings
     public = Public(settings.public)
     for name in ("1.root.json", "1.targets.json", "1.trust.json", "1.index.json"):
         assert public.read(f"tuf/{name}") == (folder / "out" / name).read_bytes()
-        assert stat.S_IMODE(public.path(f"tuf/{name}").stat().st_mode) == 0o444
+        assert stat.S_IMODE((settings.public / "tuf" / name).stat().st_mode) == 0o444
     assert adopted.trust_file(public) == found.trust
     root = (folder / "out" / "1.root.json").read_bytes()
     assert (settings.data / "timestamper" / "root.json").read_bytes() == root

@@ -16,6 +16,11 @@ from countermark_server.stores.immutable import ConflictError, StoreError
 from countermark_server.stores.public import CHECKPOINT, Public
 
 
+def stored(blobs: Blobs, name: str) -> Path:
+    with blobs.local(name) as path:
+        return path
+
+
 def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
@@ -25,8 +30,8 @@ def test_a_blob_is_named_by_its_hash_and_read_only(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs")
     name = blobs.put(b"bytes")
     assert name == hashlib.sha256(b"bytes").hexdigest() == blobs.put(io.BytesIO(b"bytes"))
-    assert blobs.exists(name) and blobs.read(name) == b"bytes"
-    assert stat.S_IMODE(blobs.path(name).stat().st_mode) == 0o444
+    assert blobs.read(name) == b"bytes"
+    assert stat.S_IMODE(stored(blobs, name).stat().st_mode) == 0o444
     assert len(files(tmp_path)) == 1
 
 
@@ -34,8 +39,8 @@ def test_a_swapped_blob_is_neither_read_nor_overwritten(tmp_path: Path) -> None:
     """Other bytes under a name: `read` and `put` say so, and the evidence stays where it is."""
     blobs = Blobs(tmp_path / "blobs")
     name = blobs.put(b"genuine")
-    blobs.path(name).chmod(0o644)
-    blobs.path(name).write_bytes(b"swapped")
+    stored(blobs, name).chmod(0o644)
+    stored(blobs, name).write_bytes(b"swapped")
     with pytest.raises(StoreError, match="other bytes"):
         blobs.read(name)
     with pytest.raises(ConflictError):

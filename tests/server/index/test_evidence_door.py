@@ -39,8 +39,9 @@ def test_what_is_not_open_evidence_is_not_there(world: DoorWorld) -> None:
     blobs = Blobs(world.settings.data / "blobs")
     embargoed = blobs.put(b"\x01" * 32 + b"what a reporter sent")
     changed = blobs.put(findings_blob([]) + b" ")
-    blobs.path(changed).chmod(0o600)
-    blobs.path(changed).write_bytes(findings_blob([]) + b"!")
+    with blobs.local(changed) as path:
+        path.chmod(0o600)
+        path.write_bytes(findings_blob([]) + b"!")
     zeros = blobs.put(bytes(32) + b"a file that begins like evidence")
     artifact = hashlib.sha256(wheel()).hexdigest()
     world.set_state(WHEEL, metadata_sha256=zeros)

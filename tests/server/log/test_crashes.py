@@ -25,8 +25,6 @@ from countermark_server.stores import heads
 from countermark_server.stores.public import Public
 from tests.log_world import LogWorld, drain
 
-pytestmark = pytest.mark.usefixtures("database")
-
 
 class Crash(BaseException):
     """The process is gone: nothing in it may catch this."""
@@ -88,7 +86,7 @@ def broken(
 
 
 @pytest.fixture
-def world(tmp_path: Path):
+def world(either_backend: str, tmp_path: Path):
     world = LogWorld(tmp_path)
     world.begin()
     station = world.station()
@@ -206,7 +204,7 @@ def test_two_crashes_in_a_row(world: LogWorld, monkeypatch, step: str) -> None:
 
 
 @pytest.mark.parametrize("nth", range(1, 43))  # all there are: 42 in two rounds and a publication
-def test_a_killed_process_at_the_nth_write(tmp_path: Path, nth: int) -> None:
+def test_a_killed_process_at_the_nth_write(database: str, tmp_path: Path, nth: int) -> None:
     """A real SIGKILL, at one file or database operation after another, leaves a world that recovers."""
     world = LogWorld(tmp_path)
     world.begin()

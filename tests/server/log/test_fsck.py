@@ -46,7 +46,7 @@ def test_a_sound_log_has_no_findings(world: LogWorld) -> None:
 @pytest.mark.parametrize("name", ["log/tile/0/000.p/7", "log/tile/entries/000.p/7", CHECKPOINT])
 def test_every_byte_of_a_file_matters(world: LogWorld, name: str) -> None:
     """A flipped bit anywhere in a tile, a bundle or the checkpoint is found (every 97th byte, and the ends)."""
-    path = world.public.path(name)
+    path = world.settings.public / name
     good = path.read_bytes()
     path.chmod(0o644)
     for at in sorted({*range(0, len(good), 97), len(good) - 1}):

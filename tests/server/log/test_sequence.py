@@ -13,7 +13,7 @@ from countermark_server.log.sequence import LogError
 from countermark_server.log.tree import public_tree
 from tests.log_world import NOW, LogWorld, drain
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_another_history_of_the_same_size_is_refused(world: LogWorld, tmp_path: 
     while forked.sequencer.round():
         pass
     forked.engine.dispose()
-    world.public.path(CHECKPOINT).unlink()
+    (world.settings.public / CHECKPOINT).unlink()
     station = world.station()
     with pytest.raises(WitnessDisagreesError):
         station.check_start()
@@ -151,7 +151,7 @@ def test_a_flipped_byte_in_the_tree_is_refused(world: LogWorld, name: str) -> No
     """A damaged tile or entry bundle of the right edge stops the start, and a running log's next round."""
     running = world.station()
     running.check_start()
-    path = world.public.path(name)
+    path = world.settings.public / name
     good = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(

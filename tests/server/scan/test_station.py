@@ -146,7 +146,8 @@ def test_swapped_bytes_are_not_examined_in_the_place_of_the_logged_ones(
     """A verdict is about the SHA-256 in the log; other bytes under its name are a finding."""
     data = wheel()
     grace.upload(WHEEL, data)
-    path = Blobs(world.settings.data / "blobs").path(hashlib.sha256(data).hexdigest())
+    with Blobs(world.settings.data / "blobs").local(hashlib.sha256(data).hexdigest()) as path:
+        pass
     path.unlink()
     path.write_bytes(wheel(extra="Summary: swapped\n"))
     work(world, station(world))

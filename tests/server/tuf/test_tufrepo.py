@@ -121,7 +121,7 @@ def test_expiring_metadata_is_renewed_with_a_heartbeat(world):
         world.settle()
         world.check()
         for number in range(1 << BIT_LENGTH):
-            versions |= {path.name for path in (world.public.root / "tuf").glob(f"2.bins-{number}.json")}
+            versions |= {path.name for path in (world.settings.public / "tuf").glob(f"2.bins-{number}.json")}
     assert len(versions) == 1 << BIT_LENGTH
     expires = json.loads(world.public.read(TIMESTAMP))["signed"]["meta"]["snapshot.json"]["version"]
     assert expires > 3
@@ -362,7 +362,7 @@ def test_stock_ngclient_refreshes_and_downloads(tmp_path):
         updater.refresh()
         return updater
 
-    with served(world.public.root) as base:
+    with served(world.settings.public) as base:
         updater = client("client", base)
         info = updater.get_targetinfo("trust/trust.json")
         trust = updater.download_target(info, str(tmp_path / "trust.json"))

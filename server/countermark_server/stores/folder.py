@@ -1,0 +1,74 @@
+"""A folder: both promises on a file system (`immutable.py` says how files appear whole and durable)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from countermark_server.stores.immutable import (
+    checked_name,
+    link_once,
+    make_folders,
+    replace_file,
+    sync_folder,
+    write_files,
+)
+from countermark_server.stores.promises import Allowed
+
+
+class Folder:
+    """The files below one folder; a private one, when it has to be made, is for this account alone."""
+
+    def __init__(self, root: Path, *, private: bool = False) -> None:
+        self.root = root
+        self._private = private
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        if self._private and not self.root.is_dir():
+            self.root.mkdir(mode=0o700, parents=True)
+            sync_folder(self.root.parent)
+        write_files(self.root, files)
+
+    def write_file(self, name: str, source: Path) -> None:
+        path = self.path(name)
+        changed = make_folders(path.parent, self.root)
+        link_once(source, path)
+        for folder in {path.parent, *changed}:
+            sync_folder(folder)
+
+    def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:
+        # One process replaces a name (the sequencer's lock file sees to it), so a look before is enough here.
+        if allowed is not None:
+            allowed(self.read(name))
+        replace_file(self.path(name), data)
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self.path(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        path = self.path(name)
+        path.stat()
+        yield path
+
+    def open(self, name: str) -> BinaryIO:
+        return self.path(name).open("rb")
+
+    def names(self, below: str) -> Iterator[str]:
+        start = self.path(below) if below else self.root
+        for path in start.iterdir() if start.is_dir() else ():
+            if path.is_file() and not path.name.startswith(".new-"):
+                yield path.relative_to(self.root).as_posix()
+
+    def remove(self, name: str) -> None:
+        """Forget a file; it may come back if the power fails."""
+        self.path(name).unlink(missing_ok=True)
+
+    def path(self, name: str) -> Path:
+        """Where the file lies; never outside of this folder."""
+        return self.root / checked_name(name)

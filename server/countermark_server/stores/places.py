@@ -1,0 +1,71 @@
+"""Where this registry's stores are: folders of the data directory, or prefixes of one bucket.
+
+    [storage]                                             data/public      -> registry/public/...
+    bucket = "countermark"                                data/blobs       -> registry/blobs/...
+    prefix = "registry"                                   data/staging     -> registry/staging/...
+
+Everything that must outlive this machine is then in the database and the bucket; keys and lock files stay here.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from countermark.errors import UsageError
+from countermark_server.settings import Settings, Storage
+from countermark_server.stores.blobs import Blobs
+from countermark_server.stores.folder import Folder
+from countermark_server.stores.promises import Place
+from countermark_server.stores.public import Public
+
+if TYPE_CHECKING:
+    from countermark_server.stores.bucket import Bucket  # at run time only with the extra
+
+
+def public(settings: Settings) -> Public:
+    """The public trees."""
+    return Public(place(settings, "public"))
+
+
+def blobs(settings: Settings) -> Blobs:
+    """Artifacts, their metadata files and findings."""
+    return Blobs(place(settings, "blobs"))
+
+
+def place(settings: Settings, name: str) -> Place:
+    """The place of one store; private ones are readable by this service's account alone."""
+    storage = settings.storage
+    if not storage.bucket:
+        return Folder(settings.data / name, private=name == "staging")
+    return _bucket(storage, name)
+
+
+def check(settings: Settings) -> None:
+    """Refuse an object store that does not keep its promises; a folder always does."""
+    if settings.storage.bucket:
+        _bucket(settings.storage, "staging").check(secrets.token_hex(8))
+
+
+@functools.cache
+def _bucket(storage: Storage, name: str) -> Bucket:
+    try:
+        from countermark_server.stores.bucket import Bucket, open_store  # noqa: PLC0415
+    except ImportError:
+        raise UsageError(
+            "storage.bucket is set, and the client for it is not installed",
+            hint="pip install 'countermark-server[s3]'",
+        ) from None
+    secret = ""
+    if storage.secret_access_key_file:
+        secret = Path(storage.secret_access_key_file).read_text(encoding="utf-8").strip()
+    store = open_store(
+        storage.bucket,
+        endpoint=storage.endpoint,
+        region=storage.region,
+        access_key_id=storage.access_key_id,
+        secret_access_key=secret,
+    )
+    return Bucket(store, f"{storage.prefix}/{name}" if storage.prefix else name)
