@@ -19,6 +19,7 @@ class House:
     world: World
     front: Front
     web: int
+    words: str
 
     @property
     def public(self) -> Path:
@@ -46,7 +47,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
                 if "root words: " in line
             )
             world.login("alice", words)
-            yield House(world, nginx, web)
+            yield House(world, nginx, web, words)
 
 
 @pytest.fixture(scope="session")

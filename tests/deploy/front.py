@@ -85,6 +85,7 @@ class Front:
             "ssl_certificate": f"ssl_certificate {chain};" if chain else "",
             "ssl_certificate_key": f"ssl_certificate_key {key};" if key else "",
             "root": f"root {self.public};",
+            "proxy_cache_path": line.replace("/var/cache/nginx/countermark", str(self.prefix / "pages")),
             "include": f"include {DEPLOY / 'nginx/locations.conf'};",
         }[word]
 

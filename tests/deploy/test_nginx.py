@@ -7,7 +7,11 @@ import gzip
 import os
 import ssl
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -71,7 +75,8 @@ def test_nginx_accepts_the_shipped_files(tmp_path: Path) -> None:
     said = front.check()
     assert "syntax is ok" in said and "test is successful" in said and "[warn]" not in said, said
     assert sorted(front.changed) == [
-        "include", "listen", "root", "server", "server_name", "ssl_certificate", "ssl_certificate_key",
+        "include", "listen", "proxy_cache_path", "root", "server", "server_name", "ssl_certificate",
+        "ssl_certificate_key",
     ]  # fmt: skip
 
 
@@ -188,6 +193,89 @@ def test_without_the_application_the_proof_path_answers(plain: Front) -> None:
         not_cacheable(answer)
 
 
+@dataclass
+class Upstream:
+    """An application that counts who asks, and whose page a test changes."""
+
+    port: int
+    status: int = 200
+    body: bytes = b"first" * 200
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Iterator[tuple[Front, Upstream]]:
+    """nginx before a server that knows one simple page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            upstream.asked.append(self.headers.get("Accept", ""))
+            body = upstream.body + self.headers.get("Accept", "").encode()
+            self.send_response(upstream.status)
+            for name, value in (
+                ("Content-Type", "application/vnd.pypi.simple.v1+json"),
+                ("Content-Length", str(len(body))),
+                ("Cache-Control", "public, max-age=60" if upstream.status == 200 else "no-store"),
+                ("Vary", "Accept"),
+                ("ETag", '"tag"'),
+            ):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "public").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        upstream = Upstream(server.server_port)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        front = Front(tmp_path / "nginx", free_port(), tmp_path / "public", f"127.0.0.1:{upstream.port}")
+        with front.running():
+            yield front, upstream
+        server.shutdown()
+
+
+def test_a_simple_page_is_made_once_a_second(counting: tuple[Front, Upstream]) -> None:
+    """Many readers, few questions; each form by itself, tags answered, and what changed is seen soon."""
+    front, upstream = counting
+    started = time.monotonic()
+    answers = [front.get("/simple/demo/") for _ in range(40)]
+    assert {answer.body for answer in answers} == {upstream.body}
+    assert len(upstream.asked) <= 2 + (time.monotonic() - started)
+    assert answers[0].headers["cache-control"] == "public, max-age=60"
+    assert front.get("/simple/demo/", Accept="text/html").body == upstream.body + b"text/html"
+    packed = front.get("/simple/demo/", Accept_Encoding="gzip")
+    assert packed.headers["content-encoding"] == "gzip" and gzip.decompress(packed.body) == upstream.body
+    assert front.get("/simple/demo/", If_None_Match='"tag"').status == 304
+    upstream.body = b"withdrawn" * 100
+    deadline = time.monotonic() + 20
+    while front.get("/simple/demo/").body != upstream.body:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_no_error_and_nothing_private_is_kept(counting: tuple[Front, Upstream]) -> None:
+    """A refusal is asked for anew each time, a page behind credentials too; a dead application is no stale page."""
+    front, upstream = counting
+    upstream.status = 404
+    assert [front.get("/simple/demo/", Accept_Encoding="gzip").status for _ in range(5)] == [404] * 5
+    assert len(upstream.asked) == 5
+    upstream.status = 200
+    for _ in range(5):
+        assert front.get("/simple/demo/", Authorization="Basic eDp5").status == 200
+    assert len(upstream.asked) == 10
+    assert front.get("/simple/demo/").status == 200
+    upstream.status = 403
+    deadline = time.monotonic() + 20
+    while front.get("/simple/demo/").status == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert front.get("/simple/demo/").status == 403
+
+
 def test_twine_publishes_and_verify_accepts_through_nginx(house: House, published: Path) -> None:
     """Published by unmodified twine, verified, installed; the proof stays readable with nobody behind nginx."""
     world = house.world
@@ -250,3 +338,27 @@ def test_tls_with_a_private_ca(house: House, tmp_path: Path) -> None:
         assert refused.status == 401 and "/h/not-authenticated" in refused.reason
         with pytest.raises(ssl.SSLCertVerificationError):
             ask(front.port, "GET", "/log/checkpoint", tls=ssl.create_default_context())
+        dist, url = house.world.project("through-tls"), f"https://localhost:{front.port}"
+        trusting = {"SSL_CERT_FILE": str(authority)}
+        house.world.run("countermark", "sign", "--yes", *sorted(dist.iterdir()))
+        wheel = next(dist.glob("*.whl"))
+        house.world.run(
+            "uv", "publish", "--publish-url", f"{url}/legacy/", "--token", house.world.token(),
+            *sorted(dist.iterdir()), **trusting,
+        )  # fmt: skip
+        house.world.run(
+            "countermark", "trust", "add", url, "--root-words", house.words, home="tls", **trusting
+        )
+        deadline = time.monotonic() + 60
+        while house.world.run("countermark", "verify", wheel, home="tls", expect=None, **trusting).code != 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        # For who knows no such authority this is a connection that did not come about, and nothing is pinned.
+        stranger = ("countermark", "trust", "add", url, "--root-words", house.words)
+        assert "CERTIFICATE_VERIFY_FAILED" in house.world.run(*stranger, home="stranger", expect=3).err
+
+
+def test_the_load_testers_door_is_the_applications(house: House) -> None:
+    """`POST /log/add` lies below the static tree, and is still no file: a real log has no such door."""
+    ours, theirs = (ask(port, "POST", "/log/add", body=b"x") for port in (house.front.port, house.web))
+    assert (ours.status, ours.body) == (theirs.status, theirs.body) and ours.status in (404, 405), ours
