@@ -14,13 +14,13 @@ PAGE = ROOT / "docs/operations/refusals.md"
 
 # What a start runs through. People's accounts and requests refuse with the codes of docs/reference/errors.md.
 STARTS = (
-    "adopted.py", "settings.py", "signing.py", "telemetry.py", "worker.py", "wsgi.py", "cli.py",
+    "adopted.py", "settings.py", "signing.py", "telemetry.py", "worker.py", "wsgi.py",
     "log/station.py", "log/sequence.py", "log/staging.py", "log/witnesses.py", "operate/*.py",
-    "timestamper/*.py", "tufrepo/station.py", "postgresql.py", "db.py",
+    "timestamper/*.py", "tufrepo/station.py", "postgresql.py", "db.py", "stores/immutable.py",
 )  # fmt: skip
 REFUSALS = {
     "StartRefusedError", "LogError", "UsageError", "SettingsError", "StoreError", "WitnessAheadError",
-    "WitnessDisagreesError", "ChildDiedError", "UnfitServerError",
+    "WitnessDisagreesError", "ChildDiedError", "UnfitServerError", "ConflictError",
 }  # fmt: skip
 ADOPTION = {"EvidenceError", "SignatureError", "MalformedError"}  # in operate/ these refuse a ceremony
 

@@ -69,6 +69,37 @@ def test_an_installer_from_the_pin_to_a_refusal(world: World) -> None:
     typist.type()
 
 
+def test_an_operator_from_a_trial_to_a_real_registry(tmp_path: Path) -> None:
+    """One command, a person, decisions, fsck, metrics, a restore that is refused; then a ceremony."""
+    trial, real = World(tmp_path / "trial", settings=QUICK), World(tmp_path / "real", settings=QUICK)
+
+    def publish(version: str) -> Callable[[], object]:
+        def published() -> None:
+            dist = trial.project(PROJECT, version)
+            trial.login("alice", trial_words(trial))
+            trial.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+
+        return published
+
+    with trial, real:
+        typist = Typist(trial, Page.read("operator"), "", "operator", trial.root)
+        typist.meanwhile = {
+            "ctrl-c": trial.down,
+            "alice publishes hello-countermark": publish("1.0.0"),
+            "alice publishes another release": publish("1.1.0"),
+        }
+        typist.type("1.", "2.", "3.", "4.", "5.", "6.")
+        real.origin = "registry.example.com/main"
+
+        def ceremony() -> None:
+            real.ceremony(trial=False).rename(real.root / "root-1")
+
+        typist = Typist(real, typist.page, "", "operator", real.root, {"the ceremony": ceremony})
+        assert typist.type("7.").splitlines()[-1].count("-") == 3, "a one-time code"
+        said = real.login("alice", (real.root / "root-1" / "root-words.txt").read_text("utf-8").strip())
+        assert "trial" not in said.err
+
+
 def page(text: str) -> Page:
     """A page of one section."""
     return Page.parse("test", f"# A page\n\n## 1. One\n\n{text}\n")

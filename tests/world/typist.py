@@ -124,7 +124,8 @@ class Typist:
         for shown in step.shown:
             wanted = re.escape(self._ours(shown).strip()).replace("…", ".*")
             if not any(re.match(wanted, line) for line in lines):
-                raise StoryError(f"{self.page.name}, {step.section!r}: the page shows {shown!r}", self.said)
+                where = f"{self.page.name}, {step.section!r}"
+                raise StoryError(f"{where}: the page shows {shown!r} in\n{self.said}")
 
     def _type(self, step: Step) -> None:
         command = self._ours(step.command)
@@ -135,7 +136,7 @@ class Typist:
         code, self.said = self._terminal(command)
         if code != step.expect:
             said = f"{self.page.name}, {step.section!r}: exit {code}, not {step.expect}:\n{command}"
-            raise StoryError(said, self.said)
+            raise StoryError(f"{said}\n{self.said}")
 
     def _ours(self, text: str) -> str:
         return text.replace(ADDRESS, f"127.0.0.1:{self.world.port}").replace(WORDS, self.words)
@@ -147,7 +148,11 @@ class Typist:
         given = {words.index(name) + offset for name in ("--data", "--listen") for offset in (0, 1)}
         already = len(self.world.log_tail(10_000))
         self.world.up(*(word for i, word in enumerate(words) if i not in given | {0, 1}))
-        self.said = self.world.log_tail(10_000)[already:]
+        deadline = time.monotonic() + 30  # it serves a moment before it says so
+        self.said = ""
+        while not re.search(r"ready +http\S+ +\(", self.said) and time.monotonic() < deadline:
+            self.said = self.world.log_tail(10_000)[already:]
+            time.sleep(0.05)
 
     def _terminal(self, command: str) -> tuple[int, str]:
         """Run a block in a shell on a terminal; its exit code, and what the screen shows."""
