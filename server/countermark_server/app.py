@@ -28,6 +28,7 @@ from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
 from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import views as accounts_views
+from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.statements import Statements
 from countermark_server.asking import Answers
 from countermark_server.index import about, evidence, files, simple, static
@@ -54,8 +55,15 @@ def create_app(
     published = Published(public, clock)
     answers = Answers(engine)
     statements = Statements(
-        engine, published, answers, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
+        engine,
+        published,
+        answers,
+        origin=settings.registry.origin,
+        wait=settings.web.wait,
+        queue_max=settings.entries.queue_max,
+        clock=clock,
     )
+    acts = Acts(engine, statements, batch_max=settings.entries.batch_max)
     keys = accounts_keys.Keys(engine, statements, clock=clock)
     receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
     early = ahead.Ahead(engine, statements, clock=clock)
@@ -64,7 +72,17 @@ def create_app(
 
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = True  # type: ignore[attr-defined]
-    app.register_blueprint(accounts_views.blueprint(engine, statements, keys, clock=clock))
+    app.register_blueprint(
+        accounts_views.blueprint(
+            engine,
+            statements,
+            keys,
+            acts,
+            base_url=base_url,
+            batch_max_bytes=settings.entries.batch_max_bytes,
+            clock=clock,
+        )
+    )
     app.register_blueprint(upload_views.blueprint(receiver, early, base_url=base_url))
     app.register_blueprint(simple.blueprint(engine))
     app.register_blueprint(files.blueprint(served))
@@ -73,7 +91,7 @@ def create_app(
     app.register_blueprint(about.blueprint(settings, public, published))
     app.register_blueprint(pages.blueprint(origin=settings.registry.origin, base_url=base_url))
     if settings.testing.raw_add:
-        app.register_blueprint(raw.blueprint(engine, answers, wait=settings.web.wait, clock=clock))
+        app.register_blueprint(raw.blueprint(settings, engine, answers, clock=clock))
     errors.install(app, base_url, telemetry.logger())
     app.after_request(pages.secure)
     _register_health(app, engine)

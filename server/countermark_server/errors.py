@@ -52,6 +52,7 @@ CODES: dict[str, Code] = {
     "too-large": Code(413, "Too large"),
     "internal": Code(500, "Error in the registry"),
     "unavailable": Code(503, "The registry cannot answer now"),
+    "busy": Code(503, "Too many entries are waiting"),
     # --- an upload ----------------------------------------------------------------------------------------
     "form-invalid": Code(400, "Form not valid"),
     "name-invalid": Code(400, "Name not allowed"),
@@ -138,22 +139,26 @@ class Problem:
 
 def problem(error: ServerError, base_url: str) -> Problem:
     """The answer for `error`; the one function that builds refusals."""
-    code = CODES[error.code]
-    help_url = f"{base_url}/h/{error.code}"
-    document = {
-        "type": help_url,
-        "title": code.title,
-        "status": code.status,
-        "detail": error.detail,
-        "code": error.code,
-    }
+    code, said = CODES[error.code], document(error, base_url)
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     if code.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="countermark"'
     if code.status == 503:
         headers["Retry-After"] = str(RETRY_AFTER)
-    body = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    return Problem(f"{code.status} {reason(error.detail, help_url)}", headers, body)
+    body = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+    return Problem(f"{code.status} {reason(error.detail, said['type'])}", headers, body)
+
+
+def document(error: ServerError, base_url: str) -> dict[str, Any]:
+    """The problem document of a refusal (RFC 9457): an answer's body, or one item's part of it."""
+    code = CODES[error.code]
+    return {
+        "type": f"{base_url}/h/{error.code}",
+        "title": code.title,
+        "status": code.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
 
 
 def reason(detail: str, help_url: str) -> str:

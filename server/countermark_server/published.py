@@ -12,7 +12,7 @@ both log signatures and the witness quorum, or it does not exist for us either.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from countermark.errors import CountermarkError, ProofError
@@ -62,7 +62,14 @@ class Published:
 
     def prove(self, index: int, leaf: str) -> bytes:
         """A proof that the entry with this leaf hash is at `index`. ServerError `proof-invalid`: it is not."""
+        return self._prove(self._current(), index, leaf).format()
+
+    def prove_all(self, leaves: Sequence[tuple[int, str]]) -> tuple[bytes, list[tuple[bytes, ...]]]:
+        """One checkpoint, and for each (index, leaf hash) the hashes that lead to it; all of them checked."""
         tree = self._current()
+        return tree.checkpoint.raw, [self._prove(tree, index, leaf).hashes for index, leaf in leaves]
+
+    def _prove(self, tree: _Tree, index: int, leaf: str) -> TlogProof:
         try:
             entry = self._entry(tree, index)
             if leaf_hash(entry).hex() != leaf:
@@ -75,7 +82,7 @@ class Published:
             tlog_proof.check(entry, proof, tree.checkpoint)
         except (CountermarkError, OSError, LookupError, ValueError) as error:
             raise ServerError("proof-invalid", f"entry {index} cannot be proved: {error}") from error
-        return proof.format()
+        return proof
 
     def _current(self) -> _Tree:
         raw = self._public.read(CHECKPOINT)

@@ -102,6 +102,19 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """What comes in without a file: signed statements, one or many in a request."""
+
+    batch_max: int = _setting(4096, "most statements of one batch", least=1, most=20_000)
+    batch_max_bytes: int = _setting(
+        16 * 1024 * 1024, "largest batch in bytes; a signed publish has about 1.5 kB", least=64 * 1024
+    )
+    queue_max: int = _setting(
+        20_000, "most entries that wait for the log; beyond, doors answer 503 and take nothing", least=1
+    )
+
+
+@dataclass(frozen=True)
 class Scan:
     """The scan station."""
 
@@ -166,6 +179,7 @@ class Settings:
     web: Web = Web()
     upload: Upload = Upload()
     log: Log = Log()
+    entries: Entries = Entries()
     scan: Scan = Scan()
     tuf: Tuf = Tuf()
     timestamper: Timestamper = Timestamper()
@@ -195,6 +209,7 @@ SECTIONS: dict[str, type[Any]] = {
     "web": Web,
     "upload": Upload,
     "log": Log,
+    "entries": Entries,
     "scan": Scan,
     "tuf": Tuf,
     "timestamper": Timestamper,

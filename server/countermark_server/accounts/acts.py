@@ -1,31 +1,93 @@
-"""What an owner does to files and keys afterwards: yank, unyank, remove, revoke. Signed by the owner's own key.
+"""Signed statements at the door: what owners do to files and keys, and publishes of files served elsewhere.
 
-    POST /api/v1/entries   Authorization: Bearer <session>    {"envelope": {"payload": ..., "signatures": [...]}}
+    POST /api/v1/entries         {"envelope": {"payload": ..., "signatures": [...]}}
+    POST /api/v1/entries/batch   {"entries": [{"envelope": {...}}, ...]}      thousands, told apart one by one
 
-Two proofs are asked for, and neither replaces the other: the session says which account acts, and the statement is
-signed by an enrolled key of the project. So a stolen upload token withdraws nothing, nor does a stolen key without
-its owner's sign-in. The registry adds the account; the rules judge the whole, `prev` included, so an old statement
-taken out of the public log and sent again is refused.
+**yank, unyank, remove, key-revoke.** Two proofs are asked for, and neither replaces the other: the session says which
+account acts, and the statement is signed by an enrolled key of the project. So a stolen upload token withdraws
+nothing, nor does a stolen key without its owner's sign-in. The registry adds the account; the rules judge the whole,
+`prev` included, so an old statement taken out of the public log and sent again is refused.
 
-No other type passes this door: verdicts and moderation acts are the registry's, keys come in at their own door.
+**publish**, in a namespace only: for a registry that keeps serving its files itself and wants them in a witnessed
+log. Nobody hands in bytes, so nothing here says that they match, nothing is scanned, no verdict comes, and no TUF
+metadata ever lists the file; a reader is told "in the log, no TUF, no verdict". Files of the default namespace come
+in by upload. An upload token may publish, for that is what it may do at the other door too; the namespace must be
+enrolled, the account one of its owners, and the key one of its keys.
+
+No other type passes: verdicts and moderation acts are the registry's, keys come in at their own door.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Engine
+
+from countermark.statement import Envelope, Statement
+from countermark_server import db
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_session
+from countermark_server.asking import holder_state
 from countermark_server.errors import ServerError
+from countermark_server.proposal import Offer
 
-TYPES = ("yank", "unyank", "remove", "key-revoke")
+PUBLISH = "publish"
+TYPES = ("yank", "unyank", "remove", "key-revoke", PUBLISH)
 
 
-def act(statements: Statements, principal: Principal, body: object) -> Placed:
-    """Propose the owner's statement in `body` and wait for its place in the log."""
-    require_session(principal)
-    envelope, statement = statements.read(body, types=TYPES, what="statement")
-    if not statement.predicate["project"] and not statement.predicate["namespace"]:
-        raise ServerError(
-            "statement-invalid",
-            "a role key of the registry is revoked by the authority key, not at this door",
-        )
-    return statements.place(statement.type, envelope, {"actor": principal.account_id})
+class Acts:
+    """The two doors of this module."""
+
+    def __init__(self, engine: Engine, statements: Statements, *, batch_max: int) -> None:
+        self._engine = engine
+        self._statements = statements
+        self._batch_max = batch_max
+
+    def one(self, principal: Principal, body: object, *, now: int) -> Placed:
+        """Propose the statement in `body` and wait for its place in the log."""
+        offer = self._offer(principal, body, now=now)
+        return self._statements.place(offer.type, offer.envelope, offer.registry)
+
+    def batch(self, principal: Principal, body: object, *, now: int) -> list[Placed | ServerError]:
+        """Propose all statements of the batch that can be taken; one wait, and an answer for each, in order."""
+        given = body.get("entries") if isinstance(body, Mapping) and body.keys() == {"entries"} else None
+        if not isinstance(given, list) or not 1 <= len(given) <= self._batch_max:
+            raise ServerError(
+                "bad-request", f'the body must be {{"entries": [...]}} with 1 to {self._batch_max} items'
+            )
+        return self._statements.place_all([self._try(principal, item, now=now) for item in given])
+
+    def _try(self, principal: Principal, item: object, *, now: int) -> Offer | ServerError:
+        try:
+            return self._offer(principal, item, now=now)
+        except ServerError as error:
+            return error
+
+    def _offer(self, principal: Principal, body: object, *, now: int) -> Offer:
+        envelope, statement = self._statements.read(body, types=TYPES, what="statement")
+        if statement.type == PUBLISH:
+            return Offer(PUBLISH, envelope, self._publish(principal, envelope, statement, now=now))
+        require_session(principal)
+        if not statement.predicate["project"] and not statement.predicate["namespace"]:
+            raise ServerError(
+                "statement-invalid",
+                "a role key of the registry is revoked by the authority key, not at this door",
+            )
+        return Offer(statement.type, envelope, {"actor": principal.account_id})
+
+    def _publish(
+        self, principal: Principal, envelope: Envelope, statement: Statement, *, now: int
+    ) -> dict[str, Any]:
+        """What the registry adds to a publish: who sent it, and which enrolment its key has."""
+        namespace, project = statement.predicate["namespace"], statement.predicate["project"]
+        if not namespace:
+            raise ServerError(
+                "statement-invalid",
+                f"{statement.subject_name} is of the default namespace, whose files come in by upload",
+            )
+        with db.read(self._engine) as connection:
+            holders = [holder_state(connection, namespace, name, now=now) for name in (project, "")]
+        indexes = [h["keys"][k]["index"] for h in holders if h for k in envelope.keyids if k in h["keys"]]
+        index = indexes[0] if indexes else None  # a key of the project goes before one of its namespace
+        return {"identity": None, "key_index": index, "uploader": principal.account_id}

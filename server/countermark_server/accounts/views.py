@@ -2,34 +2,48 @@
 
     POST /api/v1/login            {"code": "K7QM-..."}      -> session and upload token
     POST /api/v1/keys             {"envelope": {...}}       -> index, leaf hash, proof
-    POST /api/v1/entries          {"envelope": {...}}       -> the same, of a yank, unyank, remove or key-revoke
+    POST /api/v1/entries          {"envelope": {...}}       -> the same: an owner's act, a publish in a namespace
+    POST /api/v1/entries/batch    {"entries": [...]}        -> for each the same, or why not
+    GET  /api/v1/entries/NUMBER                             -> what became of an entry that was answered 202
     GET  /api/v1/keys/KEYID                                 -> projects a key may sign for
     GET  /api/v1/projects/NAME                              -> owners, keys, what to sign next
 
-Views only translate between HTTP and the functions beside them.
+An answer of 202 says: durable, and not public yet; its status URL will have index and proof. A batch is answered
+202 as long as one of its items is on its way. Views only translate between HTTP and the functions beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from sqlalchemy import Engine
 
+from countermark.limits import JSON_MAX_INTEGER
 from countermark_server import db
 from countermark_server.accounts import codes, tokens
-from countermark_server.accounts.acts import act
+from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.statements import Placed, Statements
-from countermark_server.errors import ACCEPTED, ServerError
+from countermark_server.errors import ACCEPTED, ServerError, document
 
 BODY_MAX_BYTES = 128 * 1024  # an envelope has at most 64 KiB
 LOGIN_ATTEMPTS, LOGIN_SECONDS = 10, 60.0
 CODE_MAX_CHARS = 64
 
 
-def blueprint(engine: Engine, statements: Statements, keys: Keys, *, clock: Callable[[], float]) -> Blueprint:
+def blueprint(
+    engine: Engine,
+    statements: Statements,
+    keys: Keys,
+    acts: Acts,
+    *,
+    base_url: str,
+    batch_max_bytes: int,
+    clock: Callable[[], float],
+) -> Blueprint:
     """The doors, opened onto these collaborators."""
     doors = Blueprint("accounts", __name__, url_prefix="/api/v1")
     limit = RateLimit(LOGIN_ATTEMPTS, LOGIN_SECONDS)
@@ -59,11 +73,35 @@ def blueprint(engine: Engine, statements: Statements, keys: Keys, *, clock: Call
 
     @doors.post("/keys")
     def enrol() -> tuple[Response, int] | Response:
-        return _placed(keys.enrol(principal(), json_body()))
+        return answer(keys.enrol(principal(), json_body()))
 
     @doors.post("/entries")
     def entries() -> tuple[Response, int] | Response:
-        return _placed(act(statements, principal(), json_body()))
+        return answer(acts.one(principal(), json_body(), now=int(clock())))
+
+    @doors.post("/entries/batch")
+    def batch() -> tuple[Response, int] | Response:
+        who = principal()  # before a long body is read
+        done = acts.batch(who, json_body(batch_max_bytes), now=int(clock()))
+        public = [each for each in done if isinstance(each, Placed) and each.public]
+        checkpoint, proofs = statements.proofs(public)
+        proved = iter(proofs)
+        items = [
+            {"problem": document(each, base_url)}
+            if isinstance(each, ServerError)
+            else {**where(each), "proof": next(proved) if each.public else None}
+            for each in done
+        ]
+        late = any(isinstance(each, Placed) and not each.public for each in done)
+        response = jsonify(checkpoint=checkpoint, entries=items)
+        return (response, ACCEPTED) if late else response
+
+    @doors.get("/entries/<int:number>")
+    def status(number: int) -> tuple[Response, int] | Response:
+        principal()
+        if number > JSON_MAX_INTEGER:
+            raise ServerError("not-found", "no entry was ever proposed under such a number")
+        return answer(statements.status(number))
 
     @doors.get("/keys/<keyid>")
     def enrolments(keyid: str) -> Response:
@@ -72,6 +110,14 @@ def blueprint(engine: Engine, statements: Statements, keys: Keys, *, clock: Call
     @doors.get("/projects/<project>")
     def project(project: str) -> Response:
         return jsonify(keys.project(project))
+
+    def answer(done: Placed) -> tuple[Response, int] | Response:
+        response = jsonify(**where(done), proof=statements.proof(done))
+        return response if done.public else (response, ACCEPTED)
+
+    def where(done: Placed) -> dict[str, Any]:
+        url = None if done.proposal is None else f"{base_url}/api/v1/entries/{done.proposal}"
+        return {"index": done.index, "leaf_hash": done.leaf_hash, "status_url": url}
 
     def principal() -> tokens.Principal:
         with db.read(engine) as connection:
@@ -85,16 +131,11 @@ def blueprint(engine: Engine, statements: Statements, keys: Keys, *, clock: Call
     return doors
 
 
-def _placed(done: Placed) -> tuple[Response, int] | Response:
-    answer = jsonify(index=done.index, leaf_hash=done.leaf_hash, proof=done.proof)
-    return answer if done.proof is not None else (answer, ACCEPTED)
-
-
-def json_body() -> object:
+def json_body(most: int = BODY_MAX_BYTES) -> object:
     """The request's body as JSON, of any shape. ServerError: it is not JSON, or too long."""
-    if (request.content_length or 0) > BODY_MAX_BYTES:
-        raise ServerError("too-large", f"the body has more than {BODY_MAX_BYTES} bytes")
-    request.max_content_length = BODY_MAX_BYTES
+    if (request.content_length or 0) > most:
+        raise ServerError("too-large", f"the body has more than {most} bytes")
+    request.max_content_length = most
     try:
         return request.get_json(force=True, silent=True)
     except RecursionError:

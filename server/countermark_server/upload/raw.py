@@ -18,14 +18,17 @@ from sqlalchemy import Engine
 
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark_server import db, proposal
-from countermark_server.asking import Answers
+from countermark_server.asking import Answers, make_room
 from countermark_server.errors import ServerError
+from countermark_server.settings import Settings
 
 PATH = "/log/add"
 READS = ("GET", "HEAD", "OPTIONS")
 
 
-def blueprint(engine: Engine, answers: Answers, *, wait: float, clock: Callable[[], float]) -> Blueprint:
+def blueprint(
+    settings: Settings, engine: Engine, answers: Answers, *, clock: Callable[[], float]
+) -> Blueprint:
     """The one write door of a raw log, and the bar in front of all others."""
     doors = Blueprint("raw", __name__)
 
@@ -38,7 +41,7 @@ def blueprint(engine: Engine, answers: Answers, *, wait: float, clock: Callable[
 
     @doors.post(PATH)
     def add() -> Response:
-        index = _add(engine, answers, _body(), wait=wait, now=int(clock()))
+        index = _add(settings, engine, answers, _body(), now=int(clock()))
         headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
         return Response(str(index), headers=headers)
 
@@ -58,11 +61,12 @@ def _body() -> bytes:
     return body
 
 
-def _add(engine: Engine, answers: Answers, body: bytes, *, wait: float, now: int) -> int:
+def _add(settings: Settings, engine: Engine, answers: Answers, body: bytes, *, now: int) -> int:
     with db.write(engine) as connection:
+        make_room(connection, 1, most=settings.entries.queue_max)
         asked = proposal.propose_raw(connection, body, now=now)
     # Committed. If we stop here the leaf comes all the same, and its sender, without an answer, knows no index.
-    outcome = answers.wait_for(asked, seconds=wait)
+    outcome = answers.wait_for(asked, seconds=settings.web.wait)
     if outcome.state != proposal.PUBLISHED:
         raise ServerError(
             "unavailable",

@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, submission, telemetry
 from countermark_server.accounts.tokens import Principal, authenticate
-from countermark_server.asking import Answers, foresee, holder_state
+from countermark_server.asking import Answers, foresee, holder_state, make_room
 from countermark_server.errors import ServerError
 from countermark_server.journey import State
 from countermark_server.published import Published
@@ -196,6 +196,7 @@ class Receiver:
         now = int(self._clock())
         try:
             with db.write(self._engine) as connection:
+                make_room(connection, 1, most=self._settings.entries.queue_max)
                 received = submission.receive(
                     connection,
                     now=now,

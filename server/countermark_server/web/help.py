@@ -29,6 +29,10 @@ HELP: dict[str, str] = {
     "not-acceptable": (
         "The simple index is served as JSON (PEP 691) and as HTML (PEP 503), and this request takes neither."
     ),
+    "busy": (
+        "More entries wait for the log than this registry lets wait. Nothing of the request was taken: send all "
+        "of it again after the seconds that Retry-After names."
+    ),
     "raw-log": (
         "This is a log for load tests (`testing.raw_add`): it takes raw bytes at /log/add and nothing else, for "
         "ever. A registry for packages needs a data directory of its own, without that setting."

@@ -53,7 +53,7 @@ def test_every_code_that_the_server_raises_is_in_the_table() -> None:
     raised = set()
     for path in root.rglob("*.py"):
         text = path.read_text("utf-8")
-        raised |= set(re.findall(r'(?:ServerError|ArchiveError)\(\s*"([^"]+)"', text))
+        raised |= set(re.findall(r'\b(?:ServerError|ArchiveError)\(\s*"([^"]+)"', text))
     assert raised and raised <= CODES.keys()
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in CODES)
 
