@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.world.acts_afterwards import audit, power
 from tests.world.acts_attacks import fake_registry, insider
+from tests.world.acts_history import rewritten
 from tests.world.acts_publish import ceremony, publisher
 from tests.world.stage import Act
 
@@ -31,6 +32,12 @@ ACTS = (
         fake_registry,
         "the registry is the one whose root was read out",
         "a pinned root",
+    ),
+    Act(
+        "History is rewritten, with every online key",
+        rewritten,
+        "the log has one history, or the proof that it has two",
+        "witness, and who remembers",
     ),
     Act(
         "The plug is pulled: log, tufrepo and timestamper are killed in the middle of an upload",

@@ -80,6 +80,7 @@ def publisher(stage: Stage) -> None:
     must("listed" in done.out, "the third-party wheel is not listed", done.said)
 
     by_uv(stage)
+    by_any_tool(stage)
 
     python = world.machine("pip-alice")
     done = world.run(python, "-m", "pip", "install", "--no-input", "-i", f"{world.url}/simple/", PROJECT)
@@ -104,3 +105,22 @@ def by_uv(stage: Stage) -> None:
     for line in done.out.splitlines():
         stage.ok(line)
     must(done.out.count("listed, ok") == 2, "what uv published is not listed", done.said)
+
+
+def by_any_tool(stage: Stage) -> None:
+    """The statement goes ahead, and a tool that sends none uploads the bytes: matched by their hash."""
+    world = stage.world
+    (wheel,) = world.project("by-any-tool").glob("*.whl")
+    done = world.run("countermark", "sign", "--yes", "--submit", wheel)
+    stage.command(done, shown="countermark sign --submit dist/*")
+    wheel.with_name(wheel.name + ".publish.attestation").unlink(missing_ok=True)
+    world.run(
+        "twine", "upload", "--non-interactive", "--disable-progress-bar",
+        "--repository-url", f"{world.url}/legacy/", "-u", "__token__", "-p", world.token(), wheel,
+    )  # fmt: skip
+    stage.say(f"$ twine upload --repository-url {world.url}/legacy/ dist/*      (sends no attestation)")
+    done = world.run("countermark", "status", "--wait", wheel)
+    must("listed, ok" in done.out, "the wheel is not listed", done.said)
+    done = world.run("countermark", "verify", wheel)
+    must("signed by key" in done.out, "the statement that went ahead was not matched", done.said)
+    stage.ok(done.out.strip())
