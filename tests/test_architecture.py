@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"run"},
     {"installers"},
     {"afterwards", "ahead"},
-    {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness"},
+    {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index"},
     {"audit_state"},
     {"audit_report"},

@@ -156,7 +156,8 @@ class _Run:
             notes.leave("TUF and the index against the log: there is no current timestamp to go by")
             return head, {}
         TufAudit(state, registry, fetcher, ground.seen, notes).run()  # (6) to (9)
-        check_applied(state, head.quorum_time, notes)
+        carried = head.quorum_time if ground.carried is None else ground.carried.quorum_time
+        check_applied(state, head.quorum_time, notes, ground.seen.timestamp.raw, carried)
         index = IndexAudit(state, registry, fetcher, notes, quorum_time=head.quorum_time, files=self._files)
         index.run(only)  # (10), (11)
         return head, index.odds
@@ -165,7 +166,8 @@ class _Run:
         """An evidence file for everything that is false."""
         notes = self._notes
         for number, found in enumerate(notes.findings):
-            shown = {**objects, **notes.objects[number]}
+            own = notes.objects[number]
+            shown = own if found.code == "applied-late" else {**objects, **own}
             evidence = evidence_of(found, shown, self._registry, trust_file)
             if evidence is not None and found.evidence is None:
                 path = save(evidence, self._registry.folder / "evidence", time=now)

@@ -247,12 +247,16 @@ class LogAudit:
                 state.add_blob(predicate[member], index, entry.time)
 
 
-def check_applied(state: AuditState, quorum_time: int, notes: Notes) -> None:
-    """Status entries behind `applied` must not be older than 15 minutes of a quorum that is up."""
+def check_applied(state: AuditState, quorum_time: int, notes: Notes, timestamp: bytes, carried: int) -> None:
+    """Status entries behind `applied` must not be older than 15 minutes of a quorum that is up.
+
+    The timestamp convinces others when that is so already by the checkpoint it carries, of quorum time `carried`.
+    """
     patience = int(STATUS_APPLIED_WITHIN.total_seconds())
     for index, kind, time in state.statuses():
         if quorum_time - time > patience:
             late = quorum_time - time
             message = f"entry {index} ({kind}) is {late} s old and not applied by TUF"
-            notes.add(finding("applied-late", message, entry=index, seconds=late))
+            shown = {"timestamp": timestamp} if carried - time > patience else {}
+            notes.add(finding("applied-late", message, entry=index, seconds=late), shown)
     notes.cover("entries behind applied", len(state.statuses()))

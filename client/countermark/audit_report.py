@@ -71,9 +71,9 @@ CHECKS: Final[dict[str, Check]] = {
     "leaf-time": Check(_T, "log", "no entry is stamped ahead of the quorum that saw it", _AGAIN),
     "applied-late": Check(_O, "tufrepo", "a withdrawal is applied within 15 minutes", _AGAIN),
     # --- from the log to TUF ------------------------------------------------------------------------------
-    "tuf-file": Check(_T, "tufrepo", "served metadata is what its `tuf` entry says", _AGAIN),
+    "tuf-file": Check(_T, "tufrepo", "served metadata is what its `tuf` entry says"),
     "tuf-file-missing": Check(_O, "tufrepo", "metadata that a `tuf` entry names is served"),
-    "changes": Check(_T, "tufrepo", "the list of changed bins is what its `tuf` entry says", _AGAIN),
+    "changes": Check(_T, "tufrepo", "the list of changed bins is what its `tuf` entry says"),
     "changes-missing": Check(_O, "tufrepo", "the list of changed bins is served"),
     "trust-file": Check(_T, "tufrepo", "every trust file that the root lists is served as listed"),
     # --- from TUF to the log ------------------------------------------------------------------------------
@@ -82,16 +82,16 @@ CHECKS: Final[dict[str, Check]] = {
     ),
     "timestamp-applied": Check(_T, "timestamper", "the timestamp states the logged `applied`", _AGAIN),
     "timestamp-bins": Check(_T, "timestamper", "the timestamp signs the bins root that was logged", _AGAIN),
-    "timestamp-unlogged": Check(_T, "timestamper", "every earlier timestamp is logged", _AGAIN),
+    "timestamp-unlogged": Check(_T, "timestamper", "every earlier timestamp is logged"),
     # --- bins ---------------------------------------------------------------------------------------------
     "tuf-signature": Check(_I, "tufrepo", "metadata is signed by the role it is delegated to"),
     "tuf-form": Check(_T, "tufrepo", "metadata is well-formed, and of the role and version it is served as"),
-    "snapshot-roles": Check(_T, "tufrepo", "the snapshot lists exactly the roles there are", _AGAIN),
+    "snapshot-roles": Check(_T, "tufrepo", "the snapshot lists exactly the roles there are"),
     "version-back": Check(_T, "tufrepo", "no version of a role is lower than the last audited"),
     "two-versions": Check(_T, "tufrepo", "one version of a bin is one file"),
     "bin-listing": Check(_T, "tufrepo", "every bin is exactly the listing after `applied` entries", _AGAIN),
     "bins-tile": Check(_T, "tufrepo", "every tile of the bins root is served under its own name"),
-    "bins-root": Check(_T, "timestamper", "the bins root is that of the bins as they are served", _AGAIN),
+    "bins-root": Check(_T, "timestamper", "the bins root is that of the bins as they are served"),
     # --- the simple index ---------------------------------------------------------------------------------
     "page-extra": Check(_T, "index", "no page shows a file without an entry, or one that was withdrawn"),
     "page-hash": Check(_T, "index", "a page shows the logged SHA-256"),
@@ -149,11 +149,16 @@ def finding(code: str, message: str, party: str | None = None, /, **values: obje
 def evidence_of(
     found: Finding, objects: Mapping[str, bytes], registry: Registry, trust_file: TrustFile
 ) -> Evidence | None:
-    """What to keep of a finding (what is false, not what is late), with the keys by which it is judged."""
-    if found.exit_code != EXIT_CODES[Kind.TAMPER]:
+    """What to keep of a finding (what is false or can be replayed), with the keys by which it is judged."""
+    kind = CHECKS[found.code].evidence
+    if found.code == "bin-listing" and "bin-proof" not in objects:
+        kind = EvidenceClass.OBSERVATION  # the bin is not the one that the timestamp signs: see "bins-root"
+    if found.code == "applied-late" and "timestamp" not in objects:
+        return None  # the timestamp here may be older than the one that applied it
+    if found.exit_code != EXIT_CODES[Kind.TAMPER] and kind is EvidenceClass.OBSERVATION:
         return None
     sentences = [found.message, f"at fault: the {found.party}", f"must be true: {CHECKS[found.code].text}"]
-    evidence = Evidence(CHECKS[found.code].evidence, sentences, objects)
+    evidence = Evidence(kind, sentences, objects)
     newer = newer_roots(registry.folder / "tuf", registry.info.version)
     return evidence.about(registry.url, registry.root, newer, trust_file.format())
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from countermark.audit_report import Notes, finding, view_finding
+from countermark.audit_report import Finding, Notes, finding, view_finding
 from countermark.audit_state import AuditState, Target
 from countermark.bins import TILE_MAX_BYTES, BinLeaf, BinsTree, parse_changes, targets_root
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, SignatureError
@@ -63,6 +63,7 @@ class TufAudit:
         self._said: dict[
             tuple[str, int], str
         ] = {}  # by role and version: SHA-256, from lists of changed bins
+        self._unlike: dict[str, Finding] = {}  # by role: its bin is not the listing
         self._verified: dict[tuple[int, str], dict[str, Any]] = {}  # by version and SHA-256: targets
 
     def run(self) -> None:
@@ -243,6 +244,9 @@ class TufAudit:
             )
             values = {"bins": found.hex(), "timestamp": timestamp.bins_root.hex()}
             self._notes.add(finding("bins-root", message, **values), {"timestamp": timestamp.raw})
+        for number, leaf in enumerate(leaves):
+            if leaf.role in self._unlike:
+                self._tell_unlike(number, leaf, tree)
         self._notes.cover("bins equal to the listing", len(roles))
         self._notes.cover("targets", sum(map(len, demanded.values())))
         with state.transaction():
@@ -288,8 +292,18 @@ class TufAudit:
         if found != demanded:
             path, in_bin, in_log = _difference(found, demanded)
             message = f"{role} version {version}, {path}: the bin says {in_bin}, the log demands {in_log}"
-            self._notes.add(finding("bin-listing", message, bin=in_bin, log=in_log))
+            self._unlike[role] = finding("bin-listing", message, bin=in_bin, log=in_log)
         return BinLeaf(role, version, digest, targets_root(found))
+
+    def _tell_unlike(self, number: int, leaf: BinLeaf, tree: BinsTree) -> None:
+        """A bin that is not the listing, with its way to the bins root where the timestamp signs it."""
+        shown = {
+            "bin": self._must(f"{leaf.version}.{leaf.role}.json", BIN_MAX_BYTES),
+            "bin-leaf": leaf.format(),
+        }
+        if tree.root == self._seen.timestamp.bins_root:
+            shown["bin-proof"] = b"".join(tree.prove(number))
+        self._notes.add(self._unlike[leaf.role], shown)
 
     def _served(self, index: Targets, role: str, version: int) -> tuple[dict[str, Any], str]:
         from tuf.api.metadata import Targets  # noqa: PLC0415

@@ -254,12 +254,18 @@ def _bundle_arguments(commands: Any) -> None:
         actions,
         "check",
         "bundle.evidence_check",
-        "check saved evidence anew, without network",
+        "check saved evidence anew: without network, or with the log",
         registry=False,
     )
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument(
         "--root", type=Path, metavar="FILE", help="the root to check from; else the pinned one"
+    )
+    check.add_argument(
+        "--replay", action="store_true", help="read the log, and hold what the evidence says against it"
+    )
+    check.add_argument(
+        "--log", metavar="URL", help="with --replay: where the log is, an address or a folder with a copy"
     )
 
 

@@ -1,4 +1,4 @@
-"""`bundle make`, `bundle verify` and `evidence check`. The engines are bundling.py, offline.py, evidence_check.py.
+"""`bundle make`, `bundle verify` and `evidence check`. Engines: bundling.py, offline.py, evidence_*.py.
 
 What works offline imports nothing that connects out: a process verifies one bundle in tens of milliseconds.
 """
@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import time
+from typing import TYPE_CHECKING
 
 from countermark.bundle import SUFFIX
 from countermark.clientpolicy import Policies, load_policy
@@ -19,6 +20,12 @@ from countermark.limits import EVIDENCE_FILE_MAX_BYTES, OFFLINE_BUNDLE_MAX_BYTES
 from countermark.offline import OfflineReport, Result, verify_bundles
 from countermark.pins import Home, Registry
 from countermark.verified import Artifact, LetPass, Refused, Verified
+
+if TYPE_CHECKING:
+    from countermark.evidence import Evidence
+    from countermark.evidence_check import Checked
+    from countermark.fetch import Fetcher
+    from countermark.tufjson import Root
 
 _AGE = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -80,7 +87,6 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def evidence_check(arguments: argparse.Namespace) -> int:
     from countermark.evidence import parse  # noqa: PLC0415
-    from countermark.evidence_check import check  # noqa: PLC0415
     from countermark.tufjson import Root  # noqa: PLC0415
 
     raw = read_file(arguments.file, max_bytes=EVIDENCE_FILE_MAX_BYTES)
@@ -93,13 +99,35 @@ def evidence_check(arguments: argparse.Namespace) -> int:
             raise UsageError(f'there is no file "{arguments.root}"')
     else:
         root = _root_for(Home(), evidence.registry)
-    checked = check(evidence, saved, Root.parse(root))
+    if arguments.replay:
+        checked = _replay(evidence, saved, Root.parse(root), arguments)
+    else:
+        from countermark.evidence_check import check  # noqa: PLC0415
+
+        checked = check(evidence, saved, Root.parse(root))
     if arguments.json:
         put_json(checked.to_json())
     else:
         for sentence in checked.sentences:
             put(sentence)
     return 0
+
+
+def _replay(evidence: Evidence, saved: int, root: Root, arguments: argparse.Namespace) -> Checked:
+    """With the log beside the file: the registry's own, or a copy."""
+    from countermark.evidence_replay import FolderFetcher, check_by_replay  # noqa: PLC0415
+    from countermark.fetch import HttpFetcher  # noqa: PLC0415
+
+    log = arguments.log
+    if log is None:
+        if not any(registry.url == evidence.registry for registry in Home().registries()):
+            raise PolicyError(
+                f"{evidence.registry or 'the registry'} of this evidence is not one pinned here",
+                hint="--log URL-OR-FOLDER says where its log can be read",
+            )
+        log = f"{evidence.registry}/log"
+    fetcher: Fetcher = HttpFetcher() if re.match("https?://", log) else FolderFetcher()
+    return check_by_replay(evidence, saved, root, fetcher=fetcher, log=log)
 
 
 def _pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:

@@ -11,7 +11,7 @@
 Nothing in the file is believed because it is there. The keys come from the caller's pinned root: newer roots in
 the file must follow from it, and the trust file must be one they accept. A file that claims to prove itself and
 does not is refused with the reason. What a class means is in evidence.py; only a self-proving file is `proved`
-here, as the other two need the log, or our word.
+here. A replayable one needs the log beside it (evidence_replay.py), an observation our word.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ class Checked:
     sentences: tuple[str, str, str]
     registry: str
     time: int
+    replayed: int | None = None  # entries of the log that were read for it
 
     @property
     def proved(self) -> bool:
-        """Whether the contradiction was proved here, from signatures alone."""
-        return self.kind is EvidenceClass.SELF_PROVING
+        """Whether the contradiction was proved here: from signatures alone, or with the log beside them."""
+        return self.kind is EvidenceClass.SELF_PROVING or self.replayed is not None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +60,7 @@ class Checked:
             "exit_code": 0,
             "proved": self.proved,
             "registry": self.registry,
+            "replayed": self.replayed,
             "sentences": list(self.sentences),
             "time": self.time,
         }
@@ -67,7 +69,7 @@ class Checked:
 def check(evidence: Evidence, time: int, pinned: Root) -> Checked:
     """Check a file from a pinned root; EvidenceError when it claims to prove itself and does not."""
     objects = evidence.objects
-    root = newest_root(pinned, (), _roots(objects))
+    root = newest_root(pinned, (), roots_of(objects))
     shown, kind = _contradiction(evidence, root), evidence.kind
     told = "; ".join(evidence.sentences) or "it says nothing"
     if shown is not None:
@@ -82,7 +84,7 @@ def check(evidence: Evidence, time: int, pinned: Root) -> Checked:
         "that they contradict something is not in their signatures"
     )
     third = (
-        "it is replayable: it convinces whoever also reads the log, which `countermark audit` does"
+        "it is replayable: it convinces whoever also reads the log, which `--replay` does"
         if kind is EvidenceClass.REPLAYABLE
         else "it is an observation: it says what this machine was shown, which the server may deny, and convinces "
         "nobody else"
@@ -107,7 +109,7 @@ def _contradiction(evidence: Evidence, root: Root) -> tuple[str, str] | None:
 
 def _fork(objects: Mapping[str, bytes], root: Root) -> tuple[str, str]:
     """Two checkpoints of one log that no single history has: signed by all its keys, and not consistent."""
-    trust_file = _trust_file(objects, root)
+    trust_file = trust_file_of(objects, root)
     checkpoints = [open_log_checkpoint(objects[name], trust_file.log_keys) for name in CHECKPOINTS]
     smaller, larger = sorted(checkpoints, key=lambda checkpoint: checkpoint.size)
     other = larger.root_hash if smaller.size == larger.size else _prefix_root(objects, smaller, larger)
@@ -167,7 +169,7 @@ def _signed_objects(objects: Mapping[str, bytes], root: Root) -> list[str]:
             if name.startswith("timestamp"):
                 root.open("timestamp", raw)
             elif name.startswith("checkpoint"):
-                open_log_checkpoint(raw, _trust_file(objects, root).log_keys)
+                open_log_checkpoint(raw, trust_file_of(objects, root).log_keys)
             else:
                 continue
         except CountermarkError:
@@ -176,7 +178,7 @@ def _signed_objects(objects: Mapping[str, bytes], root: Root) -> list[str]:
     return found
 
 
-def _trust_file(objects: Mapping[str, bytes], root: Root) -> TrustFile:
+def trust_file_of(objects: Mapping[str, bytes], root: Root) -> TrustFile:
     """The trust file in the evidence, once the root accepts it."""
     if "trust-file" not in objects:
         raise MalformedError("it holds no trust file, which would name the log's keys")
@@ -186,7 +188,7 @@ def _trust_file(objects: Mapping[str, bytes], root: Root) -> TrustFile:
     return trust_file
 
 
-def _roots(objects: Mapping[str, bytes]) -> dict[int, bytes]:
+def roots_of(objects: Mapping[str, bytes]) -> dict[int, bytes]:
     """Roots newer than the first, by version."""
     named = {name.removeprefix("root-"): raw for name, raw in objects.items() if name.startswith("root-")}
     return {int(version): raw for version, raw in named.items() if version.isascii() and version.isdecimal()}

@@ -600,7 +600,8 @@ def test_a_planted_fault_is_found(scene: Scene, name: str) -> None:
     assert report.exit_code == max(found.exit_code for found in report.findings)
     assert not report.to_json()["verified"]
     for found in report.findings:
-        assert (found.exit_code == 7) == (found.evidence is not None), found
+        late = found.code == "applied-late"  # nothing is false, and yet it convinces others
+        assert (found.exit_code == 7 or late) == (found.evidence is not None), found
         assert found.evidence is None or Path(found.evidence).is_file()
     if planted.code not in UNREAD:
         assert report.position == report.tree_size, "the position did not advance"
