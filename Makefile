@@ -55,7 +55,7 @@ lint: setup-dev
 	@$(BIN)/python scripts/docs.py --check
 	@$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
 
-bench: setup-dev
+bench: setup-dev components
 	@$(BIN)/python bench/run.py
 
 docs: setup-dev
