@@ -69,6 +69,7 @@ FLOORS: list[set[str]] = [
     {"canonical", "names"},
     {"tlog"},
     {"errors", "limits"},
+    {"values"},
 ]
 SIDEWAYS = {("errors", "limits")}
 STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "index", "accounts", "web"}

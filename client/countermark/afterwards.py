@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -44,6 +43,7 @@ from countermark.schema import (
 )
 from countermark.statement import Signer, Statement, is_sha256, sign
 from countermark.trust import View
+from countermark.values import dataclass, replace
 from countermark.verified import Artifact
 
 REASONS = {

@@ -32,7 +32,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 from countermark.audit_index import IndexAudit, check_blobs
 from countermark.audit_log import LogAudit, Say, check_applied, read_head
@@ -48,6 +47,7 @@ from countermark.pins import Registry
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.trust import Level, View, opened
 from countermark.trustfile import TrustFile
+from countermark.values import dataclass, replace
 
 PASSES = 3  # looks at a page that disagrees, catching up with the log in between
 CATCH_UP = 2.0  # seconds before the next look

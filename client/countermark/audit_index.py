@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
@@ -24,6 +23,7 @@ from countermark.fetch import Fetcher, decode_json
 from countermark.limits import BLOB_EMBARGO, FETCH_MAX_BYTES, PAGE_SETTLES
 from countermark.pins import Registry
 from countermark.simplepage import HTML_TYPE, JSON_TYPE, parse_links
+from countermark.values import dataclass
 
 FORMS = {"": JSON_TYPE, "HTML ": HTML_TYPE}  # the word in findings, and what is asked for
 

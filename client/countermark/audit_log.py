@@ -12,7 +12,6 @@ the next run tries again from the same place. A bad *entry* stops nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from countermark import rules
 from countermark.audit_report import Finding, Notes, evidence_of, finding, view_finding
@@ -31,6 +30,7 @@ from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_che
 from countermark.tlog.note import Note
 from countermark.tlog.tile import WIDTH
 from countermark.trustfile import TrustFile
+from countermark.values import replace
 
 CHUNK = WIDTH * WIDTH  # entries read by one reader: it remembers every tile it has read
 COMMIT = 16 * WIDTH  # entries of one transaction

@@ -17,7 +17,6 @@ carries the values that disagree. A report without a list of what was not looked
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from countermark.errors import CountermarkError, NetworkError, PolicyError, Sign
 from countermark.evidence import Evidence, EvidenceClass
 from countermark.pins import Registry, newer_roots
 from countermark.trustfile import TrustFile
+from countermark.values import dataclass, field
 
 
 class Kind(Enum):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from countermark.audit_report import Finding, Notes, finding, view_finding
@@ -35,6 +34,7 @@ from countermark.listing import bin_index
 from countermark.pins import Registry
 from countermark.schema import TUF_ROLES
 from countermark.timestamp import Timestamp
+from countermark.values import dataclass
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Root, Snapshot, Targets

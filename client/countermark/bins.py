@@ -28,13 +28,13 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from countermark.canonical import encode_canonical
 from countermark.errors import MalformedError, ProofError, UsageError
 from countermark.limits import BIN_BITS_MAX, BIN_MAX_BYTES
 from countermark.tlog import merkle
+from countermark.values import dataclass
 
 TILE_WIDTH = 256
 TILE_MAX_BYTES = TILE_WIDTH * merkle.HASH_SIZE

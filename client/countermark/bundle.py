@@ -25,7 +25,6 @@ which signs only after it replayed the log; online, the bins key must agree.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from countermark.bins import BinLeaf, Target, TargetProof, bin_number, check_bin, check_target
@@ -44,6 +43,7 @@ from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.note import format_base64, parse_hash
 from countermark.trustfile import TrustFile
 from countermark.tufjson import ListedTarget, Root, load
+from countermark.values import dataclass
 
 FORMAT = "countermark-bundle/v1"
 SUFFIX = ".countermark"

@@ -10,7 +10,6 @@ gets none. Each new bundle is opened once from the pinned root before it is hand
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from countermark.bins import bin_number, prove_target
 from countermark.bundle import Bundle, Logged, open_bundle
@@ -26,6 +25,7 @@ from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.trust import View, opened
 from countermark.trustfile import TrustFile
 from countermark.tufjson import Root
+from countermark.values import dataclass, field
 from countermark.verified import Artifact, Verified
 from countermark.verify import verify_with
 

@@ -8,8 +8,8 @@ stdout is data, stderr is talk: `--json` puts one JSON document on stdout and no
 line, lower case, and a hint when we can guess; its exit code is the error's own (errors.py). A traceback is
 a bug of ours, and even then people see one line unless COUNTERMARK_DEBUG is set.
 
-This file knows the arguments; the commands themselves are in commands_*.py, imported only when they run, so
-that `--help` and `verify` start fast.
+This file knows the arguments; the commands themselves are in commands_*.py, imported only when they run, and the
+arguments of other commands than the one that was asked for are not made at all: `verify` starts fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from countermark.errors import CountermarkError, UsageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every outcome is an exit code."""
-    parser, given = _parser(), sys.argv[1:] if argv is None else argv
+    given = sys.argv[1:] if argv is None else argv
+    parser = _parser(given[0] if given else None)
     if not given:
         parser.print_help(sys.stderr)
         return UsageError.exit_code
@@ -64,19 +65,20 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands; of one alone, with its neighbours, when it is the first word given."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description="verify what a package registry serves")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _trust_arguments(commands)
-    _install_arguments(commands)
-    _publish_arguments(commands)
-    _owner_arguments(commands)
-    _key_arguments(commands)
-    _witness_arguments(commands)
-    _bundle_arguments(commands)
-    _audit_arguments(commands)
+    commands = _actions(parser, "COMMAND", title="commands")
+    groups = [arguments for arguments, names in _GROUPS if command in names.split()]
+    for arguments in groups or [arguments for arguments, _ in _GROUPS]:
+        arguments(commands)
     return parser
+
+
+def _actions(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> Any:
+    # Without `prog`, argparse asks for the width of the terminal to make the one we know.
+    return parser.add_subparsers(required=True, metavar=metavar, prog=parser.prog, **options)
 
 
 def _add(
@@ -96,7 +98,7 @@ def _add(
 
 def _trust_arguments(commands: Any) -> None:
     trust = commands.add_parser("trust", help="which registries this machine trusts, and by which root")
-    actions = trust.add_subparsers(required=True, metavar="ACTION")
+    actions = _actions(trust, "ACTION")
     add = _add(actions, "add", "trust.add", "pin a registry's root", registry=False)
     add.add_argument("url", metavar="URL")
     add.add_argument("--root", type=Path, metavar="FILE", help="the root, from somebody you trust")
@@ -181,7 +183,7 @@ def _owner_arguments(commands: Any) -> None:
 
 def _key_arguments(commands: Any) -> None:
     key = commands.add_parser("key", help="publisher keys on this machine")
-    actions = key.add_subparsers(required=True, metavar="ACTION")
+    actions = _actions(key, "ACTION")
     new = _add(actions, "new", "key.new", "make a key", registry=False)
     new.add_argument("--name", default="publisher")
     new.add_argument("--no-passphrase", action="store_true", help="whoever can read the key file can sign")
@@ -208,7 +210,7 @@ def _key_arguments(commands: Any) -> None:
 
 def _witness_arguments(commands: Any) -> None:
     witness = commands.add_parser("witness", help="cosign a log's checkpoints")
-    actions = witness.add_subparsers(required=True, metavar="ACTION")
+    actions = _actions(witness, "ACTION")
     options = {"registry": False, "json": False}
     init = _add(actions, "init", "witness.init", "make a witness's key and state; prints its vkey", **options)
     init.add_argument("--name", required=True, help="the key's name, a URL without scheme")
@@ -233,7 +235,7 @@ def _audit_arguments(commands: Any) -> None:
 
 def _bundle_arguments(commands: Any) -> None:
     bundle = commands.add_parser("bundle", help="proofs in a file, for machines without network")
-    actions = bundle.add_subparsers(required=True, metavar="ACTION")
+    actions = _actions(bundle, "ACTION")
     make = _add(actions, "make", "bundle.make", "verify files and write what proves them to a bundle each")
     make.add_argument("--replace", action="store_true", help="replace bundles that are already there")
     check = _add(actions, "verify", "bundle.verify", "verify files by their bundles, without network")
@@ -249,7 +251,7 @@ def _bundle_arguments(commands: Any) -> None:
             help="the folder of bundles (default: countermark)",
         )
     evidence = commands.add_parser("evidence", help="contradictions that were saved")
-    actions = evidence.add_subparsers(required=True, metavar="ACTION")
+    actions = _actions(evidence, "ACTION")
     check = _add(
         actions,
         "check",
@@ -267,6 +269,18 @@ def _bundle_arguments(commands: Any) -> None:
     check.add_argument(
         "--log", metavar="URL", help="with --replay: where the log is, an address or a folder with a copy"
     )
+
+
+_GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `--help`
+    (_trust_arguments, "trust"),
+    (_install_arguments, "verify run proxy"),
+    (_publish_arguments, "login token sign publish status"),
+    (_owner_arguments, "yank unyank remove"),
+    (_key_arguments, "key"),
+    (_witness_arguments, "witness"),
+    (_bundle_arguments, "bundle evidence"),
+    (_audit_arguments, "audit"),
+)
 
 
 if __name__ == "__main__":

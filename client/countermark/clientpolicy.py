@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from enum import IntEnum
 from pathlib import Path
@@ -37,6 +36,7 @@ from countermark.disk import read_file
 from countermark.errors import UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES
 from countermark.trustfile import CentralPolicy
+from countermark.values import dataclass, field, replace
 
 
 class Mode(IntEnum):

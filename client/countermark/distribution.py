@@ -17,7 +17,6 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from countermark.disk import read_file, replace_file
@@ -25,6 +24,7 @@ from countermark.errors import CountermarkError, MalformedError, UsageError
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark.names import FileName, parse_filename
 from countermark.statement import Envelope, Signer, Statement, check_signatures, sign
+from countermark.values import dataclass
 
 ATTESTATION_SUFFIX = ".publish.attestation"
 MEMBER_MAX_BYTES = 8 * 1024 * 1024  # METADATA and RECORD; what the registry takes, too

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -44,6 +43,7 @@ from countermark.names import (
 from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
 from countermark.statement import Envelope, Statement
 from countermark.tlog import merkle
+from countermark.values import dataclass, replace
 
 __all__ = [
     "RESERVED",

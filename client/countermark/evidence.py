@@ -26,13 +26,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from countermark.disk import replace_file
 from countermark.errors import MalformedError
+from countermark.values import dataclass, replace
 
 FORMAT = "countermark-evidence/v1"
 

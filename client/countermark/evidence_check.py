@@ -17,7 +17,6 @@ here. A replayable one needs the log beside it (evidence_replay.py), an observat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from countermark.bundle import newest_root
@@ -31,6 +30,7 @@ from countermark.tlog.note import format_base64
 from countermark.tlog.policy import Policy
 from countermark.trustfile import TrustFile
 from countermark.tufjson import Root, canonical
+from countermark.values import dataclass
 from countermark.words import root_words
 
 CHECKPOINTS = ("checkpoint-seen", "checkpoint-offered")

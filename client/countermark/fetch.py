@@ -25,7 +25,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,6 +38,7 @@ from countermark.limits import (
     FETCH_MAX_BYTES,
     READ_TIMEOUT,
 )
+from countermark.values import dataclass, field
 
 if TYPE_CHECKING:
     import urllib3

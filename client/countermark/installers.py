@@ -23,13 +23,13 @@ import posixpath
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from countermark.errors import PolicyError, UsageError
 from countermark.lockfile import LockFile, Pinned, Unprovable, is_pylock, read_lock
+from countermark.values import dataclass, field
 
 KNOWN = (
     "installs that pin every hash (uv sync --frozen, uv pip sync pylock.toml, pip install --require-hashes -r FILE) "

@@ -25,7 +25,6 @@ import base64
 import binascii
 import hashlib
 import json
-from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -34,6 +33,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from countermark.errors import MalformedError, SignatureError, UsageError
 from countermark.limits import KEY_FILE_MAX_BYTES
+from countermark.values import dataclass
 
 FORMAT = "countermark-key/v1"
 SCRYPT_N = 2**15  # 32 MiB and about 50 ms a guess

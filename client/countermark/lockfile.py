@@ -28,7 +28,6 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,6 +35,7 @@ from urllib.parse import unquote, urlsplit
 from countermark.errors import MalformedError, UsageError
 from countermark.limits import LOCK_MAX_BYTES
 from countermark.names import normalise_project
+from countermark.values import dataclass, field
 
 UV_SOURCES = frozenset({"registry", "git", "url", "path", "directory", "editable", "virtual"})
 HEX_SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -16,7 +16,6 @@ Tiles and bundles are kept in memory as long as the reader lives; nothing is wri
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from countermark.errors import ProofError
@@ -33,6 +32,7 @@ from countermark.tlog.tile import (
     open_bundle,
     tile_at,
 )
+from countermark.values import replace
 
 if TYPE_CHECKING:
     from countermark.fetch import Fetcher

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +31,7 @@ from countermark.pins import Registry
 from countermark.simplepage import JSON_TYPE, META
 from countermark.tlog import merkle
 from countermark.trust import View
+from countermark.values import dataclass
 from countermark.verified import Artifact, Outcome, Refused, Report, TamperedError, Verified
 from countermark.verify import verify
 

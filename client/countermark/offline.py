@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +32,7 @@ from countermark.pins import Registry, newer_roots
 from countermark.signature import SignedBy, check_publisher
 from countermark.timeline import Timeline
 from countermark.tufjson import Root
+from countermark.values import dataclass
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Step, Verified
 
 

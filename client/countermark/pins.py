@@ -20,7 +20,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +37,7 @@ from countermark.errors import (
 )
 from countermark.limits import LOCAL_FILE_MAX_BYTES, ROOT_MAX_BYTES, ROOT_MAX_VERSIONS
 from countermark.tufjson import Root
+from countermark.values import dataclass
 from countermark.words import check_root_words, hex_groups, root_words
 
 if TYPE_CHECKING:

@@ -28,7 +28,6 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import IO
 from urllib.parse import quote, unquote
 
@@ -45,6 +44,7 @@ from countermark.offers import Judged, Offer, document, judge
 from countermark.pins import Registry
 from countermark.serving import Request, Response, Stream
 from countermark.simplepage import JSON_TYPE, content_type, encode_page, negotiate
+from countermark.values import replace
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, TamperedError
 from countermark.verify import verify
 

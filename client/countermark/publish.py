@@ -18,7 +18,6 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from countermark.tlog import merkle
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.proof import TlogProof
 from countermark.trust import View, opened
+from countermark.values import dataclass
 
 POLL_SECONDS = 0.1  # between two looks at a file's state
 LISTED_TIMEOUT = 180.0  # seconds; a scan takes longer than this only when somebody must look

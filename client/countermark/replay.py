@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from countermark.canonical import encode_canonical
@@ -24,6 +23,7 @@ from countermark.entry import Entry
 from countermark.errors import MalformedError, UsageError
 from countermark.rules import LOG, Broken, Changes, Key, State, View, apply, skip
 from countermark.tlog import merkle
+from countermark.values import dataclass
 
 
 class MutableView(View, Protocol):

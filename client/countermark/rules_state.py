@@ -28,11 +28,11 @@ walk ends at the first file that is older than the compromise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from countermark.names import normalise_filename
 from countermark.schema import PASSING_TIERS
+from countermark.values import dataclass
 
 Key: TypeAlias = tuple[str, ...]
 State: TypeAlias = dict[str, Any]

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
 from countermark.entry import Entry
 from countermark.errors import SignatureError
 from countermark.rules_state import Broken, Key, State, View, holder_key, settled
 from countermark.statement import check_signatures
+from countermark.values import dataclass
 
 REGISTRY: Final = "registry"
 SCANNER: Final = "scanner"

@@ -31,7 +31,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from countermark import serving
@@ -47,6 +46,7 @@ from countermark.pins import Registry
 from countermark.proxy import Proxy
 from countermark.trust import View
 from countermark.unlisted import simple_page
+from countermark.values import dataclass, replace
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
 from countermark.verify import verify
 

@@ -16,7 +16,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from countermark.errors import MalformedError
@@ -31,6 +30,7 @@ from countermark.limits import (
 )
 from countermark.names import normalise_project, normalise_version, parse_filename
 from countermark.statement import Statement, decode_base64, is_sha256, keyid_of, load_public_key
+from countermark.values import dataclass
 
 Check: TypeAlias = Callable[[Any], bool]
 

@@ -21,12 +21,12 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 from countermark.errors import CountermarkError, UsageError
+from countermark.values import dataclass, field
 
 IDLE_TIMEOUT = 60  # seconds a kept-alive connection may stay silent
 

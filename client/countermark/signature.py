@@ -15,7 +15,6 @@ protects only who holds a pin on a key in the chain; otherwise the promise is de
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from countermark.entry import Entry
@@ -25,6 +24,7 @@ from countermark.statement import Envelope, check_signatures, keyid_of
 from countermark.timestamp import Timestamp
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.trustfile import TrustFile
+from countermark.values import dataclass
 
 
 class Entries(Protocol):

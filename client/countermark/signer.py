@@ -22,7 +22,6 @@ import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -33,6 +32,7 @@ from countermark.disk import create_file, read_file, replace_file
 from countermark.errors import UsageError
 from countermark.limits import KEY_FILE_MAX_BYTES
 from countermark.statement import KeySigner
+from countermark.values import dataclass
 
 DEFAULT_NAME = "publisher"
 PASSPHRASE_FILE_MAX_BYTES = 1024

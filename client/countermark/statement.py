@@ -29,7 +29,6 @@ import binascii
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
@@ -40,6 +39,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from countermark.canonical import encode_canonical, parse_canonical, parse_json
 from countermark.errors import MalformedError, SignatureError
 from countermark.limits import ENTRY_MAX_BYTES, SIGNATURE_MAX_BYTES, SIGNATURES_MAX, STATEMENT_MAX_BYTES
+from countermark.values import dataclass
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

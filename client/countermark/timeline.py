@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from countermark.disk import read_file, replace_file
@@ -38,6 +37,7 @@ from countermark.logreader import LogReader, TreeReader
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint
 from countermark.tlog.note import Note, format_base64
 from countermark.tufjson import canonical, load
+from countermark.values import dataclass, replace
 
 
 class InconsistentError(EvidenceError):

@@ -12,7 +12,6 @@ Whether it is true is for `open_carried`: the checkpoint is opened, and compared
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from countermark.errors import EvidenceError, MalformedError, PolicyError
@@ -21,6 +20,7 @@ from countermark.tlog.merkle import HASH_SIZE
 from countermark.tlog.policy import NONE
 from countermark.trustfile import TrustFile
 from countermark.tufjson import LEAK, Root, canonical, parse_time, verifies
+from countermark.values import dataclass
 
 UNWITNESSED_SUFFIXES = (".test", ".example", ".invalid")  # names nobody can own: `quorum none` only there
 

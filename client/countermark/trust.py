@@ -23,7 +23,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from io import BytesIO
@@ -61,6 +60,7 @@ from countermark.tlog.merkle import HASH_SIZE
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
 from countermark.tufjson import ListedTarget, Root
+from countermark.values import dataclass
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater

@@ -22,7 +22,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from countermark.canonical import encode_canonical, parse_canonical
@@ -31,6 +30,7 @@ from countermark.limits import NAME_MAX_CHARS, TRUST_FILE_MAX_BYTES
 from countermark.statement import load_public_key
 from countermark.tlog.note import VerifierKey
 from countermark.tlog.policy import Policy
+from countermark.values import dataclass
 
 TARGET_PATH = "trust/trust.json"
 TYPE = "countermark-trust"

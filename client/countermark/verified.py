@@ -11,7 +11,6 @@ pass.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from countermark.errors import CountermarkError, EvidenceError, MalformedError, 
 from countermark.names import parse_filename
 from countermark.signature import SignedBy
 from countermark.trustfile import CentralPolicy
+from countermark.values import dataclass
 
 READ_CHUNK = 1024 * 1024  # bytes hashed at a time
 

@@ -26,7 +26,6 @@ of the timestamp key, which auditors check.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from countermark.clientpolicy import Decision, Policies
@@ -51,6 +50,7 @@ from countermark.trust import Level, View, opened
 from countermark.tufjson import ListedTarget
 from countermark.unapplied import unapplied
 from countermark.unlisted import why_unlisted
+from countermark.values import dataclass, field
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, Verified
 from countermark.withdrawals import described
 

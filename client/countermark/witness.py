@@ -33,7 +33,6 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,6 +56,7 @@ from countermark.tlog.note import (
     parse_decimal,
     parse_hash,
 )
+from countermark.values import dataclass
 from countermark.witness_store import WitnessedLog, WitnessStore
 
 KEY_FILE = "witness.key"

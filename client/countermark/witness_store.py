@@ -14,12 +14,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from countermark.errors import UsageError
 from countermark.tlog.merkle import EMPTY_ROOT
 from countermark.tlog.note import VerifierKey
+from countermark.values import dataclass
 
 EVIDENCE_MAX = 1000  # requests kept of each kind; a log that rewrites itself so often has been noticed
 

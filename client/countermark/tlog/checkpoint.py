@@ -18,7 +18,6 @@ Format: https://c2sp.org/tlog-checkpoint@v1.0.0, without extension lines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from countermark.errors import MalformedError, PolicyError, SignatureError, StaleError
@@ -27,6 +26,7 @@ from countermark.tlog.cosignature import check_signature, covered
 from countermark.tlog.merkle import EMPTY_ROOT
 from countermark.tlog.note import Note, OpenedNote, Signature, VerifierKey, format_base64, open_note
 from countermark.tlog.policy import Policy
+from countermark.values import dataclass, field
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ Formats: RFC 6962, section 2.1; subtrees: draft-ietf-plants-merkle-tree-certs-02
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
 from countermark.errors import ProofError
 from countermark.limits import TREE_SIZE_MAX
+from countermark.values import dataclass
 
 HASH_SIZE = 32
 EMPTY_ROOT = sha256(b"").digest()

@@ -27,7 +27,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import ClassVar, Protocol
@@ -38,6 +37,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from countermark.errors import MalformedError, PolicyError, SignatureError
 from countermark.limits import KEY_NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_MAX_SIGNATURES, TREE_SIZE_MAX
+from countermark.values import dataclass
 
 ED25519 = 0x01  # signs a note's text
 ED25519_COSIGNATURE = 0x04

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from countermark.errors import MalformedError
 from countermark.limits import POLICY_MAX_BYTES, POLICY_MAX_LINES
 from countermark.tlog.note import ED25519, ED25519_COSIGNATURE, ML_DSA_44, VerifierKey
+from countermark.values import dataclass, field
 
 NONE = "none"
 _THRESHOLD = re.compile(r"[1-9][0-9]{0,5}")

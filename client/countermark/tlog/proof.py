@@ -17,13 +17,12 @@ Files end in `.tlog-proof`. Format: https://c2sp.org/tlog-proof (text of 2026-07
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from countermark.errors import MalformedError
 from countermark.limits import PROOF_MAX_HASHES, TLOG_PROOF_MAX_BYTES
 from countermark.tlog import merkle
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.note import format_base64, parse_base64, parse_decimal, parse_hash
+from countermark.values import dataclass
 
 _HEADER = "c2sp.org/tlog-proof@v1"
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from countermark.errors import MalformedError, NetworkError, ProofError
 from countermark.limits import ENTRY_MAX_BYTES, TREE_SIZE_MAX
 from countermark.tlog.merkle import HASH_SIZE, HashReader, RightEdge, leaf_hash, root_hash
+from countermark.values import dataclass, replace
 
 WIDTH = 256
 ENTRIES = -1  # the level of entry bundles
