@@ -271,3 +271,6 @@ def evidence() -> str:
     sentence = f"fork: at size 3 the log's root was NmQuc8JU..., it is now said to be {said[:8]}..."
     found = Evidence(EvidenceClass.SELF_PROVING, [sentence], objects, "https://registry.example")
     return _fence(json.dumps(_shortened(json.loads(found.encode(time=TIME))), indent=1), "json")
+
+
+import docs_formats_kept  # noqa: E402,F401  (it adds its parts to ours)

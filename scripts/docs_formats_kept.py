@@ -1,0 +1,226 @@
+"""Examples of what is kept on disk, travels to a ceremony, or is answered by the registry; and of every entry type.
+
+Made like those of `docs_formats.py`, from the same seeds. Where a module's docstring shows the format itself, that is
+the example.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from countermark import keyfile, schema
+from countermark.statement import Statement
+from countermark.timeline import SeenTimestamp, Timeline
+from countermark.tlog import merkle, tile
+from docs_formats import ORIGIN, TIME, _checkpoint, _fence, _part, _publish, _publisher, _seed, _shortened
+
+_HASH = {name: f"{number:x}a" * 32 for number, name in enumerate(("leaf", "evidence", "rules", "bins"), 1)}
+_PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
+    "attest": ("", {"about": _HASH["leaf"], "statement_sha256": _HASH["evidence"], "kind": "pep740"}),
+    "yank": ("", {"reason": "broken"}),
+    "unyank": ("", {"reason": "fixed"}),
+    "remove": ("", {"reason": "secret"}),
+    "key-revoke": ("key:" + "8c" * 32, {"keyid": "8c" * 32, "reason": "lost", "compromised_since": None}),
+    "owner": ("project:hello-countermark", {"action": "add", "account": "ab" * 16, "role": "maintainer"}),
+    "verdict": (
+        "",
+        {
+            "tier": "none",
+            "classification": "no-findings",
+            "confidence": "high",
+            "ruleset_sha256": _HASH["rules"],
+            "analyzers": [{"name": "archive", "version": "1"}],
+            "findings_sha256": _HASH["evidence"],
+        },
+    ),
+    "hold": ("", {"reason": "malware", "about": None, "evidence_sha256": None}),
+    "clear": ("", {"reason": "false-positive", "about": _HASH["leaf"], "evidence_sha256": None}),
+    "takedown": ("", {"reason": "malware", "about": None, "evidence_sha256": None}),
+}
+
+
+def _docstring(module: str, block: int = 0) -> str:
+    """The n-th indented block of a module's docstring."""
+    text = importlib.import_module(module).__doc__ or ""
+    blocks = [part for part in text.split("\n\n") if part.startswith("    ")]
+    return _fence("\n".join(line.removeprefix("    ") for line in blocks[block].splitlines()))
+
+
+def _statements() -> list[Statement]:
+    publish = _publish()
+    binding = {name: publish.predicate[name] for name in ("origin", "namespace", "project")}
+    key = base64.b64encode(_publisher().public_key).decode()
+    enrol = {"key": key, "scope": "project", "valid_for": None, "threshold": 1}
+    metadata = {"length": 4096, "sha256": _HASH["bins"], "version": 7}
+    tuf = dict.fromkeys(schema.TUF_ROLES) | {
+        "snapshot": metadata,
+        "timestamps": [_HASH["evidence"]],
+        "bins_old": _HASH["bins"],
+        "bins_new": _HASH["leaf"],
+        "changed_sha256": _HASH["rules"],
+        "applied": 41,
+    }
+    made = [publish]
+    for kind, (subject, predicate) in _PREDICATES.items():
+        members = {**binding, "prev": _HASH["leaf"], **predicate}
+        if subject:
+            made.append(Statement.about(subject, kind, members))
+        else:
+            made.append(Statement(publish.subject_name, publish.subject_sha256, kind, members))
+    made.append(
+        Statement.about(f"key:{_publisher().keyid}", "key-enroll", {**binding, "prev": None, **enrol})
+    )
+    made.append(Statement.about("tuf:7", "tuf", {**binding, "project": "", "prev": None, **tuf}))
+    return made
+
+
+@_part
+def every_type() -> str:
+    """A statement of each type, in the order of the table, each of which has its type's form."""
+    made = {statement.type: statement for statement in _statements()}
+    assert made.keys() | {"opaque"} == schema.SCHEMAS.keys() | {"opaque"}
+    text = ""
+    for kind in schema.SCHEMAS:
+        schema.check_statement(Statement.parse(made[kind].payload()))
+        text += f"`{kind}`, about `{made[kind].subject_name[:48]}`:\n\n"
+        text += _fence(json.dumps(dict(made[kind].predicate), indent=1, sort_keys=True), "json") + "\n"
+    return text
+
+
+@_part
+def tile_bytes() -> str:
+    """The tile of the three entries a, b, c, and their entry bundle, in hex."""
+    entries = [b"a", b"b", b"c"]
+    hashes = "\n".join(merkle.leaf_hash(entry).hex() for entry in entries)
+    bundle = tile.encode_bundle(entries)
+    assert tile.decode_bundle(bundle, 3) == entries
+    return _fence(f"tile/0/000.p/3\n{hashes}\n\ntile/entries/000.p/3\n{bundle.hex(' ')}")
+
+
+@_part
+def key_file() -> str:
+    """A publisher's key file."""
+    key = Ed25519PrivateKey.from_private_bytes(_seed(3))
+    raw = keyfile.encrypt(key, b"example", name="publisher", salt=bytes(16), n=2**10)
+    assert keyfile.decrypt(raw, b"example")
+    return _fence(json.dumps(_shortened(json.loads(raw)), indent=1), "json")
+
+
+@_part
+def timeline() -> str:
+    """What a client remembers of a log."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "timeline.json"
+        seen = SeenTimestamp(44, "9f" * 32, 3)
+        Timeline(_checkpoint(), seen, TIME, TIME + 2, 1).save(path)
+        assert Timeline.load(path).timestamp == seen
+        shown = _shortened(json.loads(path.read_bytes()))
+    return _fence(json.dumps(shown, indent=1), "json")
+
+
+@_part
+def pins() -> str:
+    """The folder of a pinned registry."""
+    return _docstring("countermark.pins")
+
+
+@_part
+def policy_toml() -> str:
+    """A client's own policy."""
+    return _docstring("countermark.clientpolicy").replace("```text", "```toml", 1)
+
+
+@_part
+def staging() -> str:
+    """The staging bundle of a round that takes the log from size 0 to 3."""
+    from countermark_server.log.staging import Bundle
+
+    entries = [b"a", b"b", b"c"]
+    leaves = [merkle.leaf_hash(entry) for entry in entries]
+    files = {"tile/0/000.p/3": b"".join(leaves), "tile/entries/000.p/3": tile.encode_bundle(entries)}
+    bundle = Bundle(0, 3, merkle.root_hash(leaves), files)
+    assert Bundle.decode(bundle.encode()) == bundle
+    head = b"\n".join(bundle.encode().split(b"\n")[:2]).decode()
+    return _fence(f"{bundle.name}\n\n{head}\n<105 bytes of files>")
+
+
+@_part
+def witness_store() -> str:
+    """The tables of a witness."""
+    from countermark.witness_store import SCHEMA
+
+    return _fence(SCHEMA.strip(), "sql")
+
+
+@_part
+def problem() -> str:
+    """A refusal as HTTP."""
+    from countermark_server.errors import ServerError
+    from countermark_server.errors import problem as made
+
+    answer = made(
+        ServerError("signature-missing", "demo-1.0.tar.gz was not signed"), "https://registry.example"
+    )
+    headers = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
+    return _fence(f"HTTP/1.1 {answer.status}\n{headers}\n\n{answer.body.decode()}")
+
+
+@_part
+def simple_json() -> str:
+    """A simple page with the member of ours."""
+    return _docstring("countermark_server.index.simple")
+
+
+@_part
+def file_doors() -> str:
+    """The doors for files."""
+    return _docstring("countermark_server.index.files")
+
+
+@_part
+def ceremony_input() -> str:
+    """What `init` hands to a ceremony."""
+    return _docstring("countermark_ceremony.handover")
+
+
+@_part
+def ceremony_plan() -> str:
+    """The template of a plan."""
+    path = Path(__file__).resolve().parent.parent / "keys-ceremony/plans/first-root.toml"
+    return _fence(path.read_text("utf-8"), "toml")
+
+
+@_part
+def ceremony_request() -> str:
+    """A request to a custodian."""
+    return _docstring("countermark_ceremony.exchange")
+
+
+@_part
+def ceremony_response() -> str:
+    """A custodian's response."""
+    from countermark_ceremony.exchange import Response, Signed
+
+    made = Response("ada", _HASH["leaf"], (Signed("1.root.json", "8c" * 32, _HASH["rules"], bytes(71)),))
+    assert Response.parse(made.format()) == made
+    return _fence(made.format().decode(), "json")
+
+
+@_part
+def transcript() -> str:
+    """The first two lines of a transcript, and the digest that goes into the root."""
+    from countermark_ceremony.transcript import Transcript
+
+    now = datetime.fromtimestamp(TIME, UTC)
+    made = Transcript().add("plan accepted", now=now, origin=ORIGIN, plan_sha256=_HASH["rules"])
+    made = made.add("payloads frozen", now=now, root_sha256=_HASH["bins"])
+    assert Transcript.parse(made.format()) == made
+    return _fence(f"{made.format().decode()}\nSHA-256: {hashlib.sha256(made.format()).hexdigest()}")
