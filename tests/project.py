@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from countermark import run
 from countermark.clientpolicy import ClientPolicy, Mode, Policies
 from countermark.errors import CountermarkError
+from countermark.filestore import FileStore
 from countermark.installers import plan
+from countermark.proxy import Proxy
 from tests.machine import Machine
 from tests.simulator import Published, World
 
@@ -24,7 +26,7 @@ class Project:
         self.started: list[tuple[list[str], dict[str, str]]] = []
         self.said: list[str] = []
         self.child_code = 0
-        self.during = lambda: None
+        self.during: Callable[[], object] = lambda: None
 
     def uv_lock(self, *files: Published, sha256: str | None = None, extra: str = "") -> Path:
         text = "version = 1\n"
@@ -57,6 +59,7 @@ class Project:
 
         return run.run(
             plan(command, folder=self.folder),
+            self.proxy(),
             self.machine.registry,
             self.world,
             now=self.world.now,
@@ -65,6 +68,13 @@ class Project:
             say=self.said.append,
             start=start,
         )
+
+    def proxy(self) -> Proxy:
+        """The one index that a child of this machine gets."""
+        return Proxy(
+            self.machine.registry, self.world, FileStore(self.folder.parent / "store"),
+            policies=Policies(), clock=lambda: self.world.now, say=self.said.append,
+        )  # fmt: skip
 
     def refuse(self, code: int, command: Sequence[str], *words: str) -> None:
         """Expect this exit code and words, a child that never started, and unchanged locks."""

@@ -83,9 +83,11 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
     todo = plan(command, folder=Path.cwd())
     home, registry, remarks = pinned(arguments)
+    engine = _proxy(home, registry)
     if todo.is_pinned:
         finished = runner.run(
             todo,
+            engine,
             registry,
             HttpFetcher(),
             now=int(time.time()),
@@ -96,13 +98,12 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         )
     else:
         finished = runner.run_proxied(
-            todo, _proxy(home, registry), registry, environment=os.environ, say=say, remarks=remarks
+            todo, engine, registry, environment=os.environ, say=say, remarks=remarks
         )
     if arguments.json_file is not None:
         replace_file(arguments.json_file, json.dumps(finished.to_json(), sort_keys=True).encode(), mode=0o644)
-    refused = (
-        runner.refusals(finished.report) if todo.is_pinned else []
-    )  # the proxy said its own as they came
+    # The proxy said its own as they came.
+    refused = [outcome for outcome in runner.refusals(finished.report) if outcome not in engine.outcomes]
     _talk(finished.report, refused, remarks_only=True)
     for sentence in finished.sentences:
         say(sentence, colour=YELLOW)

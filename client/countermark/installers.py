@@ -170,6 +170,22 @@ class Plan:
         inside = [setting for lock in self.locks for setting in lock.indexes]
         return inside + [f"{name} {value}" for name, value in self.options.values if name in INDEXES]
 
+    @property
+    def asks_index(self) -> bool:
+        """Whether the installer asks an index for what is pinned: requirements name neither files nor URLs."""
+        return any(lock.kind == "requirements" for lock in self.locks)
+
+    def past_the_index(self) -> list[str]:
+        """What makes a build that was let pass take its tools from elsewhere than the child's one index."""
+        if not self.unprovable():
+            return []
+        found = list(self.indexes)
+        for lock in self.locks:
+            folders = [i.folder for i in lock.unprovable if i.folder and not self._left_out(lock, i)]
+            for path in (lock.path.parent / folder / "pyproject.toml" for folder in folders):
+                found += [f"{what} of {path}" for what in _builds_elsewhere(path)] if path.is_file() else []
+        return found
+
     def unprovable(self) -> list[Unprovable]:
         """What no hash covers, without the folders that the command leaves out."""
         return [i for lock in self.locks for i in lock.unprovable if not self._left_out(lock, i)]
@@ -213,6 +229,10 @@ def _pip(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
         raise PolicyError(f"`{' '.join(command)}` is not an install we know", hint=KNOWN)
     if options.positional[1:]:
         return _by_name(command, "pip", options, options.positional[1:])
+    if options.last("--proxy"):
+        raise PolicyError(
+            "`--proxy` stands between pip and its index on this machine", hint="set HTTPS_PROXY"
+        )
     return Plan(tuple(command), "pip", options, _locks(options, options.named(FILES), folder))
 
 
@@ -305,6 +325,28 @@ def _elsewhere(path: Path) -> Iterator[str]:
             yield f'"{item}"'
     if build.get("backend-path"):
         yield "the build backend"
+
+
+def _builds_elsewhere(path: Path) -> Iterator[str]:
+    """What a project's build takes from URLs, or from where `tool.uv.sources` says."""
+    document = _toml(path)
+    build, sources = (
+        document.get("build-system", {}),
+        document.get("tool", {}).get("uv", {}).get("sources", {}),
+    )
+    if not isinstance(build, dict) or not isinstance(sources, dict):
+        raise UsageError(f'cannot read "{path}": a table is expected')
+    named = {_loose(name) for name in sources}
+    for item in build.get("requires", []):
+        if isinstance(item, str) and "@" in item.partition(";")[0]:
+            yield f'"{item}" in build-system.requires'
+        elif isinstance(item, str) and _loose(item) in named:
+            yield f"{_loose(item)} in tool.uv.sources"
+
+
+def _loose(requirement: str) -> str:
+    """The project that a requirement begins with, as PEP 503 spells it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", requirement.strip())[0]).lower()
 
 
 def _uv_folders(start: Path) -> Iterator[Path]:

@@ -90,10 +90,15 @@ class Proxy:
         self._report = verify([], self._registry, self._fetcher, now=self._clock(), policies=self._policies)
         return self._report
 
-    def report(self) -> Report:
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
         """What was served and refused until now."""
-        report = self._report or self.check()
-        return replace(report, outcomes=tuple(self._outcomes.values()))
+        with self._noting:
+            return tuple(self._outcomes.values())
+
+    def report(self) -> Report:
+        """The same, and of which view of the registry it is said."""
+        return replace(self._report or self.check(), outcomes=self.outcomes)
 
     def withheld(self) -> list[str]:
         """What was left off the pages that were asked for, in words."""

@@ -7,7 +7,9 @@
 A lock that was made after an insider's swap pins the swapped bytes, and the installer that enforces its
 hashes installs them. So every hash in the lock must be logged *for the pinned project and version* before
 the child starts. The installer then enforces the hashes itself; the lock and the project's settings are
-hashed before and after, and a change in between is evidence. Which lock it will read: installers.py.
+hashed before and after, and a change in between is evidence. Which lock it will read: installers.py. The lock is
+not changed, so what it pins by URL (uv.lock, pylock.toml) is fetched from there; whatever an index is asked for
+(files that requirements pin by hash alone, tools that a build takes) comes through the proxy below.
 
     countermark run -- pip install acme
     countermark run -- uv sync                  (where there is no uv.lock yet)
@@ -18,8 +20,8 @@ to a closed door, so that a dependency that names a URL is not fetched past the 
 names the registry, not the proxy.
 
 Other commands are refused with a sentence that says what to do; so are, in a lock, sources without a hash and
-builds from source, where the policy enforces. The child gets one index, the registry's own or the proxy; every
-setting of pip's and uv's own in its environment is cleared and named, but for a few that cannot change what is
+builds from source, where the policy enforces. The child's one index is always the proxy, never the registry itself;
+every setting of pip's and uv's own in its environment is cleared and named, but for a few that cannot change what is
 installed.
 
 Exit code: ours if the child never started or anything got 6 or 7 (even when the child ends with 0), else
@@ -178,6 +180,7 @@ def _page_hash(item: Mapping[str, Any]) -> str | None:
 
 def run(
     todo: Plan,
+    proxy: Proxy,
     registry: Registry,
     fetcher: Fetcher,
     *,
@@ -188,7 +191,7 @@ def run(
     remarks: Sequence[str] = (),
     start: Callable[[Sequence[str], Mapping[str, str]], int] | None = None,
 ) -> Finished:
-    """Verify, then start the child, then look whether the locks are what they were."""
+    """Verify, then start the child with the proxy as its index, then look whether the locks are what they were."""
     if not todo.is_pinned:
         raise UsageError(f"`{' '.join(todo.command)}` pins nothing that could be verified before it starts")
     loose = todo.unprovable()
@@ -201,15 +204,60 @@ def run(
         return Finished(
             7, "countermark", report, (f"{todo.changed()[0]} changed while it was being verified",)
         )
-    child_environment, cleared = child_env(environment, f"{registry.url}/simple/", todo, build=bool(loose))
-    say(_one_line(todo, report, registry, cleared))
-    # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
-    child = (start or _start)(todo.command, child_environment)
+    if past := todo.past_the_index():
+        raise PolicyError(
+            f"{past[0]} lets a build take tools from elsewhere than the verifying index",
+            hint="leave it out, or leave out what must be built",
+        )
+    with serving.in_background(proxy.answer) as url:
+        child_environment, cleared = child_env(environment, f"{url}/simple/", todo, build=bool(loose))
+        child_environment = _beside_the_lock(child_environment, todo, build=bool(loose))
+        say(_one_line(todo, report, registry, url, cleared))
+        # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
+        child = (start or _start)(todo.command, child_environment)
+    locked = {pin.sha256 for pin in todo.pinned}
+    asked = [o for o in proxy.outcomes if o.exit_code or o.artifact.sha256 not in locked]
+    report = replace(report, outcomes=(*report.outcomes, *asked))
     if todo.changed():
         return Finished(
             7, "countermark", report, (f"{todo.changed()[0]} was changed while the installer ran",)
         )
-    return Finished(child, todo.command[0], report, tuple(_not_provable(report)))
+    return _ended(todo, report, child, _not_provable(report))
+
+
+def _ended(todo: Plan, report: Report, child: int, sentences: Sequence[str]) -> Finished:
+    """Whose exit code it is: what was refused as withdrawn or false wins, even over a child that ends with 0."""
+    grave = [outcome.exit_code for outcome in report.outcomes if outcome.exit_code in (6, 7)]
+    if grave:
+        return Finished(max(grave), "countermark", report, (f"{todo.command[0]} ended with {child}",))
+    return Finished(child, todo.command[0], report, tuple(sentences))
+
+
+def _beside_the_lock(environment: Mapping[str, str], todo: Plan, *, build: bool) -> dict[str, str]:
+    """The same environment, in which the proxy on this machine is reached, and nothing past it is remembered.
+
+    Web proxies stay: what a lock names by URL may be behind them, and its hash was verified.
+    """
+    kept = dict(environment)
+    if web := kept.pop("PIP_PROXY", ""):  # pip would ask it for the proxy on this machine, too
+        kept |= {name: web for each in ("HTTP_PROXY", "HTTPS_PROXY") for name in (each, each.lower())}
+    others = kept.get("no_proxy") or kept.get("NO_PROXY") or ""
+    if others != "*":
+        past = ",".join(filter(None, (others, "127.0.0.1")))
+        kept |= {"NO_PROXY": past, "no_proxy": past}
+    if build and todo.installer == "uv sync":
+        kept["UV_NO_CONFIG"] = "1"  # uv asks the indexes of `[tool.uv]` first for what a build takes
+    if build or todo.asks_index:  # the proxy's port is new each time: its pages are of no use to a cache
+        kept |= {"UV_NO_CACHE": "1", "PIP_NO_CACHE_DIR": "1"}
+    return _patient(kept)
+
+
+def _patient(environment: Mapping[str, str]) -> dict[str, str]:
+    kept = dict(environment)
+    if not {"PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"} & kept.keys():
+        kept["PIP_TIMEOUT"] = PATIENCE
+    kept.setdefault("UV_HTTP_TIMEOUT", PATIENCE)
+    return kept
 
 
 def run_proxied(
@@ -236,10 +284,7 @@ def run_proxied(
             # If we are killed before this the lock names an address that is gone, and uv refuses it.
             _name_registry(todo, url, registry)
     report = replace(proxy.report(), remarks=tuple(remarks))
-    grave = [outcome.exit_code for outcome in report.outcomes if outcome.exit_code in (6, 7)]
-    if grave:
-        return Finished(max(grave), "countermark", report, (f"{todo.command[0]} ended with {child}",))
-    return Finished(child, todo.command[0], report, tuple(proxy.withheld() if child else ()))
+    return _ended(todo, report, child, proxy.withheld() if child else ())
 
 
 def _shut_in(environment: Mapping[str, str], url: str) -> dict[str, str]:
@@ -248,10 +293,7 @@ def _shut_in(environment: Mapping[str, str], url: str) -> dict[str, str]:
     for name in WEB_PROXIES:
         kept |= {name: url, name.lower(): url}  # it lets nobody through
     kept |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    if not {"PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"} & kept.keys():
-        kept["PIP_TIMEOUT"] = PATIENCE
-    kept.setdefault("UV_HTTP_TIMEOUT", PATIENCE)
-    return kept | {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "PIP_NO_CACHE_DIR": "1"}
+    return _patient(kept) | {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "PIP_NO_CACHE_DIR": "1"}
 
 
 def _name_registry(todo: Plan, url: str, registry: Registry) -> None:
@@ -265,7 +307,7 @@ def _name_registry(todo: Plan, url: str, registry: Registry) -> None:
 def child_env(
     environment: Mapping[str, str], index: str, todo: Plan, *, build: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """The child's environment with this index as its only one, and the settings that were cleared."""
+    """The child's environment with this index (the proxy) as its only one, and the settings that were cleared."""
     ours = [name for name in environment if name.startswith(("PIP_", "UV_")) and not KEPT.fullmatch(name)]
     cleared = sorted(name for name in ours if environment[name] not in ("", index, os.devnull))
     # Installers run other people's code: the passphrase of a publisher's key is none of its business.
@@ -279,11 +321,12 @@ def child_env(
     return kept, cleared
 
 
-def _one_line(todo: Plan, report: Report, registry: Registry, cleared: Sequence[str]) -> str:
+def _one_line(todo: Plan, report: Report, registry: Registry, index: str, cleared: Sequence[str]) -> str:
     names = ", ".join(lock.path.name for lock in todo.locks)
     files = len(todo.pinned)
     line = f"{files} {'hash' if files == 1 else 'hashes'} in {names} verified at {registry.url}"
     line += f" (log of {report.tree_size} entries, {report.freshness})"
+    line += f"; the only index is {index}"
     line += f"; cleared {', '.join(cleared)}" if cleared else ""
     line += f"; the lock or the command itself says {', '.join(todo.indexes)}" if todo.indexes else ""
     return "; ".join([line, *_not_provable(report)])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import archives
 from tests.world.insider import TAMPERED, swap
 from tests.world.world import Done, World, fresh
 
@@ -87,6 +91,95 @@ def test_a_first_uv_sync_writes_a_lock_that_installs_without_the_proxy(world: Wo
     (app / ".venv").rename(app / "old")
     world.run("countermark", "run", "--", "uv", "sync", "--frozen", home="bob", cwd=app)
     assert world.run(app / ".venv" / "bin" / "python", "-c", "import hello_countermark").out == "hello\n"
+
+
+def test_requirements_with_hashes_come_through_the_proxy(world: World, python: Path) -> None:
+    """Verified before pip and uv start, fetched from the one index they have, and the file is left as it was."""
+    wheel = world.root / f"{PROJECT}-1.0.0" / "dist" / WHEEL
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    pinned = world.root / "requirements.txt"
+    pinned.write_text(f"{PROJECT}==1.0.0 --hash=sha256:{digest}\n", encoding="utf-8")
+    before = pinned.read_bytes()
+    for installer in (
+        (str(python), "-m", "pip", "install", "--force-reinstall", "--no-input"),
+        ("uv", "pip", "install", "--reinstall", "--python", str(python)),
+    ):
+        done = world.run(
+            "countermark", "run", "--", *installer, "--require-hashes", "-r", "requirements.txt",
+            home="bob", UV_INDEX="http://127.0.0.1:1/simple/", PIP_EXTRA_INDEX_URL="http://127.0.0.1:1/simple/",
+        )  # fmt: skip
+        assert re.search(
+            r"the only index is http://127\.0\.0\.1:\d+; cleared PIP_EXTRA_INDEX_URL, UV_INDEX", done.err
+        )
+        assert world.run(python, "-c", "import hello_countermark").out == "hello\n"
+    assert pinned.read_bytes() == before
+
+
+BACKEND = b"""
+import zipfile
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "built_app-0-py3-none-any.whl"
+    info = "built_app-0.dist-info"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as archive:
+        archive.writestr("built_app.py", "MADE_BY = 'tinybackend'")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: built-app\\nVersion: 0\\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return name
+"""
+
+
+def test_a_build_takes_its_tools_from_the_proxy_alone(world: World, python: Path) -> None:
+    """uv.lock pins no build requirement: policy lets the build pass, and its tool is verified on its way to uv."""
+    tool = world.root / "tinybackend-1.0-py3-none-any.whl"
+    tool.write_bytes(archives.wheel("tinybackend", "1.0", files={"tinybackend.py": BACKEND}))
+    world.run("countermark", "publish", "--yes", tool)
+    asked: list[object] = []
+
+    class Asked(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.client_address)
+
+    decoy = socketserver.TCPServer(("127.0.0.1", 0), Asked)
+    threading.Thread(target=decoy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    app = world.root / "built-app"
+    app.mkdir()
+    (app / "pyproject.toml").write_text(
+        f'[project]\nname = "built-app"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = ["{PROJECT}"]\n'
+        '[build-system]\nrequires = ["tinybackend"]\nbuild-backend = "tinybackend"\n',
+        encoding="utf-8",
+    )
+    world.run("uv", "lock", "--default-index", f"{world.url}/simple/", cwd=app, home="bob")
+    with (app / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write(f'[[tool.uv.index]]\nurl = "http://127.0.0.1:{decoy.server_address[1]}/simple/"\n')
+    before = (app / "uv.lock").read_bytes()
+    done = world.run(
+        "countermark", "run", "--json", "run.json", "--", "uv", "sync", "--frozen",
+        cwd=app, home="bob", UV_NO_CONFIG="0",
+    )  # fmt: skip
+    decoy.shutdown()
+    decoy.server_close()
+    assert "not provable: built-app" in done.err and asked == []
+    made = world.run(app / ".venv" / "bin" / "python", "-c", "import built_app; print(built_app.MADE_BY)")
+    assert made.out == "tinybackend\n"
+    files = {
+        item["filename"]: item for item in json.loads((app / "run.json").read_text("utf-8"))["artifacts"]
+    }
+    assert files[tool.name]["verified"] is True and WHEEL in files
+    assert (app / "uv.lock").read_bytes() == before
+
+    newer = tool.with_name("tinybackend-1.1-py3-none-any.whl")
+    newer.write_bytes(archives.wheel("tinybackend", "1.1", files={"tinybackend/__init__.py": BACKEND}))
+    world.run("countermark", "publish", "--yes", newer)
+    old, new = swap(world, newer, world.root / "swapped-tool")  # an insider swaps the tool's next version
+    done = world.run(
+        "countermark", "run", "--", "uv", "sync", "--frozen", "--reinstall", cwd=app, home="bob", expect=7
+    )
+    text = " ".join(essential(done.err).split())
+    said = f"{newer.name} is sha256:HASH, entry #N of demo.test/registry says sha256:HASH"
+    assert f"countermark: refused: {said}" in text and old in done.err and new in done.err
+    assert f"HTTP status client error (409 {said.replace('HASH', 'HASH...')} exit-7 URL/h/exit-7)" in text
+    assert text.endswith("countermark: exit code 7 is countermark's")
 
 
 def test_the_proxy_serves_plain_installers(world: World, python: Path) -> None:

@@ -198,7 +198,8 @@ class World:
             days = 180 if role == "trust" else 365
             lines += [f"[roles.{role}]", f"keys = [{keys}]", "threshold = 2", f"days = {days}"]
         lines += ["[authority]", 'key = "ada-authority"']
-        lines += ["[client_policy]", 'mode = "enforce"', "min_tree_size = 0", "patterns = []"]
+        lines += ["[client_policy]", 'mode = "enforce"', "min_tree_size = 0"]
+        lines += ['patterns = [{ project = "built-*", mode = "warn" }]']
         return "\n".join(lines) + "\n"
 
     def _custodian(self, *arguments: str | Path) -> Done:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -190,14 +194,15 @@ def test_a_lock_changed_while_it_is_verified_is_refused(project: Project, world:
     todo = plan(UV_SYNC, folder=project.folder)
     lock.write_text("version = 1\n")
     finished = run.run(
-        todo, project.machine.registry, world, now=world.now, policies=Policies(), environment={}, say=print,
+        todo, project.proxy(), project.machine.registry, world, now=world.now, policies=Policies(),
+        environment={}, say=print,
         start=lambda *_: pytest.fail("started"),
     )  # fmt: skip
     assert (finished.exit_code, finished.whose) == (7, "countermark")
 
 
 def test_other_index_settings_are_cleared_and_named(project: Project, world: World) -> None:
-    """The child's only index is the registry; whatever the environment said is gone, and said."""
+    """The child's only index is the proxy; whatever the environment said is gone, and said."""
     project.uv_lock(world.publish("acme-demo"))
     environment = {
         "PATH": "/bin",
@@ -211,7 +216,9 @@ def test_other_index_settings_are_cleared_and_named(project: Project, world: Wor
     project.run(UV_SYNC, environment=environment)
     (_, child), said = project.started[0], project.said[0]
     assert not [value for value in child.values() if "evil" in value]
-    assert child["PIP_INDEX_URL"] == child["UV_DEFAULT_INDEX"] == f"{world.base}/simple/"
+    index = child["PIP_INDEX_URL"]
+    assert child["UV_DEFAULT_INDEX"] == index and re.fullmatch(r"http://127\.0\.0\.1:\d+/simple/", index)
+    assert f"the only index is {index[:-8]}" in said
     assert child["UV_NO_BUILD"] == "1" and child["PATH"] == "/bin"
     assert "cleared PIP_EXTRA_INDEX_URL, PIP_REQUIREMENT, UV_INDEX, UV_NO_VERIFY_HASHES, UV_PROJECT" in said
     assert "UV_NO_CONFIG" not in child and "UV_NO_VERIFY_HASHES" not in child
@@ -220,12 +227,139 @@ def test_other_index_settings_are_cleared_and_named(project: Project, world: Wor
     assert project.started[1][1]["UV_NO_CONFIG"] == "1"
 
 
+def ask(index: str, path: str) -> tuple[int, bytes]:
+    """What an installer gets for a URL below its index."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(index[:-7] + path, headers={"Accept": "application/json, text/html"})
+    try:
+        with opener.open(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_what_the_lock_does_not_pin_comes_through_the_proxy(project: Project, world: World) -> None:
+    """A build's tools are verified and reported; one that was swapped makes it 7, whatever the child says."""
+    pinned, tool, swapped = (world.publish(name) for name in ("acme-demo", "tool-demo", "swapped-demo"))
+    world.packages[f"swapped-demo/{swapped.filename}"] = b"swapped"
+    project.uv_lock(pinned)
+
+    def child(*files: Published) -> Callable[[], None]:
+        def during() -> None:
+            index = project.started[-1][1]["UV_DEFAULT_INDEX"]
+            for file in files:
+                status, body = ask(index, f"packages/{file.project}/{file.filename}")
+                assert (status, body == file.data) == ((409, False) if file is swapped else (200, True))
+
+        return during
+
+    lock = (project.folder / "uv.lock").read_bytes()
+    project.during = child(tool, pinned)
+    finished = project.run(UV_SYNC)
+    assert (finished.exit_code, finished.whose) == (0, "uv")
+    assert [o.artifact.filename for o in finished.report.outcomes] == [pinned.filename, tool.filename]
+    project.during = child(swapped)
+    finished = project.run(UV_SYNC)
+    assert (finished.exit_code, finished.whose) == (7, "countermark")
+    assert any(swapped.sha256 in line for line in project.said)
+    assert (project.folder / "uv.lock").read_bytes() == lock
+
+
+def test_the_proxy_ends_with_the_child(project: Project, world: World) -> None:
+    """Nothing listens afterwards."""
+    project.uv_lock(world.publish("acme-demo"))
+    project.run(UV_SYNC)
+    with pytest.raises(OSError):
+        ask(project.started[0][1]["UV_DEFAULT_INDEX"], "simple/acme-demo/")
+
+
+def test_a_web_proxy_does_not_stand_before_the_index(project: Project, world: World) -> None:
+    """It stays for what the lock names by URL; the address of this machine is left out of it."""
+    file = world.publish("acme-demo")
+    project.uv_lock(file)
+    project.requirements(file)
+    web = "http://proxy.test:3128"
+    for no_proxy, wanted in (
+        ({}, "127.0.0.1"),
+        ({"NO_PROXY": "x.test"}, "x.test,127.0.0.1"),
+        ({"no_proxy": "*"}, "*"),
+    ):
+        project.run(UV_SYNC, environment={"HTTPS_PROXY": web, **no_proxy})
+        child = project.started[-1][1]
+        assert child["HTTPS_PROXY"] == web and child.get("no_proxy") == wanted
+    project.run(COMMANDS[1], environment={"PIP_PROXY": web})
+    child = project.started[-1][1]
+    assert "PIP_PROXY" not in child and child["https_proxy"] == child["HTTP_PROXY"] == web
+    assert child["NO_PROXY"] == "127.0.0.1"
+    with pytest.raises(PolicyError, match="stands between"):
+        plan([*COMMANDS[1], "--proxy", web], folder=project.folder)
+
+
+def test_caches_are_kept_where_only_pinned_urls_are_fetched(project: Project, world: World) -> None:
+    """uv.lock names URLs; requirements ask the index, whose port is another each time."""
+    file = world.publish("acme-demo")
+    project.uv_lock(file)
+    project.requirements(file)
+    project.run(UV_SYNC)
+    project.run(COMMANDS[4])
+    project.run(COMMANDS[1])
+    assert ["UV_NO_CACHE" in env for _, env in project.started] == [False, True, True]
+    assert "PIP_NO_CACHE_DIR" in project.started[2][1]
+
+
+BUILDS = '[build-system]\nrequires = ["hatchling>=1", "Other_Tool"]\nbuild-backend = "hatchling.build"\n'
+
+
+def test_a_build_that_policy_lets_pass_asks_the_proxy_alone(tmp_path: Path) -> None:
+    """uv's configuration could name other indexes for it: it is not read."""
+    world = World(mode="warn")
+    project = Project(tmp_path, world)
+    (project.folder / "pyproject.toml").write_text(
+        BUILDS + '[[tool.uv.index]]\nurl = "https://evil.test/simple/"\n'
+    )
+    extra = '[[package]]\nname = "app"\nversion = "1"\nsource = { editable = "." }\n'
+    project.uv_lock(world.publish("acme-demo"), extra=extra)
+    assert project.run(UV_SYNC).exit_code == 0
+    _, child = project.started[0]
+    assert (child["UV_NO_CONFIG"], child["UV_NO_CACHE"]) == ("1", "1") and "UV_NO_BUILD" not in child
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "command", "words"),
+    [
+        (
+            BUILDS + '[tool.uv.sources]\nother-tool = { index = "x" }\n',
+            UV_SYNC,
+            "other-tool in tool.uv.sources",
+        ),
+        (
+            '[build-system]\nrequires = ["x @ https://evil.test/x.whl"]\n',
+            UV_SYNC,
+            "https://evil.test/x.whl",
+        ),
+        (BUILDS, [*UV_SYNC, "--index", "https://evil.test/simple/"], "--index https://evil.test/simple/"),
+    ],
+)
+def test_a_build_that_takes_tools_past_the_proxy_is_refused_in_every_mode(
+    tmp_path: Path, pyproject: str, command: list[str], words: str
+) -> None:
+    """Sources and URLs of build requirements, and other indexes on the command line."""
+    world = World(mode="warn")
+    project = Project(tmp_path, world)
+    (project.folder / "pyproject.toml").write_text(pyproject)
+    extra = '[[package]]\nname = "app"\nversion = "1"\nsource = { editable = "." }\n'
+    project.uv_lock(world.publish("acme-demo"), extra=extra)
+    project.refuse(5, command, words, "elsewhere than the verifying index")
+    if command == UV_SYNC:  # left out, it is not built, and nothing is asked for it
+        assert project.run([*UV_SYNC, "--no-install-project"]).exit_code == 0
+
+
 def test_a_child_that_does_not_exist_is_a_usage_error(project: Project, world: World) -> None:
     """And says which program."""
     project.requirements(world.publish("acme-demo"))
     todo = plan(["pip99.9", "install", "--require-hashes", "-r", "requirements.txt"], folder=project.folder)
     with pytest.raises(UsageError, match=r"no program .pip99\.9"):
         run.run(
-            todo, project.machine.registry, world, now=world.now, policies=Policies(),
+            todo, project.proxy(), project.machine.registry, world, now=world.now, policies=Policies(),
             environment=dict(os.environ), say=print,
         )  # fmt: skip
