@@ -5,7 +5,7 @@
     accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  GET /api/v1/projects/NAME
     upload     POST /legacy/  /api/v1/statements
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/  /blobs/
-    web        GET  /  /h/CODE
+    web        GET  /  /h/CODE  /api/v1/openapi.json
     upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
     here       GET  /healthz  /metrics
 
@@ -37,7 +37,7 @@ from countermark_server.settings import Settings
 from countermark_server.stores import places
 from countermark_server.upload import ahead, raw, receive
 from countermark_server.upload import views as upload_views
-from countermark_server.web import pages
+from countermark_server.web import openapi, pages
 
 
 def create_app(
@@ -89,6 +89,7 @@ def create_app(
     app.register_blueprint(evidence.blueprint(engine, blobs))
     app.register_blueprint(static.blueprint(public, served.target))
     app.register_blueprint(about.blueprint(settings, public, published))
+    app.register_blueprint(openapi.blueprint(base_url=base_url))
     app.register_blueprint(pages.blueprint(origin=settings.registry.origin, base_url=base_url))
     if settings.testing.raw_add:
         app.register_blueprint(raw.blueprint(settings, engine, answers, clock=clock))
