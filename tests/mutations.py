@@ -120,6 +120,7 @@ def changed_members(document: Any) -> Iterator[Changed]:
             yield Changed("member-added", where, _replaced(document, way, {**old, "surplus": 1}))
         if isinstance(old, list) and old:
             yield Changed("item-twice", where, _replaced(document, way, [*old, old[0]]))
+        if isinstance(old, list) and old[::-1] != old:
             yield Changed("items-reversed", where, _replaced(document, way, old[::-1]))
 
 
