@@ -254,3 +254,23 @@ def test_a_removed_file_is_refused_by_name_and_by_version(world: World, python: 
     text = essential(done.err)
     assert f"countermark: refused: {said}" in text
     assert text.splitlines()[-1] == "countermark: exit code 6 is countermark's"
+
+
+def test_an_unsigned_file_is_refused_by_policy_in_pips_own_words(world: World, python: Path) -> None:
+    """403 at the file's URL, for pip no evidence of anything, so the code is pip's own."""
+    dist = world.project("unsigned-demo")
+    (wheel,) = dist.glob("*.whl")
+    world.run(
+        "twine", "upload", "--non-interactive", "--repository-url", f"{world.url}/legacy/",
+        "-u", "__token__", "-p", world.token(), wheel,
+    )  # fmt: skip
+    world.run("countermark", "status", "--wait", wheel)
+    done = pip(world, python, "unsigned-demo==1.0.0", expect=1)
+    text = essential(done.said)
+    (told,) = {line for line in text.splitlines() if line.startswith("countermark: refused: ")}
+    said = told.removeprefix("countermark: refused: ")
+    assert said.startswith(wheel.name) and "registry" in said
+    assert re.search(rf"403 Client Error: {re.escape(said[:60])}.* exit-5 URL/h/exit-5 for url: ", text)
+    assert text.splitlines()[-1] == f"countermark: exit code 1 is {python}'s"
+    result = json.loads((world.root / "run.json").read_text("utf-8"))
+    assert [item["exit_code"] for item in result["artifacts"]] == [5]
