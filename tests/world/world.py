@@ -253,6 +253,10 @@ class World:
         must(self._up.wait(60) != 0, "up ended as if nothing had happened", self.log_tail())
         self._up = None
 
+    def pause(self, name: str) -> None:
+        """Stop a process where it is, so that another can do its work; `kill` ends it."""
+        os.kill(self.pid(name), signal.SIGSTOP)
+
     def pid(self, name: str) -> int:
         """The process id of one of the registry's processes, as it recorded it."""
         return int(json.loads((self.data / "run" / f"{name}.json").read_text("utf-8"))["pid"])
