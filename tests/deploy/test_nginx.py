@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+import socket
 import ssl
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -158,7 +160,7 @@ def test_two_files_of_one_second_and_one_length_are_told_apart(plain: Front, pat
     os.utime(file, ns=(when, when))
     seen = {
         "If-None-Match": first.headers.get("etag", "*"),
-        "If-Modified-Since": "Wed, 25 Nov 2099 00:00:00 GMT",
+        "If-Modified-Since": formatdate(when // 1_000_000_000, usegmt=True),
     }
     again = ask(plain.port, "GET", f"/{path}", headers=seen)
     assert (again.status, again.body) == (200, b"size 6\n")
@@ -324,6 +326,45 @@ def test_too_large_is_the_applications_word_and_far_too_large_is_nginxs(house: H
     far = ask(house.front.port, "POST", "/legacy/", headers={"Content-Length": str(300 * 1024 * 1024)})
     assert far.status == 413
     not_cacheable(far)
+
+
+def test_an_upload_is_streamed(tmp_path: Path) -> None:
+    """The application has the first half before the client sends the second: no copy waits in nginx."""
+    (tmp_path / "public").mkdir()
+    half = b"x" * 50_000
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        front = Front(
+            tmp_path / "nginx", free_port(), tmp_path / "public", f"127.0.0.1:{server.getsockname()[1]}"
+        )
+        with front.running(), socket.create_connection(("127.0.0.1", front.port), timeout=30) as client:
+            head = f"POST /legacy/ HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * len(half)}\r\n\r\n"
+            client.sendall(head.encode() + half)
+            application, _ = server.accept()
+            with application:
+                application.settimeout(30)
+                assert received(application, len(half)) == half
+                client.sendall(half)
+                assert received(application, len(half), headers=False) == half
+                application.sendall(
+                    b"HTTP/1.1 400 demo was not signed: see http://x/h/y\r\nContent-Length: 0\r\n\r\n"
+                )
+                assert client.recv(65536).startswith(
+                    b"HTTP/1.1 400 demo was not signed: see http://x/h/y\r\n"
+                )
+
+
+def received(connection: socket.socket, length: int, *, headers: bool = True) -> bytes:
+    """`length` bytes of a request's body, after its headers."""
+    got = b""
+    while headers and b"\r\n\r\n" not in got:
+        got += connection.recv(65536)
+    body = got.partition(b"\r\n\r\n")[2]
+    while len(body) < length:
+        more = connection.recv(65536)
+        assert more, "the connection was closed"
+        body += more
+    return body
 
 
 def test_tls_with_a_private_ca(house: House, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_promtool_accepts_rules_and_scrape_configuration() -> None:
     )  # fmt: skip
     assert done.returncode == 0 and f"{len(rules())} rules found" in done.stdout + done.stderr, done
     (job,) = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    assert job["job_name"] == "countermark"  # what the rule about dead processes asks for
     assert tuple(target["labels"]["process"] for target in job["static_configs"]) == PROCESSES
 
 
