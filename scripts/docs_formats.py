@@ -21,6 +21,7 @@ from countermark.canonical import encode_canonical
 from countermark.entry import make_entry
 from countermark.evidence import Evidence, EvidenceClass
 from countermark.statement import KeySigner, Statement, sign
+from countermark.timestamp import Timestamp
 from countermark.tlog import merkle, proof, tile
 from countermark.tlog.checkpoint import Checkpoint
 from countermark.tlog.cosignature import Ed25519CosignatureSigner, MlDsaSigner
@@ -217,6 +218,29 @@ def _shortened(value: object) -> object:
     return (
         f"{value[:48]}... ({len(value)} characters)" if isinstance(value, str) and len(value) > 120 else value
     )
+
+
+@_part
+def timestamp() -> str:
+    """Our members of a timestamp."""
+    head = Checkpoint.parse(_checkpoint().decode().partition("\n\n")[0] + "\n")
+    log = {
+        "checkpoint": _checkpoint().decode(),
+        "origin": ORIGIN,
+        "root_hash": head.root_hash.hex(),
+        "size": 3,
+    }
+    members: dict[str, object] = {
+        "meta": {"snapshot.json": {"version": 1}},
+        "x-countermark-applied": 3,
+        "x-countermark-bins": {"bit_length": 2, "root": "6e" * 32},
+        "x-countermark-log": log,
+    }
+    raw = _metadata("timestamp", members)
+    assert Timestamp.parse(raw).size == 3
+    document = json.loads(raw)
+    document["signatures"][0]["sig"] = "..."  # over an ML-DSA line, and so another one each time
+    return _fence(json.dumps(_shortened(document), indent=1), "json")
 
 
 @_part
