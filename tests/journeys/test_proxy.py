@@ -257,7 +257,7 @@ def test_a_removed_file_is_refused_by_name_and_by_version(world: World, python: 
 
 
 def test_an_unsigned_file_is_refused_by_policy_in_pips_own_words(world: World, python: Path) -> None:
-    """403 at the file's URL, for pip no evidence of anything, so the code is pip's own."""
+    """403 at the file's URL; it is no evidence of anything false, so the exit code is pip's own."""
     dist = world.project("unsigned-demo")
     (wheel,) = dist.glob("*.whl")
     world.run(
