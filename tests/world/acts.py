@@ -6,6 +6,7 @@ from tests.world.acts_afterwards import audit, power
 from tests.world.acts_attacks import fake_registry, insider
 from tests.world.acts_history import rewritten
 from tests.world.acts_publish import ceremony, publisher
+from tests.world.acts_refusals import refused
 from tests.world.stage import Act
 
 ACTS = (
@@ -34,10 +35,16 @@ ACTS = (
         "a pinned root",
     ),
     Act(
+        "Refusals: each with a reason, and nothing else has changed",
+        refused,
+        "no token, no clock and no liar makes a file good",
+        "registry, client, timestamper",
+    ),
+    Act(
         "History is rewritten, with every online key",
         rewritten,
         "the log has one history, or the proof that it has two",
-        "witness, and who remembers",
+        "witness, and a client",
     ),
     Act(
         "The plug is pulled: log, tufrepo and timestamper are killed in the middle of an upload",

@@ -103,9 +103,9 @@ class Stage:
         """The last lines: what was proved, by whom, how fast; and what to type for a repository of one's own."""
         total = time.perf_counter() - self._started
         self.line()
-        self.line(f"   {'what was proved':<58}{'by whom':<26}{'how fast':>8}", "1")
+        self.line(f"   {'what was proved':<58}{'by whom':<30}{'how fast':>8}", "1")
         for number, (act, seconds) in enumerate(self.times, 1):
-            self.line(f"{number}  {act.proved:<58}{act.by:<26}{seconds:6.1f} s")
+            self.line(f"{number}  {act.proved:<58}{act.by:<30}{seconds:6.1f} s")
         self.line(f"All {len(self.times)} acts went as told in {total:.1f} s.", "1;32")
         self.line()
         self.line("For a registry and a project of your own:", "1")
