@@ -27,6 +27,7 @@ from countermark_server.tufrepo.candidate import BinRecord, Current
 
 WRITTEN, LOGGED, TIMESTAMPED, SUPERSEDED = "written", "logged", "timestamped", "superseded"
 OPEN = (WRITTEN, LOGGED)
+ASKED_MAX = 1_000  # roles in one question; SQLite takes 32,766 parameters
 _CURRENT: Key = ("tufrepo", "current")
 _BINS_BEGIN = '["tufrepo","bin",'
 
@@ -91,9 +92,11 @@ def claim(connection: Connection, roles: Iterable[str]) -> dict[str, int]:
     """The next version of each role, never given before. Durable when the caller's transaction commits."""
     table = db.tuf_version
     wanted = list(roles)
-    known: dict[str, int] = {
-        row.role: row.version for row in connection.execute(select(table)) if row.role in set(wanted)
-    }
+    known: dict[str, int] = {}
+    for first in range(0, len(wanted), ASKED_MAX):
+        # Only these rows: the table holds one for each bin, and most publishes change one.
+        asked = select(table).where(table.c.role.in_(wanted[first : first + ASKED_MAX]))
+        known.update({row.role: row.version for row in connection.execute(asked)})
     claimed = {role: known.get(role, 0) + 1 for role in wanted}
     if claimed:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite

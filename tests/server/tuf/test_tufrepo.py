@@ -376,3 +376,15 @@ def test_stock_ngclient_refreshes_and_downloads(tmp_path):
         world.work_log()
         world.settle()
         assert client("client", base).get_targetinfo(f"files/acme/{name}") is None
+
+
+def test_a_version_is_claimed_once_however_many_roles_ask(world):
+    """More roles than one question to the database holds: each gets its next number, none twice, no other moves."""
+    roles = [f"bins-{number:04x}" for number in range(2 * store.ASKED_MAX + 1)]
+    with db.write(world.engine) as connection:
+        first = store.claim(connection, [*roles, "other"])
+        second = store.claim(connection, reversed(roles))
+        third = store.claim(connection, ["other", roles[-1]])
+    assert first == dict.fromkeys([*roles, "other"], 1)
+    assert second == dict.fromkeys(roles, 2)
+    assert third == {"other": 2, roles[-1]: 3}
