@@ -111,9 +111,8 @@ class Published:
                 "unavailable",
                 f"entry {index} is not covered by the checkpoint of size {tree.checkpoint.size} yet",
             )
-        # The bundle as it is at this size; past it, the full one starts with the same entries.
         at = tile_at(0, index // WIDTH, tree.checkpoint.size).bundle()
-        raw = self._public.read(f"log/{at.path()}")
+        raw = self._public.tile(at)
         if raw is None:
             raise ServerError("proof-invalid", f"the log has no {at.path()}")
         # Its neighbours are not looked at: only this entry is handed out, and only with its own place in the tree.
@@ -125,7 +124,7 @@ class Published:
 
     def _fetch(self, tile: Tile) -> bytes:
         assert tile.level != ENTRIES
-        raw = self._public.read(f"log/{tile.path()}")
+        raw = self._public.tile(tile)
         if raw is None:
             raise FileNotFoundError(tile.path())
         return raw

@@ -45,7 +45,10 @@ LOG_RELOADS = Counter("countermark_log_reloads_total", "reloads from storage aft
 LOG_PUBLICATION = Histogram(
     "countermark_log_publication_seconds", "from signed to published, cosignatures included", buckets=SECONDS
 )
-LOG_CLEANUP_FAILURES = Counter("countermark_log_cleanup_failures_total", "staging bundles not removed")
+LOG_CLEANUP_FAILURES = Counter(
+    "countermark_log_cleanup_failures_total",
+    "staging bundles or partial tiles not removed",
+)
 WITNESS_REQUESTS = Counter(
     "countermark_witness_requests_total", "add-checkpoint requests by outcome", ["witness", "outcome"]
 )

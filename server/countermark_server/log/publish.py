@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,7 @@ from countermark.tlog.note import Note
 from countermark.tlog.policy import Policy
 from countermark_server import db, submission, telemetry
 from countermark_server.journey import State
+from countermark_server.log.cleanup import Cleanup
 from countermark_server.log.staging import Staging
 from countermark_server.log.tree import PublicTree
 from countermark_server.log.witnesses import Quorum
@@ -59,6 +61,7 @@ class Publisher:
         staging: Staging,
         *,
         tree: PublicTree,
+        cleanup: Cleanup,
         quorum: Quorum,
         policy: Policy,
         origin: str,
@@ -70,6 +73,7 @@ class Publisher:
         self._public = public
         self._staging = staging
         self._tree = tree
+        self._cleanup = cleanup
         self._quorum = quorum
         self._policy = policy
         self._origin = origin
@@ -79,6 +83,7 @@ class Publisher:
         self._news = threading.Condition()
         self._offered: LogCheckpoint | None = None
         self._stopping = False
+        self._newest: bytes | None = None  # what we published last
         self._published = -1  # size of the public checkpoint
         self._published_at = float("-inf")  # monotonic seconds
         self._without_quorum: float | None = None  # monotonic seconds: since when
@@ -122,7 +127,8 @@ class Publisher:
         # Cosigned. If we stop here witnesses remember this size; the head row holds it, so the next start
         # offers the same checkpoint again and they cosign it again.
         telemetry.LOG_SIZE.labels("witnessed").set(verified.size)
-        self._public.replace(CHECKPOINT, verified.raw)
+        self._public.replace(CHECKPOINT, verified.raw, partial(self._check_newer, verified))
+        self._newest = verified.raw
         # Published. If we stop here the entries are public but nobody was told; settle() runs at the start.
         telemetry.LOG_SIZE.labels("published").set(verified.size)
         telemetry.QUORUM_SINCE.set(verified.quorum_time)
@@ -136,6 +142,20 @@ class Publisher:
         # the next publication drops them.
         self.tidy(verified.size)
         return verified
+
+    def _check_newer(self, ours: VerifiedCheckpoint, found: bytes | None) -> None:
+        """HeadLostError: what is public is ahead of us. A sequencer that was paused must not take it back."""
+        if found is None or found == self._newest:
+            return
+        try:
+            public = open_checkpoint(found, self._policy, now=None)
+        except CountermarkError:
+            return  # nobody can use it; ours is good
+        if public.size > ours.size:
+            raise heads.HeadLostError(
+                f"the public checkpoint is at size {public.size}, ours is of size {ours.size}: "
+                "is another sequencer running?"
+            )
 
     def settle(self, size: int) -> int:
         """Tell those whose entries a public checkpoint of this size covers; returns how many proposals."""
@@ -153,14 +173,15 @@ class Publisher:
         return len(rows)
 
     def tidy(self, size: int) -> None:
-        """Drop staging bundles that a public checkpoint covers. A failure costs disk space, nothing else."""
+        """Drop what a public checkpoint covers: staging bundles, then partial tiles. A failure costs disk space."""
         try:
             for bundle_size, name in list(self._staging.sizes()):
                 if bundle_size <= size:
                     self._staging.drop(name)
-        except OSError as error:
+            self._cleanup.step(size)
+        except (OSError, StoreError) as error:
             telemetry.LOG_CLEANUP_FAILURES.inc()
-            telemetry.logger().warning("staging not removed", error=str(error))
+            telemetry.logger().warning("not cleaned up", error=str(error))
 
     def _run(self) -> None:
         while (checkpoint := self._next()) is not None:

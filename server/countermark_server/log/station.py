@@ -28,6 +28,7 @@ from countermark.tlog.merkle import check_consistency, prove_consistency
 from countermark.tlog.note import NoteSigner
 from countermark.tlog.policy import Policy
 from countermark_server import adopted, db, signing, telemetry
+from countermark_server.log.cleanup import Cleanup
 from countermark_server.log.publish import NoQuorumError, Publisher
 from countermark_server.log.sequence import LogError, Sequencer
 from countermark_server.log.staging import Staging
@@ -90,6 +91,7 @@ class Station:
             self.public,
             self.staging,
             tree=public_tree(self.public),
+            cleanup=Cleanup(self.public, places.place(settings, "staging")),
             quorum=self.quorum,
             policy=policy,
             origin=origin,

@@ -73,4 +73,9 @@ class PublicTree:
 
 def public_tree(public: Public) -> PublicTree:
     """The tree that everybody can read."""
-    return PublicTree(lambda path: public.read(PREFIX + path))
+
+    def read(path: str) -> bytes | None:
+        raw = public.read(PREFIX + path)
+        return public.tile(Tile.parse(path)) if raw is None else raw  # perhaps cleaned up (cleanup.py)
+
+    return PublicTree(read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,8 +67,12 @@ class Folder:
                 yield path.relative_to(self.root).as_posix()
 
     def remove(self, name: str) -> None:
-        """Forget a file; it may come back if the power fails."""
-        self.path(name).unlink(missing_ok=True)
+        """Forget a file, and the folder of partial tiles that it was the last of; the power may bring it back."""
+        path = self.path(name)
+        path.unlink(missing_ok=True)
+        if path.parent.name.endswith(".p"):
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
     def path(self, name: str) -> Path:
         """Where the file lies; never outside of this folder."""

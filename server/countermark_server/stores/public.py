@@ -7,8 +7,11 @@ candidate that the timestamper reads. A CDN may serve this folder, or this part 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from countermark.tlog.merkle import HASH_SIZE
+from countermark.tlog.tile import ENTRIES, WIDTH, Tile, decode_bundle, encode_bundle
 from countermark_server.stores.folder import Folder
 from countermark_server.stores.immutable import StoreError
 from countermark_server.stores.promises import Allowed, Place
@@ -44,6 +47,18 @@ class Public:
     def read(self, name: str) -> bytes | None:
         """The file's bytes, or None when there is none."""
         return self._place.read(name)
+
+    def tile(self, tile: Tile) -> bytes | None:
+        """A tile or bundle; where a partial one was cleaned up, the beginning of the full one."""
+        raw = self._place.read(f"log/{tile.path()}")
+        if raw is not None or tile.full:
+            return raw
+        whole = self._place.read(f"log/{replace(tile, width=WIDTH).path()}")
+        if whole is None:
+            return None
+        if tile.level == ENTRIES:
+            return encode_bundle(decode_bundle(whole, WIDTH)[: tile.width])
+        return whole[: tile.width * HASH_SIZE]
 
     def names(self, below: str) -> Iterator[str]:
         """The names of all files in one part of the tree."""

@@ -177,7 +177,7 @@ def test_a_flipped_byte_in_staging_is_not_signed(world: LogWorld, monkeypatch) -
 
     def damaged(bundle):
         name = real(bundle)
-        path = station.staging.folder / name
+        path = world.settings.data / "staging" / name
         raw = path.read_bytes()
         path.chmod(0o644)
         path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))

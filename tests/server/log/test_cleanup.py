@@ -1,0 +1,135 @@
+"""Clean-up: partial files go when the public log has the full ones, never before, and a crash costs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from countermark.tlog.checkpoint import open_checkpoint
+from countermark_server.log.cleanup import CLEANED, Cleanup, completed_by
+from countermark_server.log.tree import public_tree
+from countermark_server.stores import places
+from countermark_server.stores.immutable import StoreError
+from countermark_server.stores.public import CHECKPOINT, Public
+from tests.log_world import LogWorld, drain
+
+pytestmark = pytest.mark.usefixtures("either_backend")
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    world = LogWorld(tmp_path)
+    world.begin()
+    yield world
+    world.close()
+
+
+def partials(world: LogWorld) -> list[str]:
+    return sorted(
+        name.removeprefix("public/") for name in world.files() if ".p/" in name and name.startswith("public/")
+    )
+
+
+def grow(world: LogWorld, first: int, count: int) -> None:
+    station = world.station()
+    station.check_start()
+    for number in range(first, first + count):
+        world.upload(number, submitted=False)
+    drain(station)
+    station.engine.dispose()
+
+
+def test_partial_files_go_with_the_full_ones(world: LogWorld) -> None:
+    """At 250 all stay; past 256 those of the first tile go, and every older checkpoint is still served."""
+    grow(world, 0, 100)
+    old = open_checkpoint(world.public.read(CHECKPOINT) or b"", world.trust.policy, now=None)
+    before = partials(world)
+    assert "log/tile/0/000.p/104" in before and "log/tile/entries/000.p/104" in before
+    grow(world, 100, 170)
+    left = partials(world)
+    assert left and not [name for name in left if "/000.p/" in name and "/1/" not in name]
+    # A reader of the old checkpoint finds the same bytes at the beginning of the full files.
+    tree = public_tree(world.public)
+    entries = tree.entries(0, old.size, tree.reader(old.size, old.root_hash))
+    assert len(entries) == old.size == 104
+    world.check()
+    grow(world, 300, 1)
+    world.check()
+
+
+def test_nothing_goes_before_it_is_public(world: LogWorld) -> None:
+    """Full tiles that no public checkpoint covers remove nothing: a witness may be shown the smaller size."""
+    grow(world, 0, 100)
+    before = partials(world)
+    world.fetcher.down = True
+    station = world.station()
+    station.sequencer.load()
+    for number in range(100, 270):
+        world.upload(number, submitted=False)
+    while station.sequencer.round():
+        pass
+    assert world.head().tree_size > 256 and world.published_size() == 104
+    assert set(before) <= set(partials(world))
+    world.fetcher.down = False
+    station.publisher.publish(station.sequencer.checkpoint)
+    assert not set(before) & {name for name in partials(world) if "/1/" not in name}
+    station.engine.dispose()
+    world.check()
+
+
+@pytest.mark.parametrize("where", ["first removal", "last removal", "remembering"])
+def test_a_crash_in_the_middle_is_gone_on_with(world: LogWorld, monkeypatch, where: str) -> None:
+    """Dying between two removals, or before the place is remembered: the next step does the rest."""
+    grow(world, 0, 100)
+    place = places.place(world.settings, "staging")
+    real_remove, real_replace = Public.remove, type(place).replace
+    removed: list[str] = []
+
+    def remove(self: Public, name: str) -> None:
+        if where == "first removal":
+            raise KeyboardInterrupt
+        real_remove(self, name)
+        removed.append(name)
+        if where == "last removal":
+            raise KeyboardInterrupt
+
+    def replace(self, name, data, allowed=None):
+        if name == CLEANED and where == "remembering":
+            raise KeyboardInterrupt
+        real_replace(self, name, data, allowed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Public, "remove", remove)
+        patch.setattr(type(place), "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            grow(world, 100, 170)
+    assert bool(removed) == (where != "first removal")
+    world.check()
+    grow(world, 300, 1)
+    assert not [name for name in partials(world) if "/000.p/" in name and "/1/" not in name]
+    assert place.read(CLEANED) == b"1\n"
+    world.check()
+
+
+def test_a_partial_file_that_disagrees_stays(world: LogWorld) -> None:
+    """What is no beginning of the full file is evidence, and nothing of its tile is removed."""
+    grow(world, 0, 270)
+    place = places.place(world.settings, "staging")
+    place.replace(CLEANED, b"0\n")
+    world.public.put("log/tile/0/000.p/7", b"x" * 224)
+    world.public.put("log/tile/0/000.p/8", (world.public.read("log/tile/0/000") or b"")[:256])
+    before = world.files()
+    with pytest.raises(StoreError, match=r"000\.p/7 is not the beginning"):
+        Cleanup(world.public, place).step(270)
+    assert world.files() == before
+
+
+def test_the_work_follows_the_index(monkeypatch) -> None:
+    """Each level-0 tile completes its bundle, itself and at times tiles above; a step looks at a few."""
+    names = [[tile.path() for tile in completed_by(number)] for number in (0, 255, 65_535)]
+    assert names == [
+        ["tile/entries/000", "tile/0/000"],
+        ["tile/entries/255", "tile/0/255", "tile/1/000"],
+        ["tile/entries/x065/535", "tile/0/x065/535", "tile/1/255", "tile/2/000"],
+    ]
