@@ -235,7 +235,7 @@ def test_altered_requests_are_refused_and_change_nothing(registry: Registry, nam
 @pytest.mark.parametrize("name", HONEST)
 def test_every_altered_request_is_refused(registry: Registry, name: str) -> None:
     """All of them."""
-    assert _tried(registry, name, lambda request: list(lies(request))) > SAMPLE
+    assert _tried(registry, name, lambda request: list(lies(request))) > 100
 
 
 def _tried(registry: Registry, name: str, choose: Callable[[Request], list[Lie]]) -> int:
