@@ -229,7 +229,8 @@ def test_altered_metadata_is_refused(folder: Path, settings: Settings, name: str
     document = json.loads(path.read_text())
     if change == "signature":
         for signature in document["signatures"][:2]:
-            signature["sig"] = signature["sig"][:-2] + "00"
+            last = int(signature["sig"][-2:], 16) ^ 1
+            signature["sig"] = f"{signature['sig'][:-2]}{last:02x}"
     elif change == "threshold":
         document["signatures"] = document["signatures"][:1]
     elif change == "content":

@@ -101,6 +101,25 @@ def test_overload_is_tried_again(world: LogWorld, status: int) -> None:
         cosign()
 
 
+def test_a_store_that_cannot_be_read_is_not_the_witnesss_fault(world: LogWorld) -> None:
+    """No proof can be made: the store's own error passes, nothing is asked, and the next question is answered."""
+    witness, checkpoint = new_witness(world), head(world)
+    witness.cosign(checkpoint, reader(world))  # it remembers the size, so the next question needs a proof
+    station = world.station()
+    station.check_start()
+    world.upload(9)
+    drain(station)
+    grown, seen = head(world), len(world.fetcher.seen)
+
+    def away(_places: object) -> list[bytes]:
+        raise OSError("the store is away")
+
+    with pytest.raises(OSError, match="the store is away"):
+        witness.cosign(grown, away)
+    assert len(world.fetcher.seen) == seen
+    assert witness.cosign(grown, reader(world)).name == "witness.test/w1"
+
+
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 418])
 def test_other_refusals_are_not_repeated(world: LogWorld, status: int) -> None:
     """An unknown log (404, or 403 of older witnesses) won't know us in ten milliseconds either."""
