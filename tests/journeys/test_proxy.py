@@ -14,12 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests import archives
-from tests.world.insider import TAMPERED, swap
-from tests.world.world import Done, World, fresh
-
-PROJECT = "hello-countermark"
-WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
-HEX = r"[0-9a-f]{64}"
+from tests.world.insider import PROJECT, WHEEL, swap
+from tests.world.installers import essential, pip, uv
+from tests.world.world import World, fresh
 
 
 @pytest.fixture(scope="module")
@@ -41,27 +38,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def python(world: World) -> Path:
     """Bob's virtual environment."""
     return world.machine("pip-bob")
-
-
-def pip(world: World, python: Path, *words: str, expect: int = 0) -> Done:
-    """pip by name, as a person would start it."""
-    command = (str(python), "-m", "pip", "install", "--force-reinstall", "--no-input", *words)
-    return world.run("countermark", "run", "--json", "run.json", "--", *command, home="bob", expect=expect)
-
-
-def uv(world: World, python: Path, *words: str, expect: int = 0) -> Done:
-    """uv by name."""
-    command = ("uv", "pip", "install", "--reinstall", "--python", str(python), *words)
-    return world.run("countermark", "run", "--json", "run.json", "--", *command, home="bob", expect=expect)
-
-
-def essential(text: str) -> str:
-    """What people read, without what differs from run to run."""
-    text = re.sub(r"http://127\.0\.0\.1:\d+", "URL", text)
-    text = re.sub(rf"\b{HEX}\b", "HASH", text)
-    text = re.sub(r"\b[0-9a-f]{12}\.\.\.", "HASH...", text)
-    text = re.sub(r"#\d+|entry \d+", "#N", text)
-    return re.sub(r"/[^ \"]*/evidence/[^ \"]*", "FILE", text)
 
 
 def test_pip_and_uv_install_by_name(world: World, python: Path) -> None:
@@ -200,39 +176,6 @@ def test_the_proxy_serves_plain_installers(world: World, python: Path) -> None:
         proxy.terminate()
         _, said = proxy.communicate(timeout=10)
     assert proxy.returncode == 0, said
-
-
-def test_the_insiders_swap_is_refused_in_the_users_own_words(world: World, python: Path) -> None:
-    """Bytes, index and database swapped: the reason stands in pip's and in uv's own error, and in ours."""
-    dist = world.project("swapped-demo")
-    world.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
-    wheel = next(dist.glob("*.whl"))
-    old, new = swap(world, wheel, world.root / "swapped")
-    plain = world.machine("pip-plain")
-    world.run(plain, "-m", "pip", "install", "--no-input", "-i", f"{world.url}/simple/", "swapped-demo")
-    assert TAMPERED in world.run(plain, "-c", "import swapped_demo").out
-
-    said = (
-        "swapped_demo-1.0.0-py3-none-any.whl is sha256:HASH, entry #N of demo.test/registry says sha256:HASH"
-    )
-    short = said.replace("HASH", "HASH...")
-    done = pip(world, python, "swapped-demo", expect=7)
-    text = essential(done.said)
-    assert f"countermark: refused: {said}" in text
-    assert 'countermark: hint: evidence is in "FILE"' in text
-    assert f"409 Client Error: {short} exit-7 URL/h/exit-7 for url: " in text
-    assert text.splitlines()[-1] == "countermark: exit code 7 is countermark's"
-    assert old in done.err and new in done.err
-
-    done = uv(world, python, "swapped-demo", expect=7)
-    text = " ".join(essential(done.err).split())
-    assert f"Server message: Evidence false, {said}" in text
-    assert f"HTTP status client error (409 {short} exit-7 URL/h/exit-7)" in text
-    assert "swapped_demo" not in world.run(python, "-m", "pip", "list", "--format=freeze").out.replace(
-        "-", "_"
-    )
-    result = json.loads((world.root / "run.json").read_text("utf-8"))
-    assert (result["exit_code"], result["exit_code_of"], result["verified"]) == (7, "countermark", False)
 
 
 def test_a_removed_file_is_refused_by_name_and_by_version(world: World, python: Path) -> None:

@@ -57,11 +57,8 @@ def unchanged(world: World) -> Iterator[None]:
     must(world.get(f"/simple/{PROJECT}/") == page, "after the refusal the simple index had changed")
 
 
-def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
-    """What an insider with every key of the machine's doors does: bytes, index and database; no log, no TUF.
-
-    Returns the old and the new SHA-256. The swapped wheel is inert: it prints a line on import.
-    """
+def tampered(wheel: Path, scratch: Path) -> Path:
+    """A wheel of the same name with other content; it is inert, and prints a line on import."""
     scratch.mkdir()
     forged = scratch / wheel.name
     line = f'print("{TAMPERED}")\n'.encode()
@@ -75,6 +72,15 @@ def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
                 row = b"\\1,sha256=" + digest + b",%d" % len(line)
                 body = re.sub(rb"(__init__\.py),sha256=[^,]*,\d*", row, body)
             new.writestr(name, body)
+    return forged
+
+
+def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
+    """What an insider with every key of the machine's doors does: bytes, index and database; no log, no TUF.
+
+    Returns the old and the new SHA-256; the swapped wheel lies in `scratch`.
+    """
+    forged = tampered(wheel, scratch)
     before = hashlib.sha256(wheel.read_bytes()).hexdigest()
     after = hashlib.sha256(forged.read_bytes()).hexdigest()
     from countermark_server.stores.blobs import Blobs
@@ -100,6 +106,26 @@ def unswap(world: World, wheel: Path, swapped: str) -> None:
             (true, wheel.stat().st_size, swapped),
         ).rowcount
     must(changed == 1, f"the database held {changed} rows of the swapped wheel")
+
+
+def remembered(world: World, home: str) -> dict[str, str]:
+    """Everything that a machine's client keeps, by its SHA-256: trust, pins, cache and heads.
+
+    Left out: evidence, the empty file that processes lock, and the moment of the last look at the registry.
+    """
+    root, kept = world.root / home / "countermark", {}
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.name != "lock" and path.parent.name != "evidence":
+            data = path.read_bytes()
+            if path.name == "timeline.json":
+                data = re.sub(rb'"fetched_at": ?\d+', b"", data, count=1)
+            kept[str(path.relative_to(root))] = hashlib.sha256(data).hexdigest()
+    return kept
+
+
+def evidence(world: World, home: str) -> set[Path]:
+    """The evidence files that a machine's client has written."""
+    return set((world.root / home / "countermark").rglob("evidence/*.json"))
 
 
 def imported(world: World, python: Path) -> str:
