@@ -41,7 +41,9 @@ class UnfitServerError(UsageError):
 def open_engine(url: str, *, pool_size: int) -> Engine:
     """The engine for a PostgreSQL server. UnfitServerError, at the first connection: it may lose commits."""
     arguments = {"connect_timeout": CONNECT_SECONDS}
-    engine = create_engine(url, connect_args=arguments, pool_size=pool_size, pool_use_lifo=True)
+    # A restart of the server cuts every pooled connection: ask before use, so that it costs no request an error.
+    pool: dict[str, Any] = {"pool_size": pool_size, "pool_use_lifo": True, "pool_pre_ping": True}
+    engine = create_engine(url, connect_args=arguments, **pool)
 
     @event.listens_for(engine, "connect")
     def _check(connection: Any, _record: Any) -> None:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark_server import db, migrations, postgresql, proposal
@@ -157,3 +157,16 @@ def test_who_stops_in_the_middle_loses_the_transaction(engine: Engine, monkeypat
         found = heads.load(connection, "log.test/x")
     assert found is not None and found.body == "new"
     paused_engine.dispose()
+
+
+def test_a_connection_that_the_server_closed_costs_nobody_an_error(engine: Engine) -> None:
+    """After a restart of the server a pooled connection is dead: it is replaced before it is used."""
+    asked = text("SELECT pg_backend_pid()")
+    with db.read(engine) as connection:
+        pid = connection.execute(asked).scalar_one()
+    other = db.open_engine(str(engine.url.render_as_string(hide_password=False)))
+    with db.write(other) as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    other.dispose()
+    with db.read(engine) as connection:
+        assert connection.execute(asked).scalar_one() != pid
