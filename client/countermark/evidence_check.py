@@ -5,7 +5,7 @@
     found.sentences                 # three: what contradicts what, who signed it, whom it can convince
 
     the log demo.test/registry signed two histories: at size 9 its root hash is hP3w... in one checkpoint, and ...
-    both are signed by all 2 keys of the log, and cosigned by w1 and by nobody: only who holds the log's keys ...
+    both are signed by all 2 keys of the log, and cosigned by w1: only who holds the log's keys and that of w1 ...
     it is self-proving: whoever trusts the root 'abandon ...' can repeat this check from this file alone, ...
 
 Nothing in the file is believed because it is there. The keys come from the caller's pinned root: newer roots in
@@ -16,7 +16,7 @@ here. A replayable one needs the log beside it (evidence_replay.py), an observat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from countermark.bundle import newest_root
@@ -116,13 +116,29 @@ def _fork(objects: Mapping[str, bytes], root: Root) -> tuple[str, str]:
     if smaller.root_hash == other:
         raise ProofError(f"both checkpoints have one history up to size {smaller.size}: this is no fork")
     where = "in the other" if smaller.size == larger.size else f"by the one of size {larger.size}"
-    seen = " and by ".join(_witnesses(checkpoint.raw, trust_file.policy) for checkpoint in checkpoints)
+    signed, holds = _whose_keys(checkpoints, trust_file)
     return (
         f"the log {smaller.origin} signed two histories: at size {smaller.size} its root hash is "
         f"{format_base64(smaller.root_hash)} in one checkpoint, and {format_base64(other)} {where}",
-        f"both are signed by all {len(trust_file.log_keys)} keys of the log, and cosigned by {seen}: only who holds "
-        "the log's keys can make such a pair, its operator or a thief",
+        f"{signed}: only who holds {holds} can make such a pair, its operator or a thief",
     )
+
+
+def _whose_keys(checkpoints: Sequence[Checkpoint], trust_file: TrustFile) -> tuple[str, str]:
+    """Who signed and cosigned two checkpoints; and whose keys that takes.
+
+    A witness that follows its rules cosigns one history only. The keys of those who cosigned both were used against
+    the rules, like the log's: the sentence accuses them, too, and nobody else.
+    """
+    signed = f"both are signed by all {len(trust_file.log_keys)} keys of the log"
+    seen, offered = (_witnesses(checkpoint.raw, trust_file.policy) for checkpoint in checkpoints)
+    both = ", ".join(sorted(seen & offered))
+    whose = "those" if len(seen & offered) > 1 else "that"
+    holds = f"the log's keys and {whose} of {both}" if both else "the log's keys"
+    if seen == offered:
+        return f"{signed}, and cosigned by {both or 'no quorum'}", holds
+    one, other = (", ".join(sorted(names)) or "no quorum" for names in (seen, offered))
+    return f"{signed}; the one seen first is cosigned by {one}, the one offered later by {other}", holds
 
 
 def _prefix_root(objects: Mapping[str, bytes], smaller: Checkpoint, larger: Checkpoint) -> bytes:
@@ -194,9 +210,9 @@ def roots_of(objects: Mapping[str, bytes]) -> dict[int, bytes]:
     return {int(version): raw for version, raw in named.items() if version.isascii() and version.isdecimal()}
 
 
-def _witnesses(raw: bytes, policy: Policy) -> str:
-    """Who cosigned, as far as it makes the quorum."""
+def _witnesses(raw: bytes, policy: Policy) -> frozenset[str]:
+    """Who cosigned, as far as it makes the quorum; nobody where it does not."""
     try:
-        return ", ".join(sorted(open_checkpoint(raw, policy, now=None).cosignatures)) or "nobody"
+        return frozenset(open_checkpoint(raw, policy, now=None).cosignatures)
     except CountermarkError:
-        return "no quorum"
+        return frozenset()

@@ -47,8 +47,26 @@ def test_every_fork_proves_itself(tmp_path: Path, ours: int, theirs: int) -> Non
     assert found.proved and found.registry == world.base
     first, second, third = found.sentences
     assert "signed two histories: at size" in first
-    assert "all 2 keys of the log" in second and "w1" in second
+    assert (
+        "all 2 keys of the log, and cosigned by w1: only who holds the log's keys and that of w1 can"
+        in second
+    )
     assert "self-proving" in third and "this file alone" in third
+
+
+@pytest.mark.parametrize("bare", ["checkpoint-seen", "checkpoint-offered"])
+def test_only_who_cosigned_both_histories_is_accused(tmp_path: Path, bare: str) -> None:
+    """A witness that cosigned one history followed its rules: the log's keys alone were used against them."""
+    world, path = forked(tmp_path, ours=1, theirs=1)
+    evidence, time = parse(path.read_bytes())
+    lines = evidence.objects[bare].splitlines(keepends=True)
+    log_only = b"".join(line for line in lines if b"/w1 " not in line)
+    assert log_only != evidence.objects[bare]
+    changed = replace(evidence, objects={**evidence.objects, bare: log_only})
+    second = check(changed, time, Root.parse(world.root)).sentences[1]
+    one, other = ("no quorum", "w1") if bare == "checkpoint-seen" else ("w1", "no quorum")
+    assert f"seen first is cosigned by {one}, the one offered later by {other}: " in second
+    assert "only who holds the log's keys can make" in second
 
 
 def test_evidence_altered_anywhere_is_refused(tmp_path: Path) -> None:
