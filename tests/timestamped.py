@@ -28,9 +28,16 @@ class TimestampedWorld(World):
         self.judge.adopt_root(self.root)
         return self.judge
 
-    def service(self) -> Service:
+    def service(self, *, retry_interval: float = 2.0) -> Service:
         assert self.store is not None
-        return Service(self.store, self.judge, self, self.base, clock=lambda: self.now)
+        return Service(
+            self.store,
+            self.judge,
+            self,
+            self.base,
+            clock=lambda: self.now,
+            retry_interval=retry_interval,
+        )
 
     def sign_timestamp(self, *, applied: int, **members: Any) -> bytes:
         self.attempt()

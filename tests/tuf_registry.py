@@ -107,7 +107,7 @@ class TufRegistry(LogWorld):
         web = PublicFiles(self.public)
         judge = Judge(self.store, self.tuf_keys["timestamp"], web, "public:")
         judge.adopt_root(self.public.read("tuf/1.root.json") or b"")
-        self.service = Service(self.store, judge, web, "public:", clock=self.clock)
+        self.service = Service(self.store, judge, web, "public:", clock=self.clock, retry_interval=2.0)
         self.judge = judge
         self.timestamper.service = self.service
         self.repository = Repository(self.parts())

@@ -148,6 +148,9 @@ class Timestamper:
     listen: str = _setting("127.0.0.1:8081", "HOST:PORT the timestamper serves its timestamp and metrics on")
     registry_url: str = _setting("", "where it reads the registry; empty: `registry.base_url`")
     poll_interval: float = _setting(0.05, "seconds between looks for a new candidate", least=0.001, most=60)
+    retry_interval: float = _setting(
+        2.0, "seconds from a refusal to the next attempt: what is missing may arrive", least=0.05, most=60
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from tests.client.cli.test_commands import wheel
 from tests.world import refusals
 from tests.world.insider import PROJECT
+from tests.world.stage import QUICK
 from tests.world.world import World, fresh
 
 
@@ -26,7 +27,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with fresh(tmp_path_factory.mktemp("world"), settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}) as world:
+    with fresh(tmp_path_factory.mktemp("world"), settings=QUICK) as world:
         world.up("--trial", "--origin", world.origin)
         words = world.words(world.data / "ceremony")
         world.login("alice", words)

@@ -22,6 +22,7 @@ from typing import TextIO
 from tests.world.world import Done, StoryError, World, command_line
 
 WIDTH = 100
+QUICK = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_TIMESTAMPER_RETRY_INTERVAL": "0.2"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
-        self.world = World(self.root, settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"})
+        self.world = World(self.root, settings=QUICK)
         self._colour = self.out.isatty() and "NO_COLOR" not in os.environ
         self._started = time.perf_counter()
         self.line(

@@ -76,6 +76,7 @@ class World:
     origin: str = "demo.test/registry"
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)  # COUNTERMARK_* for the registry's processes
+    rest: dict[str, str] = field(default_factory=dict)  # the public files when nothing was on its way to them
     _up: subprocess.Popen[str] | None = None
 
     def __post_init__(self) -> None:

@@ -61,7 +61,8 @@ def run(
     store = Store(folder / "timestamper.sqlite")
     judge = Judge(store, signing.tuf_signer(settings.data, "timestamp"), fetcher, registry)
     judge.adopt_root(_root(root or folder / "root.json", store))
-    service = Service(store, judge, fetcher, registry, clock=time.time)
+    retry = settings.timestamper.retry_interval
+    service = Service(store, judge, fetcher, registry, clock=time.time, retry_interval=retry)
     _forget(run_folder)
     with listening(service.engine, host.strip("[]"), int(port), max_body=BODY_MAX_BYTES) as server:
         threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

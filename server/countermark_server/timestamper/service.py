@@ -34,7 +34,6 @@ from countermark_server.timestamper.store import Store
 
 RECARRY_AFTER = timedelta(minutes=65)  # tufrepo's heartbeat comes hourly; five minutes of grace
 WATCH_EVERY = timedelta(minutes=1)
-RETRY_AFTER = timedelta(seconds=2)  # after a refusal: what is missing may arrive
 HEALTHY_AGE = timedelta(hours=2)
 CANDIDATE_MAX_BYTES = 64 * 1024
 
@@ -60,13 +59,21 @@ class Service:
     """The loop. `engine` answers HTTP from other threads and only reads `served`."""
 
     def __init__(
-        self, store: Store, judge: Judge, fetcher: Fetcher, base_url: str, *, clock: Callable[[], float]
+        self,
+        store: Store,
+        judge: Judge,
+        fetcher: Fetcher,
+        base_url: str,
+        *,
+        clock: Callable[[], float],
+        retry_interval: float,  # seconds after a refusal: what is missing may arrive
     ) -> None:
         self._store = store
         self._judge = judge
         self._fetcher = fetcher
         self._candidate_url = f"{base_url.rstrip('/')}/tuf/candidate.json"
         self._clock = clock
+        self._retry_interval = retry_interval
         self._considered: str | None = None  # digest of the candidate we signed for
         self._not_before = 0.0
         self._watched = 0.0
@@ -93,7 +100,7 @@ class Service:
             telemetry.logger().warning("the registry is out of reach", error=str(error))
         except (CountermarkError, sqlite3.Error) as error:
             self._refused(type(error).__name__, str(error))
-        self._not_before = now + RETRY_AFTER.total_seconds()
+        self._not_before = now + self._retry_interval
         return False
 
     def engine(self, request: Request) -> Response:
@@ -131,7 +138,7 @@ class Service:
             if signed is not None or _hinted(hint) <= self._judge.entry:
                 self._considered = candidate
             else:  # a cache showed us an older log than the hint speaks of: the hint stays new
-                self._not_before = now + RETRY_AFTER.total_seconds()
+                self._not_before = now + self._retry_interval
             if signed is not None:
                 SIGNED.inc()
                 telemetry.logger().info("timestamp signed", version=signed.version, bytes=len(signed.raw))

@@ -58,7 +58,7 @@ def test_before_the_first_signature_there_is_nothing_to_serve(world, tmp_path):
 
     store = Store(tmp_path / "fresh.sqlite")
     judge = Judge(store, world.keys.tuf["timestamp"], world, world.base)
-    service = Service(store, judge, world, world.base, clock=lambda: world.now)
+    service = Service(store, judge, world, world.base, clock=lambda: world.now, retry_interval=2.0)
     assert get(service, "/timestamp.json").status == 404
     assert get(service, "/healthz").status == 503
 
@@ -89,6 +89,21 @@ def test_a_commit_that_failed_delays_the_signature_and_nothing_else(world):
     world.now += 3
     assert service.step() is True
     assert json.loads(get(service, "/timestamp.json").body)["signed"]["version"] == 3
+
+
+@pytest.mark.parametrize("seconds", [1, 30])
+def test_after_a_failure_it_waits_as_long_as_is_set(world, seconds):
+    """`timestamper.retry_interval`: not a second less, and no longer."""
+    service = world.service(retry_interval=seconds)
+    world.yank(world.file)
+    world.sign_timestamp = lambda **_: b""
+    world.release()
+    world.store._connection = FailingCommit(world.store._connection)
+    assert service.step() is False
+    world.now += seconds - 1
+    assert service.step() is False
+    world.now += 1
+    assert service.step() is True
 
 
 def test_after_a_refusal_it_goes_on_serving_the_old_one_and_alarms(world):
