@@ -24,7 +24,7 @@ from countermark.errors import CountermarkError, EvidenceError, MalformedError, 
 from countermark.evidence import Evidence, EvidenceClass
 from countermark.limits import PROOF_MAX_HASHES
 from countermark.tlog import merkle
-from countermark.tlog.checkpoint import Checkpoint, open_checkpoint, open_log_checkpoint
+from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_checkpoint, open_log_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.tlog.note import format_base64
 from countermark.tlog.policy import Policy
@@ -124,7 +124,7 @@ def _fork(objects: Mapping[str, bytes], root: Root) -> tuple[str, str]:
     )
 
 
-def _whose_keys(checkpoints: Sequence[Checkpoint], trust_file: TrustFile) -> tuple[str, str]:
+def _whose_keys(checkpoints: Sequence[LogCheckpoint], trust_file: TrustFile) -> tuple[str, str]:
     """Who signed and cosigned two checkpoints; and whose keys that takes.
 
     A witness that follows its rules cosigns one history only. The keys of those who cosigned both were used against
