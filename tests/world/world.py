@@ -317,7 +317,7 @@ class World:
             'description = "built on the spot"\nreadme = "README.md"\n',
             encoding="utf-8",
         )
-        self.run(sys.executable, "-m", "build", "--no-isolation", source)
+        self.run(sys.executable, "-m", "hatchling", "build", cwd=source)
         return source / "dist"
 
     def machine(self, name: str) -> Path:
