@@ -121,6 +121,11 @@ class HttpFetcher:
         self._deadline = deadline.total_seconds()
         self._pools: dict[str | None, urllib3.PoolManager] = {}
 
+    def close(self) -> None:
+        """Close the connections that are kept alive; the next request opens new ones."""
+        for pool in list(self._pools.values()):
+            pool.clear()
+
     def get(
         self,
         url: str,

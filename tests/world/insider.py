@@ -21,7 +21,7 @@ from tests.world.world import World, must
 PROJECT = "hello-countermark"
 WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
 TAMPERED = "this line was not written by the author"
-QUIET = 0.6  # seconds without a change after which a registry is at rest
+QUIET = 0.3  # seconds without a change: longer than any interval of `stage.QUICK`
 
 
 def public(world: World) -> dict[str, str]:
@@ -40,7 +40,7 @@ def quiet(world: World, seconds: float = 30) -> dict[str, str]:
     deadline = since + seconds
     while time.monotonic() - since < QUIET:
         must(time.monotonic() < deadline, "the registry does not come to rest", world.log_tail())
-        time.sleep(0.1)
+        time.sleep(0.05)
         if (now := public(world)) != seen:
             seen, since = now, time.monotonic()
     world.rest = seen

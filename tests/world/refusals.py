@@ -108,7 +108,7 @@ def lying_publisher(world: World, *, omitted: Path, resurrected: Path, doubled: 
     world.kill("tufrepo")
     world.up()
     world.run("countermark", "verify", doubled)
-    for gone in (omitted, resurrected):
+    for gone in (omitted, resurrected):  # one by one: of several files, an exit status tells only the worst
         world.run("countermark", "verify", gone, expect=6)
     world.run("countermark-server", "fsck", "--data", world.data)
     return said

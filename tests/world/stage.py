@@ -22,7 +22,7 @@ from typing import TextIO
 from tests.world.world import Done, StoryError, World, command_line
 
 WIDTH = 100
-QUICK = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_TIMESTAMPER_RETRY_INTERVAL": "0.2"}
+QUICK = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_TIMESTAMPER_RETRY_INTERVAL": "0.1"}
 
 
 @dataclass(frozen=True)

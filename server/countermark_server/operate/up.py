@@ -217,6 +217,7 @@ class _Registry:
 
     def stop(self) -> None:
         """Doors first, then the log, then its witness: whoever was asked something can still answer."""
+        self.fetcher.close()  # the web process lingers for seconds on a connection that its client keeps alive
         killed = self.children.stop(FIRST)
         killed += self.children.stop(["log"])
         killed += self.children.stop(["witness"])

@@ -138,6 +138,29 @@ def test_what_is_not_http_is_a_network_error(answer: bytes) -> None:
         HttpFetcher().get(url)
 
 
+def test_closed_connections_are_seen_by_the_server() -> None:
+    """A server that stops waits for nobody who has closed; the next request connects again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = threading.Event()
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    while connection.recv(65536):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+                ended.set()
+
+        threading.Thread(target=answer, daemon=True).start()
+        fetcher, url = HttpFetcher(), f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+        assert fetcher.get(url) == fetcher.get(url) == b"hi"
+        assert not ended.is_set(), "the connection is kept alive between requests"
+        fetcher.close()
+        assert ended.wait(10)
+        assert fetcher.get(url) == b"hi"
+        fetcher.close()
+
+
 def test_nobody_there_names_the_url() -> None:
     """A refused connection names the URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
