@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from countermark.errors import CountermarkError
+from countermark_server.contradiction import ContradictionError
 
 PROGRAM = "countermark-server"
 _DATA = click.option("--data", type=click.Path(path_type=Path), required=True, help="The data directory.")
@@ -293,7 +294,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except CountermarkError as error:
+    except (CountermarkError, ContradictionError) as error:
         say(f"error: {error}")
         if error.hint:
             say(f"hint: {error.hint}")

@@ -33,6 +33,7 @@ from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, pro
 from countermark.tlog.note import NoteSigner, sign_note
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
 from countermark_server import db, submission, telemetry
+from countermark_server.contradiction import ContradictionError
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
 from countermark_server.proposal import PENDING, REFUSED, SEQUENCED, raw_body
@@ -54,7 +55,7 @@ _SEQUENCED = (
 GENESIS_TYPES = ("key-enroll", "key-enroll", "key-enroll", "tuf")
 
 
-class LogError(Exception):
+class LogError(ContradictionError):
     """The log can't go on like this: what it finds stored is not what it signed."""
 
 

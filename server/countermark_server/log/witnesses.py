@@ -37,6 +37,7 @@ from countermark.tlog.merkle import HashReader, prove_consistency
 from countermark.tlog.note import Signature, VerifierKey, format_base64, parse_decimal
 from countermark.tlog.policy import NONE, Policy
 from countermark_server import telemetry
+from countermark_server.contradiction import ContradictionError
 from countermark_server.settings import is_test_origin
 
 TRIES = 4  # asking where it stands, and three honest attempts
@@ -49,11 +50,11 @@ class WitnessError(Exception):
     """This witness gave no cosignature this time."""
 
 
-class WitnessAheadError(Exception):
+class WitnessAheadError(ContradictionError):
     """A witness has cosigned more than our newest checkpoint: history was lost on our side."""
 
 
-class WitnessDisagreesError(Exception):
+class WitnessDisagreesError(ContradictionError):
     """A witness has cosigned a tree that is not ours: the log was forked."""
 
 

@@ -84,6 +84,10 @@ class Children:
                 how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
                 raise ChildDiedError(f"{child.name} ended with {how}{self._said(child.name)}")
 
+    def ended(self, name: str) -> bool:
+        """Whether this one has ended."""
+        return self._children[name].process.poll() is not None
+
     def stop(self, names: Iterable[str]) -> list[str]:
         """Ask these to end, together, and wait; returns those that had to be killed."""
         asked = [self._children[name] for name in names if name in self._children]

@@ -39,6 +39,7 @@ from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 
 TRIAL_ORIGIN = "registry.test/trial"
 TRIAL_BIT_LENGTH = 8  # 256 bins: a trial holds a handful of files, and is ready seconds sooner
+LOG_HEARD_SECONDS = 20.0  # longer than the log waits for its witnesses before it refuses to start
 READY_SECONDS = 60.0
 SCAN_NICE = 10  # examining can wait; whoever uploads is waiting for a proof
 FIRST = ("web", "scan", "tufrepo", "timestamper")  # stopped first; then the log, then its witness
@@ -177,6 +178,25 @@ class _Registry:
         public = self.data / "public"
         if not (public / TIMESTAMP).exists():
             self.say("first start    every bin is signed once, which can take a minute")
+        try:
+            return self._ready_all(healthz, public)
+        except ChildDiedError as error:
+            raise self._cause(error) from None
+
+    def _cause(self, error: ChildDiedError) -> ChildDiedError:
+        """Why the start failed. A log that refuses says why; whoever ended before it only stumbled over the same."""
+        deadline = time.monotonic() + LOG_HEARD_SECONDS
+        heard = self.run / "log.ready.json"
+        while not (heard.exists() or self.children.ended("log") or time.monotonic() > deadline):
+            if self.stopping.wait(0.05):
+                break
+        try:
+            self.children.check()
+        except ChildDiedError as first:  # in the order in which they were started: the log is before tufrepo
+            return first
+        return error
+
+    def _ready_all(self, healthz: str, public: Path) -> bool:
         return (
             self._ready_log()
             and self._ready("timestamper", lambda: self._answers(healthz), f"http://{self.timestamper}")

@@ -19,11 +19,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from countermark_server.contradiction import ContradictionError
+
 MODE = 0o444
 NAMES_MAX = 1000  # of one file; ext4 allows 65,000, others less
 
 
-class StoreError(Exception):
+class StoreError(ContradictionError):
     """A store does not hold what it must, or was asked for what it must not do."""
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark_server import adopted
-from countermark_server.operate.processes import free_port
+from countermark_server.operate.processes import ChildDiedError, free_port
+from countermark_server.operate.up import Request, _Registry
+from countermark_server.settings import load
 from countermark_server.stores.public import CHECKPOINT, Public
 
 NAMES = {"witness", "log", "timestamper", "tufrepo", "scan", "web"}
@@ -165,6 +171,43 @@ def test_a_child_that_dies_ends_everything_with_its_name(up: Up, name: str) -> N
         again.wait_ready()
     finally:
         assert again.stop() == 0
+
+
+def test_a_log_that_contradicts_itself_ends_with_its_own_words(first: Up, tmp_path: Path) -> None:
+    """The head row is not what was signed: exit code 7, the page to read, and every byte as it was."""
+    shutil.copytree(first.data, tmp_path / "data")
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "registry.sqlite")) as database, database:
+        assert database.execute("UPDATE head SET tree_size = tree_size * 2").rowcount == 1
+    public = tmp_path / "data" / "public"
+    before = {path: path.read_bytes() for path in public.rglob("*") if path.is_file()}
+    refused = Up(tmp_path)
+    assert refused.process.wait(60) == 1
+    said = refused.said()
+    assert "error: log ended with exit code 7" in said and "disagrees with the checkpoint in it" in said, said
+    assert "hint: docs/operations/refusals.md" in said
+    assert {path: path.read_bytes() for path in public.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("log", ["refuses", "is-ready"])
+def test_whoever_stumbles_first_the_logs_refusal_is_told(first: Up, tmp_path: Path, log: str) -> None:
+    """tufrepo ends at once, the log a moment later or not at all: the cause is the log's, where it has one."""
+    settings, stop = replace(load(first.data), data=tmp_path), threading.Event()
+    registry = _Registry(settings, Request(tmp_path, "127.0.0.1:1"), stop, print)
+    late = "import time; time.sleep(0.5); raise SystemExit(7)"
+    if log == "is-ready":
+        late = "import time; time.sleep(60)"
+    try:
+        registry.children.start("log", [sys.executable, "-c", late], os.environ)
+        registry.children.start("tufrepo", [sys.executable, "-c", "raise SystemExit(3)"], os.environ)
+        with pytest.raises(ChildDiedError, match="tufrepo ended with exit code 3") as stumbled:
+            registry.children.wait_until("x", lambda: False, seconds=20, stop=stop)
+        if log == "is-ready":
+            (registry.run / "log.ready.json").touch()
+        cause = registry._cause(stumbled.value)
+        expected = "log ended with exit code 7" if log == "refuses" else "tufrepo ended with exit code 3"
+        assert str(cause).startswith(expected)
+    finally:
+        registry.children.stop(["tufrepo", "log"])
 
 
 def test_a_second_up_on_the_same_folder_is_refused(up: Up) -> None:
