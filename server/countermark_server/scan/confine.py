@@ -1,9 +1,9 @@
 """Confinement: what a process takes away from itself before it reads hostile bytes. Linux; elsewhere limits only.
 
     limits       CPU seconds, address space, no file may grow, no core, few descriptors     setrlimit
-    no-gain      no program it could start would have more rights; dies with its parent     prctl
     no-network   an empty network namespace: not even loopback                              unshare
     no-root      another user, where the process had been root                              setuid
+    no-gain      no program it could start would have more rights; dies with its parent     prctl
     no-calls     opening files, sockets, starting processes, tracing: refused               seccomp
 
 Every step may be impossible on some machine (a container may forbid namespaces); what could be done is returned by
@@ -52,7 +52,8 @@ def confine(*, cpu_seconds: int, memory_bytes: int) -> list[str]:
     held = [_limits(cpu_seconds, memory_bytes)]
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
-        held += [_no_gain(libc), _no_network(libc), _no_root(), _no_calls(libc)]
+        # After the change of user: the kernel forgets then that a process is to die with its parent.
+        held += [_no_network(libc), _no_root(), _no_gain(libc), _no_calls(libc)]
     return [name for name in held if name]
 
 

@@ -99,6 +99,16 @@ def confined(attempt: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+def test_a_confined_process_dies_with_its_parent() -> None:
+    """Also where it had been root: a change of user makes the kernel forget, so it is asked for afterwards."""
+    done = confined("""
+signal = ctypes.c_int()
+assert ctypes.CDLL(None).prctl(2, ctypes.byref(signal), 0, 0, 0) == 0  # PR_GET_PDEATHSIG
+sys.stdout.write(f"{'no-gain' in held} {signal.value}")
+""")
+    assert (done.returncode, done.stdout) == (0, b"True 9"), done.stderr
+
+
 @pytest.mark.parametrize(
     "attempt",
     [
