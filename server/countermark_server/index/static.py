@@ -43,12 +43,12 @@ def blueprint(public: Public, serve_target: ServeTarget) -> Blueprint:
 
     @doors.get("/log/<path:path>")
     def log(path: str) -> Response:
-        _no_query()
+        _one_spelling()
         return _serve(public, f"log/{path}", *_log_kind(path))
 
     @doors.get("/tuf/<path:path>")
     def tuf(path: str) -> Response:
-        _no_query()
+        _one_spelling()
         if (match := _FILE.fullmatch(path)) is not None:
             return serve_target(match["project"], match["filename"], match["sha256"])
         return _serve(public, f"tuf/{path}", *_tuf_kind(path))
@@ -85,6 +85,9 @@ def _serve(public: Public, name: str, content_type: str, cache: str) -> Response
     return Response(data, headers=headers)
 
 
-def _no_query() -> None:
+def _one_spelling() -> None:
+    """One address for each file."""
     if request.query_string:
         raise ServerError("bad-request", "static files are named by their path alone, without a query string")
+    if "//" in request.environ["PATH_INFO"]:  # routing forgives it; a cache would keep two copies of one file
+        raise ServerError("not-found", "a static file's path has no empty part")

@@ -290,6 +290,14 @@ def test_names_that_are_not_in_the_table_do_not_exist(world: DoorWorld, path: st
         assert answer.headers["Cache-Control"] == "no-store" and "ETag" not in answer.headers
 
 
+@pytest.mark.parametrize("path", ["//log/checkpoint", "//tuf/timestamp.json", "/log//checkpoint"])
+def test_a_static_file_has_one_address(world: DoorWorld, path: str) -> None:
+    """Routing would forgive an empty part at the front; a cache would keep a second copy of a checkpoint."""
+    assert world.client.get("/log/checkpoint").status_code == 200
+    answer = world.client.get("/log/checkpoint", environ_overrides={"PATH_INFO": path})
+    assert answer.status_code in (308, 404), answer.data
+
+
 def test_no_query_strings_in_the_proof_path(world: DoorWorld) -> None:
     """One address per file, so that no cache holds two."""
     for path in ("/log/checkpoint?x=1", "/tuf/1.root.json?v=2"):
