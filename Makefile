@@ -37,11 +37,12 @@ components:
 demo: setup
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
+# A file's tests stay on one worker, in their order: a journey tells one story in one registry.
 test: setup-dev components
-	@$(BIN)/python -m pytest -q -m "not exhaustive" -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not exhaustive" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-full: setup-dev components
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 serve: setup
 	@$(BIN)/countermark-server up --data "$(DATA)" --listen "$(LISTEN)" --trial
