@@ -222,6 +222,14 @@ def test_one_module_connects_out_and_one_listens() -> None:
             assert target[0] not in listening or name == "serving", f"{name} imports {target[0]}"
 
 
+def test_the_client_takes_its_dataclasses_from_values() -> None:
+    """One `from dataclasses import` on the way to `bundle verify` costs a third of its budget (ADR 15)."""
+    for _, path in modules(CLIENT):
+        if path.name != "values.py":
+            taken = {target[0] for target in imports(path.read_text("utf-8"))}
+            assert "dataclasses" not in taken, path
+
+
 def test_posix_only_modules_are_guarded() -> None:
     """The client imports no POSIX-only module outside agent.py and disk.py."""
     for name, path in modules(CLIENT):

@@ -91,10 +91,13 @@ def test_every_part_has_a_page() -> None:
 
 
 def test_no_single_name_install_is_shown() -> None:
-    """Docs never show `pip install countermark`: until the name is ours, a stranger could own it."""
-    for page in PAGES:
+    """Nor does a program's hint say `pip install countermark`: until the name is ours, a stranger could own it."""
+    programs = [
+        path for room in ("client", "server", "keys-ceremony") for path in (ROOT / room).rglob("*.py")
+    ]
+    for page in [*PAGES, *programs]:
         for line in page.read_text("utf-8").splitlines():
-            if re.search(r"\binstall\b[^\n]*\scountermark(-server|-ceremony)?(\s|$|`|==)", line):
+            if re.search(r"\binstall\b[^\n]*[\s'\"]countermark(-server|-ceremony)?(\s|$|[`'\"\[]|==)", line):
                 raise AssertionError(f"{page.relative_to(ROOT)}: {line}")
 
 

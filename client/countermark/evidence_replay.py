@@ -27,7 +27,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from countermark.tlog.merkle import HASH_SIZE
 from countermark.tlog.tile import WIDTH
 from countermark.trustfile import TrustFile
 from countermark.tufjson import Root, load
+from countermark.values import dataclass, field
 from countermark.words import root_words
 
 CHUNK = WIDTH * WIDTH  # entries read by one reader: it remembers every tile it has read

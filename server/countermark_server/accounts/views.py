@@ -14,7 +14,7 @@ An answer of 202 says: durable, and not public yet; its status URL will have ind
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -52,24 +52,7 @@ def blueprint(
     def login() -> Response:
         now = clock()
         limit.count(request.remote_addr or "", now=now)
-        body = json_body()
-        code = body.get("code") if isinstance(body, dict) else None
-        if not isinstance(code, str) or not 1 <= len(code) <= CODE_MAX_CHARS:
-            raise ServerError("bad-request", 'the body must be {"code": "..."}')
-        with db.write(engine) as connection:
-            account = codes.redeem_login_code(connection, code, now=int(now))
-            expires = int(now) + tokens.SESSION_SECONDS
-            session = tokens.issue_token(
-                connection, account.id, tokens.SESSION, now=int(now), expires=expires
-            )
-            upload = tokens.issue_token(connection, account.id, tokens.UPLOAD, now=int(now), expires=None)
-        return jsonify(
-            account=account.id,
-            login=account.login,
-            session=session,
-            session_expires=expires,
-            upload_token=upload,
-        )
+        return jsonify(_signed_in(engine, json_body(), now=int(now)))
 
     @doors.post("/keys")
     def enrol() -> tuple[Response, int] | Response:
@@ -83,17 +66,8 @@ def blueprint(
     def batch() -> tuple[Response, int] | Response:
         who = principal()  # before a long body is read
         done = acts.batch(who, json_body(batch_max_bytes), now=int(clock()))
-        public = [each for each in done if isinstance(each, Placed) and each.public]
-        checkpoint, proofs = statements.proofs(public)
-        proved = iter(proofs)
-        items = [
-            {"problem": document(each, base_url)}
-            if isinstance(each, ServerError)
-            else {**where(each), "proof": next(proved) if each.public else None}
-            for each in done
-        ]
         late = any(isinstance(each, Placed) and not each.public for each in done)
-        response = jsonify(checkpoint=checkpoint, entries=items)
+        response = jsonify(_told_apart(statements, done, base_url))
         return (response, ACCEPTED) if late else response
 
     @doors.get("/entries/<int:number>")
@@ -112,12 +86,8 @@ def blueprint(
         return jsonify(keys.project(project))
 
     def answer(done: Placed) -> tuple[Response, int] | Response:
-        response = jsonify(**where(done), proof=statements.proof(done))
+        response = jsonify(**_where(done, base_url), proof=statements.proof(done))
         return response if done.public else (response, ACCEPTED)
-
-    def where(done: Placed) -> dict[str, Any]:
-        url = None if done.proposal is None else f"{base_url}/api/v1/entries/{done.proposal}"
-        return {"index": done.index, "leaf_hash": done.leaf_hash, "status_url": url}
 
     def principal() -> tokens.Principal:
         with db.read(engine) as connection:
@@ -129,6 +99,46 @@ def blueprint(
         return response
 
     return doors
+
+
+def _signed_in(engine: Engine, body: object, *, now: int) -> dict[str, Any]:
+    """A session and an upload token for a one-time code, which is used up in the same transaction."""
+    code = body.get("code") if isinstance(body, dict) else None
+    if not isinstance(code, str) or not 1 <= len(code) <= CODE_MAX_CHARS:
+        raise ServerError("bad-request", 'the body must be {"code": "..."}')
+    expires = now + tokens.SESSION_SECONDS
+    with db.write(engine) as connection:
+        account = codes.redeem_login_code(connection, code, now=now)
+        session = tokens.issue_token(connection, account.id, tokens.SESSION, now=now, expires=expires)
+        upload = tokens.issue_token(connection, account.id, tokens.UPLOAD, now=now, expires=None)
+    return {
+        "account": account.id,
+        "login": account.login,
+        "session": session,
+        "session_expires": expires,
+        "upload_token": upload,
+    }
+
+
+def _where(done: Placed, base_url: str) -> dict[str, Any]:
+    url = None if done.proposal is None else f"{base_url}/api/v1/entries/{done.proposal}"
+    return {"index": done.index, "leaf_hash": done.leaf_hash, "status_url": url}
+
+
+def _told_apart(
+    statements: Statements, done: Sequence[Placed | ServerError], base_url: str
+) -> dict[str, Any]:
+    """A batch's answer: one checkpoint for all, and for each item its place and hashes, or its problem."""
+    public = [each for each in done if isinstance(each, Placed) and each.public]
+    checkpoint, proofs = statements.proofs(public)
+    proved = iter(proofs)
+    items = [
+        {"problem": document(each, base_url)}
+        if isinstance(each, ServerError)
+        else {**_where(each, base_url), "proof": next(proved) if each.public else None}
+        for each in done
+    ]
+    return {"checkpoint": checkpoint, "entries": items}
 
 
 def json_body(most: int = BODY_MAX_BYTES) -> object:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from countermark.errors import MalformedError
+from countermark.tlog.note import parse_decimal
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile
 from countermark_server.log.tree import PREFIX
 from countermark_server.stores.immutable import StoreError
@@ -36,7 +38,7 @@ class Cleanup:
     def step(self, size: int) -> int:
         """Clean up behind a public checkpoint of this size; how many files went. StoreError: one must stay."""
         if self._done is None:
-            self._done = int(self._memory.read(CLEANED) or b"0")
+            self._done = _remembered(self._memory.read(CLEANED))
         last = min(size // WIDTH, self._done + STEP)
         removed = 0
         for number in range(self._done, last):
@@ -63,6 +65,14 @@ class Cleanup:
         for partial in partials:
             self._public.remove(partial)
         return len(partials)
+
+
+def _remembered(raw: bytes | None) -> int:
+    """How far the work is. What cannot be read is begun again: done tiles have nothing left to remove."""
+    try:
+        return parse_decimal((raw or b"0").decode("ascii").removesuffix("\n"))
+    except (UnicodeDecodeError, MalformedError):
+        return 0
 
 
 def completed_by(number: int) -> Iterator[Tile]:

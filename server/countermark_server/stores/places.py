@@ -56,7 +56,7 @@ def _bucket(storage: Storage, name: str) -> Bucket:
     except ImportError:
         raise UsageError(
             "storage.bucket is set, and the client for it is not installed",
-            hint="pip install 'countermark-server[s3]'",
+            hint="install the server with its extra `s3`, from the checkout: pip install ./client './server[s3]'",
         ) from None
     secret = ""
     if storage.secret_access_key_file:

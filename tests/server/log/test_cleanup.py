@@ -112,6 +112,18 @@ def test_a_crash_in_the_middle_is_gone_on_with(world: LogWorld, monkeypatch, whe
     world.check()
 
 
+@pytest.mark.parametrize("raw", [b"", b"-1\n", b"1e3\n", b"\xff\n", b"9" * 5000])
+def test_a_damaged_memory_costs_work_and_nothing_else(world: LogWorld, raw: bytes) -> None:
+    """The publisher does not stop over it: the work begins again at the first tile."""
+    grow(world, 0, 270)
+    place = places.place(world.settings, "staging")
+    place.replace(CLEANED, raw)
+    world.public.put("log/tile/0/000.p/8", (world.public.read("log/tile/0/000") or b"")[:256])
+    assert Cleanup(world.public, place).step(270) == 1
+    assert place.read(CLEANED) == b"1\n"
+    world.check()
+
+
 def test_a_partial_file_that_disagrees_stays(world: LogWorld) -> None:
     """What is no beginning of the full file is evidence, and nothing of its tile is removed."""
     grow(world, 0, 270)
