@@ -96,6 +96,12 @@ def test_every_public_file_is_served_as_the_application_serves_it(house: House) 
             assert {k: ours.headers.get(k) for k in ASKED} == {k: theirs.headers.get(k) for k in ASKED}, path
             if path not in ("/log/checkpoint", "/tuf/timestamp.json", "/tuf/candidate.json"):
                 assert ours.body == theirs.body, path
+                packed = [
+                    ask(port, "GET", path, headers={"Accept-Encoding": "gzip"})
+                    for port in (house.web, house.front.port)
+                ]
+                said = [(a.headers.get("content-encoding"), a.headers.get("vary")) for a in packed]
+                assert said[0] == said[1], path
         else:
             hidden += 1
             not_cacheable(ours)

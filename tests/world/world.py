@@ -143,8 +143,9 @@ class World:
     def init(self) -> Done:
         """The operator makes online keys; only their public halves leave the machine."""
         return self.run(
-            "countermark-server", "init", "--data", self.data, "--origin", self.origin, "--base-url", self.url
-        )
+            "countermark-server", "init", "--data", self.data, "--origin", self.origin, "--base-url", self.url,
+            **self.settings,
+        )  # fmt: skip
 
     def ceremony(self, *, trial: bool = True) -> Path:
         """Three custodians, threshold two, from one plan file. Returns the ceremony's output folder."""
@@ -285,8 +286,14 @@ class World:
 
     def code(self, login: str) -> str:
         """The one-time code that the operator hands to a person."""
-        done = self.run("countermark-server", "login-code", "--data", self.data, "--login", login)
+        done = self.operator("login-code", "--login", login)
         return done.out.strip()
+
+    def operator(self, command: str, *arguments: str | Path, expect: int | None = 0) -> Done:
+        """A command on the registry's data directory, with the settings that its processes have."""
+        return self.run(
+            "countermark-server", command, "--data", self.data, *arguments, expect=expect, **self.settings
+        )
 
     def login(self, login: str, words: str, *, home: str = "home") -> Done:
         """Sign in, trusting the root that the words name."""

@@ -8,7 +8,9 @@ NEVER       answers about one person or one moment, and all errors
 
 from __future__ import annotations
 
-IMMUTABLE = "public, max-age=604800, immutable"
-FOLLOWED = "no-cache"
+from countermark_server.stores.served import FOLLOWED, IMMUTABLE
+
+__all__ = ["BRIEF", "FOLLOWED", "IMMUTABLE", "NEVER"]
+
 BRIEF = "public, max-age=60"
 NEVER = "no-store"

@@ -3,33 +3,28 @@
     /log/checkpoint                        text/plain; charset=utf-8      no-cache
     /log/tile/0/x001/000.p/12              application/octet-stream       immutable
     /tuf/timestamp.json                    application/json               no-cache
-    /tuf/7.snapshot.json                   application/json               immutable
-    /tuf/bins/<root hash>                  application/octet-stream       immutable
     /tuf/targets/trust/<sha256>.trust.json application/json               immutable
     /tuf/targets/files/demo/<sha256>.demo-1.0.tar.gz                      the blob, while it is listed
 
-A name is parsed before any file is looked for: what is not in this table does not exist, however it is spelled. A CDN
-or nginx may serve the same folders with the same headers instead of this module.
+The table of names is `stores/served.py`. Entry bundles and metadata are compressed for who asks, as C2SP tlog-tiles
+recommends. A CDN or nginx may serve the same files with the same headers instead of this module.
 """
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 
 from flask import Blueprint, Response, request
 
 from countermark.errors import MalformedError
-from countermark.tlog.tile import Tile
 from countermark_server.errors import ServerError
-from countermark_server.index.caching import FOLLOWED, IMMUTABLE
 from countermark_server.stores.public import Public
+from countermark_server.stores.served import served
 
-TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
-_VERSIONED = re.compile(r"[1-9][0-9]{0,15}\.[a-z][a-z0-9-]{0,40}\.json")
-_BINS = re.compile(r"bins/[0-9a-f]{64}")
-_CHANGES = re.compile(r"changes/[0-9a-f]{64}")
-_TRUST = re.compile(r"targets/trust/[0-9a-f]{64}\.trust\.json")
+GZIP_MIN_BYTES = 512  # below that the answer's headers weigh more than what is saved
+GZIP_LEVEL = 5  # nine tenths of what level 9 saves, at a third of its time
 _FILE = re.compile(
     r"targets/files/(?P<project>[^/]{1,255})/(?P<sha256>[0-9a-f]{64})\.(?P<filename>[^/]{1,255})"
 )
@@ -44,44 +39,36 @@ def blueprint(public: Public, serve_target: ServeTarget) -> Blueprint:
     @doors.get("/log/<path:path>")
     def log(path: str) -> Response:
         _one_spelling()
-        return _serve(public, f"log/{path}", *_log_kind(path))
+        return _serve(public, f"log/{path}")
 
     @doors.get("/tuf/<path:path>")
     def tuf(path: str) -> Response:
         _one_spelling()
         if (match := _FILE.fullmatch(path)) is not None:
             return serve_target(match["project"], match["filename"], match["sha256"])
-        return _serve(public, f"tuf/{path}", *_tuf_kind(path))
+        return _serve(public, f"tuf/{path}")
 
     return doors
 
 
-def _log_kind(path: str) -> tuple[str, str]:
-    """Content type and cache header of a name in the log's tree. ServerError: there is no such name."""
-    if path == "checkpoint":
-        return TEXT, FOLLOWED
+def _serve(public: Public, name: str) -> Response:
     try:
-        Tile.parse(path)
+        how = served(name)
     except MalformedError as error:
         raise ServerError("not-found", str(error)) from None
-    return BYTES, IMMUTABLE
-
-
-def _tuf_kind(path: str) -> tuple[str, str]:
-    if path in ("timestamp.json", "candidate.json"):
-        return JSON, FOLLOWED
-    if _VERSIONED.fullmatch(path) or _TRUST.fullmatch(path):
-        return JSON, IMMUTABLE
-    if _BINS.fullmatch(path) or _CHANGES.fullmatch(path):
-        return BYTES, IMMUTABLE
-    raise ServerError("not-found", f"{path[:120]!r} is not the name of TUF metadata or a target")
-
-
-def _serve(public: Public, name: str, content_type: str, cache: str) -> Response:
     data = public.read(name)
     if data is None:
         raise ServerError("not-found", f"there is no {name}")
-    headers = {"Content-Type": content_type, "Cache-Control": cache, "Access-Control-Allow-Origin": "*"}
+    headers = {
+        "Content-Type": how.content_type,
+        "Cache-Control": how.cache_control,
+        "Access-Control-Allow-Origin": "*",
+    }
+    if how.compressible and len(data) >= GZIP_MIN_BYTES:
+        headers["Vary"] = "Accept-Encoding"
+        if request.accept_encodings["gzip"] > 0:
+            data = gzip.compress(data, GZIP_LEVEL, mtime=0)
+            headers["Content-Encoding"] = "gzip"
     return Response(data, headers=headers)
 
 

@@ -4,7 +4,7 @@
     passphrase               opens the online keys (0600); absent when COUNTERMARK_KEY_PASSPHRASE was set
     keys/ timestamper/       encrypted online keys (signing.py)
     witness/                 a witness of our own: its key, and its memory of our log
-    registry.sqlite          the tables, empty
+    registry.sqlite          the tables, empty; where COUNTERMARK_DATABASE_URL names a server, they are there
     ceremony-input.json      public halves only: carry it to the ceremony
 
 Nothing here is trusted by anybody yet. The ceremony decides which of these keys count, and for what; `adopt`
@@ -35,7 +35,7 @@ from countermark.limits import BIN_BITS_MAX
 from countermark.statement import Statement, sign
 from countermark.tlog.note import VerifierKey
 from countermark_server import db, migrations, signing
-from countermark_server.settings import Registry, Settings
+from countermark_server.settings import Registry, Settings, load
 
 INPUT_FILE = "ceremony-input.json"
 WITNESS = "witness-1"  # what the policy calls it
@@ -89,7 +89,7 @@ def _fill(folder: Path, origin: str, base_url: str, bit_length: int, environ: Ma
     (folder / "settings.toml").write_text(_settings_text(origin, base_url), encoding="utf-8")
     names = (*signing.ROLES, *signing.TUF_ROLES, signing.LOG_ED25519, signing.LOG_MLDSA44)
     _make_keys(folder, names, environ)
-    engine = db.open_engine(settings.database_url)
+    engine = db.open_engine(load(folder, environ).database_url)  # COUNTERMARK_DATABASE_URL may say where
     migrations.upgrade(engine)
     engine.dispose()
     log_keys = [signer.vkey for signer in signing.log_signers(settings, environ)]

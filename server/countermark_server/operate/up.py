@@ -35,6 +35,7 @@ from countermark_server.operate import adoption
 from countermark_server.operate.initialise import INPUT_FILE, WITNESS, initialise
 from countermark_server.operate.processes import ChildDiedError, Children, free_port
 from countermark_server.settings import Settings, load
+from countermark_server.stores import places
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 
 TRIAL_ORIGIN = "registry.test/trial"
@@ -126,6 +127,7 @@ class _Registry:
         self.local = f"http://{reachable}:{port}"
         self.base_url = settings.registry.base_url or self.local
         self.data, self.run = settings.data, settings.data / "run"
+        self.public = places.public(settings)
         self.raw = settings.testing.raw_add
         self.request, self.stopping, self.say = request, stop, say
         self.children = Children(self.run)
@@ -175,11 +177,10 @@ class _Registry:
         self.children.start("scan", [*server, "work", "scan", "--data", data], env, nice=SCAN_NICE)
         self._record()
         healthz = f"http://{self.timestamper}/healthz"
-        public = self.data / "public"
-        if not (public / TIMESTAMP).exists():
+        if self.public.read(TIMESTAMP) is None:
             self.say("first start    every bin is signed once, which can take a minute")
         try:
-            return self._ready_all(healthz, public)
+            return self._ready_all(healthz)
         except ChildDiedError as error:
             raise self._cause(error) from None
 
@@ -196,14 +197,14 @@ class _Registry:
             return first
         return error
 
-    def _ready_all(self, healthz: str, public: Path) -> bool:
+    def _ready_all(self, healthz: str) -> bool:
         return (
             self._ready_log()
             and self._ready("timestamper", lambda: self._answers(healthz), f"http://{self.timestamper}")
             and self._ready("scan", (self.run / "scan.json").exists, "")
             and self._ready("tufrepo", (self.run / "tufrepo.json").exists, "")
-            and self._wait("the first checkpoint", (public / CHECKPOINT).exists)
-            and self._wait("the first timestamp", (public / TIMESTAMP).exists)
+            and self._wait("the first checkpoint", lambda: self.public.read(CHECKPOINT) is not None)
+            and self._wait("the first timestamp", lambda: self.public.read(TIMESTAMP) is not None)
         )
 
     def _ready_log(self) -> bool:

@@ -44,6 +44,8 @@ RETRIES = 4
 CHUNK = 1 << 20  # bytes
 SWAPS = 20  # tries to replace a name that others replace beside us
 _PROBE = ".countermark-probe"
+# By a name: the headers that the object is served with (Content-Type, Cache-Control); None: the server's own.
+Attributes = Callable[[str], dict[str, str] | None]
 
 
 class UnreachableError(OSError):
@@ -74,8 +76,9 @@ def open_store(
 class Bucket:
     """The objects below one prefix of a bucket."""
 
-    def __init__(self, store: S3Store, prefix: str) -> None:
+    def __init__(self, store: S3Store, prefix: str, attributes: Attributes = lambda name: None) -> None:
         self._store = store
+        self._attributes = attributes
         self.prefix = f"{checked_name(prefix)}/"
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -109,7 +112,7 @@ class Bucket:
             try:
                 with _talking(name):
                     mode = "create" if tag is None else {"e_tag": tag}
-                    obstore.put(self._store, self._key(name), data, mode=mode, use_multipart=False)  # type: ignore[arg-type]
+                    self._put(name, data, mode)
             except (AlreadyExistsError, PreconditionError):
                 continue  # somebody else was first: look again
             return
@@ -167,7 +170,7 @@ class Bucket:
     def _write(self, name: str, data: bytes) -> None:
         try:
             with _talking(name):
-                obstore.put(self._store, self._key(name), data, mode="create", use_multipart=False)
+                self._put(name, data, "create")
         except AlreadyExistsError:
             found = self.read(name)
             if found is None:
@@ -176,6 +179,10 @@ class Bucket:
                 raise ConflictError(
                     f"{name} exists already with other bytes ({len(found)} bytes, these are {len(data)})"
                 ) from None
+
+    def _put(self, name: str, data: bytes, mode: object) -> None:
+        said = self._attributes(name)
+        obstore.put(self._store, self._key(name), data, attributes=said, mode=mode, use_multipart=False)  # type: ignore[arg-type]
 
     def _read(self, name: str) -> tuple[bytes | None, str | None]:
         try:

@@ -14,12 +14,13 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from countermark.errors import UsageError
+from countermark.errors import MalformedError, UsageError
 from countermark_server.settings import Settings, Storage
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.folder import Folder
 from countermark_server.stores.promises import Place
 from countermark_server.stores.public import Public
+from countermark_server.stores.served import served
 
 if TYPE_CHECKING:
     from countermark_server.stores.bucket import Bucket  # at run time only with the extra
@@ -68,4 +69,14 @@ def _bucket(storage: Storage, name: str) -> Bucket:
         access_key_id=storage.access_key_id,
         secret_access_key=secret,
     )
-    return Bucket(store, f"{storage.prefix}/{name}" if storage.prefix else name)
+    prefix = f"{storage.prefix}/{name}" if storage.prefix else name
+    return Bucket(store, prefix, _headers) if name == "public" else Bucket(store, prefix)
+
+
+def _headers(name: str) -> dict[str, str] | None:
+    """What a public object is served with when readers ask the bucket itself, or a CDN before it."""
+    try:
+        how = served(name)
+    except MalformedError:
+        return None  # lies there for auditors, who fetch it by other means (tuf/ceremony)
+    return {"Content-Type": how.content_type, "Cache-Control": how.cache_control}

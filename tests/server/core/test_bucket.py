@@ -8,6 +8,7 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import obstore
 import pytest
 
 from countermark.errors import UsageError
@@ -211,3 +212,27 @@ def test_settings_say_where(tmp_path: Path) -> None:
     places.check(plain)
     places.blobs(plain).put(b"x")
     assert (tmp_path / "blobs" / name[:2] / name).read_bytes() == b"x"
+
+
+def test_public_objects_say_how_they_are_served(tmp_path: Path) -> None:
+    """Type and caching lie beside each object, so that a CDN before the bucket says what the application says."""
+    environment = s3.server().world()
+    public = places.public(load(tmp_path, environment))
+    public.put_all({"log/tile/0/000.p/3": b"x" * 96, "log/tile/entries/000": b"y", "tuf/1.root.json": b"{}"})
+    for body in (b"one", b"two"):
+        public.replace(CHECKPOINT, body)
+    public.put("tuf/ceremony/1/transcript.jsonl", b"z")
+    store = s3.server().bucket("any")._store
+    immutable = "public, max-age=604800, immutable"
+    expected = {
+        "log/tile/0/000.p/3": ("application/octet-stream", immutable),
+        "log/tile/entries/000": ("application/octet-stream", immutable),
+        "tuf/1.root.json": ("application/json", immutable),
+        CHECKPOINT: ("text/plain; charset=utf-8", "no-cache"),
+    }
+    prefix = environment["COUNTERMARK_STORAGE_PREFIX"]
+    for name, said in expected.items():
+        found = obstore.get(store, f"{prefix}/public/{name}").attributes
+        assert (found["Content-Type"], found["Cache-Control"]) == said, name
+    other = obstore.get(store, f"{prefix}/public/tuf/ceremony/1/transcript.jsonl").attributes
+    assert "Cache-Control" not in other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -250,6 +251,30 @@ def test_the_log_s_tree_has_the_right_types_and_promises(world: DoorWorld) -> No
         assert answer.content_type == "application/octet-stream"
         assert answer.headers["Cache-Control"] == "public, max-age=604800, immutable"
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_entry_bundles_are_compressed_for_who_asks(world: DoorWorld) -> None:
+    """The same bytes once unpacked, another answer for caches; hashes and the checkpoint are sent as they are."""
+    size = world.published_size()
+    for path, packs in (
+        (f"tile/entries/000.p/{size}", True),
+        (f"tile/0/000.p/{size}", False),
+        ("checkpoint", False),
+    ):
+        plain, packed = (
+            world.client.get(f"/log/{path}", headers={"Accept-Encoding": accept})
+            for accept in ("gzip;q=0, identity", "br, gzip")
+        )
+        assert "Content-Encoding" not in plain.headers and plain.get_data() == world.public.read(
+            f"log/{path}"
+        )
+        assert (
+            plain.headers.get("Vary") == packed.headers.get("Vary") == ("Accept-Encoding" if packs else None)
+        )
+        assert packed.headers.get("Content-Encoding") == ("gzip" if packs else None)
+        if packs:
+            assert len(packed.get_data()) < len(plain.get_data())
+            assert gzip.decompress(packed.get_data()) == plain.get_data()
 
 
 def test_tuf_metadata_has_the_right_types_and_promises(world: DoorWorld) -> None:
