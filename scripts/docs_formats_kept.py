@@ -16,7 +16,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from countermark import keyfile, schema
+from countermark import keyfile, manifest, schema
+from countermark.entry import make_imported
+from countermark.imported import Imported
 from countermark.statement import Statement
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.tlog import merkle, tile
@@ -79,7 +81,29 @@ def _statements() -> list[Statement]:
         Statement.about(f"key:{_publisher().keyid}", "key-enroll", {**binding, "prev": None, **enrol})
     )
     made.append(Statement.about("tuf:7", "tuf", {**binding, "project": "", "prev": None, **tuf}))
+    said = manifest.predicate(_lines(), origin=binding["origin"], prev=None, source="old.example")
+    made.append(Statement.about(f"import:{said['manifest_sha256']}", "import", said))
     return made
+
+
+def _lines() -> list[manifest.Line]:
+    return [
+        manifest.Line("hello-countermark", version, f"hello_countermark-{version}.tar.gz", digest * 32, 1234)
+        for version, digest in (("0.1", "6e"), ("0.2", "7e"))
+    ]
+
+
+@_part
+def manifest_lines() -> str:
+    """The manifest of an import of two files."""
+    return _fence(manifest.format_manifest(_lines()).decode())
+
+
+@_part
+def imported_leaf() -> str:
+    """The leaf of its first line."""
+    rest = manifest.links([line.format() for line in _lines()])[1]
+    return _fence(make_imported(Imported(_lines()[0], 9, 1, rest, None), time=TIME).raw.decode(), "json")
 
 
 @_part

@@ -17,13 +17,17 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from countermark import rules
-from countermark.entry import Entry, make_entry
+from countermark import manifest, rules
+from countermark.entry import Entry, make_entry, make_imported
+from countermark.imported import Imported
+from countermark.manifest import Line, links
 from countermark.names import parse_filename
 from countermark.replay import DictView
 from countermark.rules import Broken, Changes, Key
+from countermark.rules_import import why_passed
 from countermark.rules_state import AUTHORITY
 from countermark.statement import KeySigner, Signer, Statement, sign
+from countermark.values import replace
 
 ORIGIN = "rules.example/registry"
 ALICE, BOB, CAROL = "a1" * 16, "b0" * 16, "ca" * 16
@@ -59,6 +63,7 @@ class World:
     def __init__(self, *, roles: bool = True, view: Any = None) -> None:
         self.view = DictView() if view is None else view
         self.entries: list[Entry] = []
+        self.manifests: dict[str, list[Line]] = {}  # by the leaf hash of their import entry
         self.time = START
         self.put(rules.genesis(origin=ORIGIN, authority_key=AUTHORITY_KEY.public_key))
         if roles:
@@ -366,6 +371,32 @@ class World:
             subject = f"tuf:{said['snapshot']['version'] if said['snapshot'] else snapshot}"
         return self.entry("tuf", subject, said, {}, by)
 
+    def import_(self, *filenames: str, by: Signer = REGISTRY_KEY, **predicate: Any) -> Entry:
+        """The import of these files, in this order."""
+        lines = [line_of(name) for name in filenames]
+        before = self.view.get(rules.LOG).get("import")
+        prev = before["head"] if before else None
+        said = manifest.predicate(lines, origin=ORIGIN, prev=prev, source="old.example") | predicate
+        entry = self.entry("import", f"import:{said['manifest_sha256']}", said, {}, by)
+        self.manifests[entry.leaf_hash.hex()] = lines
+        return entry
+
+    def line(self, at: int | None = None, **changes: Any) -> Entry:
+        """The leaf of a line of the open import, the next one unless told; `changes` replace what it says."""
+        opened = self.view.get(rules.LOG)["import"]
+        lines = self.manifests[opened["head"]]
+        number = at or opened["line"]
+        rest = links([line.format() for line in lines])[number]
+        imported = Imported(lines[number - 1], opened["index"], number, rest, None)
+        passed = why_passed(self.view, imported, self.time)
+        return make_imported(replace(imported, **({"passed": passed} | changes)), time=self.time)
+
+
+def line_of(filename: str, content: str | None = None) -> Line:
+    """The manifest's line of a file, its length and digest those that `publish` gives it."""
+    name = parse_filename(filename)
+    return Line(name.project, name.version, filename, digest(content or filename), 1000 + len(filename))
+
 
 def metadata(role: str, version: int) -> dict[str, Any]:
     return {"length": 500 + version, "sha256": digest(f"{role} {version}"), "version": version}
@@ -399,4 +430,5 @@ def samples() -> dict[str, tuple[DictView, Entry]]:
     keep(world.owner_act("remove", wheel, by=alice))
     keep(world.owner("acme", "add", alice, account=BOB, role="maintainer"))
     keep(world.revoke("acme", bob, alice, since=5))
+    keep(world.import_("old-1.0.tar.gz", "old-2.0.tar.gz"))
     return found

@@ -60,11 +60,12 @@ FLOORS: list[set[str]] = [
     {"tufjson"},
     {"listing"},
     {"rules"},
-    {"rules_files", "rules_keys"},
+    {"rules_files", "rules_import", "rules_keys"},
     {"rules_step"},
     {"rules_state"},
     {"entry"},
-    {"schema"},
+    {"imported", "schema"},
+    {"manifest"},
     {"statement"},
     {"canonical", "names"},
     {"tlog"},
@@ -77,7 +78,7 @@ COMPOSITION = {"app", "worker", "cli", "wsgi", "operate"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch", "trust",
-    "timestamp", "listing", "canonical", "names", "schema", "logreader", "serving",
+    "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits",
 }  # fmt: skip
 CEREMONY_USES = {

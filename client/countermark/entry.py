@@ -14,6 +14,13 @@ So the party at fault is always visible: the signer for the statement, the log f
 every code comes from a closed list, every name and digest has one spelling, and the statement's
 subject fits its predicate. Whether the entry is *allowed* depends on the log's history: rules.py.
 
+One kind of entry carries no statement: a `publish` that an import made out of existing history. Its envelope is null,
+and `registry` says what the manifest's line says (imported.py):
+
+    {"envelope":null,"registry":{"filename":"acme-1.0.tar.gz","import":{"index":9,"line":1,"rest":"77ab..."},
+     "length":1421,"passed":null,"project":"acme","sha256":"5891...","version":"1.0"},
+     "time":1763800000,"type":"publish","v":1}
+
 Types are complete (SCHEMAS, schema.py), or RESERVED: named in the design, no meaning in this rule version. A reserved
 or unknown type parses, so that an auditor can walk past it, and the rules answer "not understood".
 
@@ -32,6 +39,7 @@ from typing import Any, Final
 
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.errors import MalformedError
+from countermark.imported import Imported
 from countermark.limits import ENTRY_MAX_BYTES, ENTRY_TIME_MAX
 from countermark.names import (
     FileName,
@@ -49,9 +57,11 @@ __all__ = [
     "RESERVED",
     "SCHEMAS",
     "Entry",
+    "Imported",
     "check_statement",
     "encode_canonical",
     "make_entry",
+    "make_imported",
     "normalise_filename",
     "normalise_project",
     "normalise_version",
@@ -72,6 +82,7 @@ class Entry:
     registry: Mapping[str, Any]
     raw: bytes
     statement: Statement | None
+    imported: Imported | None = None
 
     @classmethod
     def parse(cls, raw: bytes) -> Entry:
@@ -91,7 +102,9 @@ class Entry:
         if schema is None:  # reserved or unknown: nothing is claimed about its inside
             return cls(1, kind, time, envelope, registry, raw, None)
         if envelope is None:
-            raise MalformedError(f"{kind} entry has no envelope")
+            if kind != "publish" or "import" not in registry:
+                raise MalformedError(f"{kind} entry has no envelope")
+            return cls(1, kind, time, None, registry, raw, None, Imported.parse(registry))
         statement = Statement.parse(envelope.payload)
         if statement.type != kind:
             raise MalformedError(f"leaf of type {kind!r} carries a statement of type {statement.type!r}")
@@ -120,6 +133,8 @@ class Entry:
     @cached_property
     def file_name(self) -> FileName:
         """The subject's file name, taken apart (types about a file only; `check_statement` has parsed it)."""
+        if self.imported is not None:
+            return self.imported.line.name
         assert self.statement is not None
         return parse_filename(self.statement.subject_name)
 
@@ -127,6 +142,12 @@ class Entry:
 def make_entry(*, type: str, envelope: Envelope, registry: Mapping[str, Any], time: int) -> Entry:
     """Put a signed statement and what the registry adds into a leaf, and check its form like anybody's."""
     return Entry.parse(_leaf(type, envelope, registry, time))
+
+
+def make_imported(imported: Imported, *, time: int) -> Entry:
+    """The leaf of a manifest's line. Not parsed again: a Line is well-formed, and a test holds both ways equal."""
+    registry = imported.registry()
+    return Entry(1, "publish", time, None, registry, _leaf("publish", None, registry, time), None, imported)
 
 
 def _leaf(type: str, envelope: Envelope | None, registry: Mapping[str, Any], time: int) -> bytes:

@@ -31,6 +31,8 @@ KEYS_MAX = 256  # publisher keys of one project, compromised ones included: its 
 OWNERS_MAX = 256  # accounts of one project, for the same reason
 ANALYZERS_MAX = 64  # named in one verdict
 TIMESTAMPS_MAX = 64  # digests in one `tuf` entry; a heartbeat logs one or two
+MANIFEST_MAX_BYTES = 8 * 1024 * 1024  # of an import: what an auditor fetches in one answer
+MANIFEST_MAX_LINES = 65_536  # of an import; longer histories are several imports, one after the other
 RECOVERY_WAIT = timedelta(days=7)  # in which an old key can veto a recovery
 
 # --- TUF ------------------------------------------------------------------------------------------------

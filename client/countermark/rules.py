@@ -17,7 +17,7 @@ which version judges the next entry, and old versions stay here for ever, pinned
 that is older than the log's version stops with RuleVersionError.
 
 Where to find what: state and standing in rules_state.py, who signed in rules_step.py, files in
-rules_files.py, keys and owners in rules_keys.py, `tuf` below.
+rules_files.py, keys and owners in rules_keys.py, imports in rules_import.py, `tuf` below.
 
 What the rules do not check, because a leaf alone can't show it: that bytes match their hashes, that the
 wheel's metadata says what the leaf says, that a scanner really looked, that `time` is honest (verifiers
@@ -43,6 +43,7 @@ from countermark.rules_files import (
     verdict,
     yank,
 )
+from countermark.rules_import import import_, line_keys, publish_line
 from countermark.rules_keys import key_enroll, key_revoke, owner
 from countermark.rules_state import (
     AUTHORITY,
@@ -135,12 +136,14 @@ def genesis(
 
 def keys(entry: Entry) -> frozenset[Key]:
     """All state `apply` may read or write for this entry."""
+    if entry.imported is not None:
+        return line_keys(entry.imported)
     if entry.statement is None:
         return frozenset({LOG})
     predicate, kind = entry.statement.predicate, entry.type
     namespace, project = predicate["namespace"], predicate["project"]
     found: set[Key] = {LOG} | {("role", role) for role in _ROLES[kind]}
-    if kind == "tuf":
+    if kind in ("tuf", "import"):
         return frozenset(found)
     if namespace or project:
         found |= {holder_key(namespace, project)} | ({("namespace", namespace)} if namespace else set())
@@ -188,10 +191,12 @@ def _apply_1(view: View, entry: Entry, log: State) -> Changes | Broken:
             return Broken("opaque", "opaque entries and a log with testing.raw_add go together only", "log")
         return skip(view)
     rule = _RULES.get(entry.type)
-    if rule is None or entry.statement is None:
+    if rule is None or (entry.statement is None and entry.imported is None):
         return Broken("not-understood", f"rule version 1 gives no meaning to the type {entry.type!r}", "log")
     if entry.time < log["time"]:
         return Broken("time-fell", f"time {entry.time} is below the previous leaf's, {log['time']}", "log")
+    if entry.statement is None:
+        return publish_line(view, entry, log)
     if entry.statement.predicate["origin"] != log["origin"]:
         origin = entry.statement.predicate["origin"]
         return Broken(
@@ -260,7 +265,7 @@ def _check_bins(step: Step, bins: str | None) -> None:
 
 
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("publish", "attest", "yank", "unyank", "remove", "tuf"), (REGISTRY,)),
+    **dict.fromkeys(("publish", "attest", "yank", "unyank", "remove", "tuf", "import"), (REGISTRY,)),
     **dict.fromkeys(("key-enroll", "key-revoke"), ("authority", *sorted(ROLE_SCOPES))),
     "owner": (REGISTRY, "moderation"),
     "verdict": ("scanner",),
@@ -285,6 +290,7 @@ _RULES: Final[dict[str, Callable[[Step], None]]] = {
     "clear": clear,
     "takedown": takedown,
     "tuf": _tuf,
+    "import": import_,
 }
 _LAWS: Final[dict[int, Callable[[View, Entry, State], Changes | Broken]]] = {1: _apply_1}
 assert _RULES.keys() == SCHEMAS.keys() == _ROLES.keys()

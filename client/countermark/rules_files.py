@@ -16,6 +16,7 @@ from countermark.rules_state import (
     State,
     compromised_by,
     holder_key,
+    new_file,
     new_holder,
     passed,
 )
@@ -163,31 +164,21 @@ def _link_to_key(step: Step, party: Party) -> list[str] | None:
 
 
 def _new_file(step: Step, party: Party, before: list[str] | None) -> State:
-    return {
-        "before": before,
-        "cleared": None,
-        "filename": step.statement.subject_name,
-        "hold": None,
-        "index": step.index,
-        "key_index": step.registry["key_index"],
-        "keyid": party.keyid,
-        "length": step.predicate["length"],
-        "level": party.level,
-        "lh": step.leaf_hash,
-        "namespace": step.namespace,
-        "owner_head": step.leaf_hash,
-        "project": step.project,
-        "registry_head": step.leaf_hash,
-        "removed": None,
-        "sha256": step.statement.subject_sha256,
-        "status": None,
-        "takedown": None,
-        "time": step.time,
-        "uploader": step.registry["uploader"],
-        "verdict": None,
-        "version": step.predicate["version"],
-        "yank": None,
-    }
+    return new_file(
+        key=_key(step),
+        filename=step.statement.subject_name,
+        version=step.predicate["version"],
+        sha256=step.statement.subject_sha256,
+        length=step.predicate["length"],
+        index=step.index,
+        leaf_hash=step.leaf_hash,
+        time=step.time,
+        uploader=step.registry["uploader"],
+        keyid=party.keyid,
+        key_index=step.registry["key_index"],
+        level=party.level,
+        before=before,
+    )
 
 
 def _known_file(step: Step) -> tuple[Key, State]:

@@ -295,7 +295,15 @@ def _check_owner_signed(step: Step, project: State | None, namespace: State | No
     needed = 1 if by_registry else threshold_of(project, namespace)
     if len(signers) < needed or (by_registry and len(signers) > 1):
         refuse("not-authorised", f"{len(signers)} keys signed, {needed} are needed")
+    if by_registry and not owners_of(project, namespace) and _gives_first_owner(step):
+        return
     check_actor(step, step.registry["actor"], project, namespace, role="owner")
+
+
+def _gives_first_owner(step: Step) -> bool:
+    """An import made this project and nobody owns it: the registry says whose it is, on nobody's behalf."""
+    said = (step.predicate["action"], step.predicate["role"], step.registry["actor"])
+    return said == ("add", "owner", None)
 
 
 def _change_owners(step: Step, holder: State) -> State:

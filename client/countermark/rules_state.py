@@ -2,7 +2,7 @@
 
 State is a table of JSON objects. A key is a tuple of strings:
 
-    ("log",)                                   size, time, rule version, applied, newest TUF versions
+    ("log",)                                   size, time, rule version, applied, newest TUF versions, import
     ("role", "registry")                       keys of a role; ("role", "authority") also heads the role chain
     ("project", namespace, project)            owners, keys, threshold, signed, frozen, recovery, head
     ("namespace", namespace)                   the same, for all projects of a namespace
@@ -18,11 +18,13 @@ A project or namespace is called a *holder* (of keys). This is a file's state:
      "status":7,"takedown":null,"time":1763800000,"uploader":"8f14...","verdict":{"index":7,"tier":"none"},
      "version":"1.0","yank":null}
 
-Numbers like `hold`, `yank` and `removed` are the index of the entry that did it. `standing` is computed and
-never stored, since a `key-revoke` with `compromised_since` changes that of many files at once: it writes one
-line into the holder (`compromised`), which `standing` reads. Who keeps something per file (TUF bins, pages)
-asks `touched_files` after each entry: a key's files are a list from its newest backwards (`before`), so the
-walk ends at the first file that is older than the compromise.
+A file of an import has neither `keyid`, `key_index` nor `uploader`, and a member more: `import`, the index of the
+import entry. Numbers like `hold`, `yank` and `removed` are the index of the entry that did it.
+
+`standing` is computed and never stored, since a `key-revoke` with `compromised_since` changes that of many files
+at once: it writes one line into the holder (`compromised`), which `standing` reads. Who keeps something per file
+(TUF bins, pages) asks `touched_files` after each entry: a key's files are a list from its newest backwards
+(`before`), so the walk ends at the first file that is older than the compromise.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ CODES: Final = frozenset(  # every `Broken.code`; a new one is a new rule versio
             "threshold",
             "time-fell",
         ),
+        *("import-closed", "import-line", "import-order", "import-passed"),
         *("too-many-keys", "too-many-owners", "tuf-incomplete", "tuf-version", "two-moderators"),
         *("wrong-origin",),
     }
@@ -210,6 +213,50 @@ def files_of_key(view: View, enrolment: Key, since: int = 0) -> Iterator[Key]:
             return
         yield key
         cursor = file["before"]
+
+
+def new_file(
+    *,
+    key: Key,
+    filename: str,
+    version: str,
+    sha256: str,
+    length: int,
+    index: int,
+    leaf_hash: str,
+    time: int,
+    uploader: str | None = None,
+    keyid: str | None = None,
+    key_index: int | None = None,
+    level: str = "registry",
+    before: list[str] | None = None,
+) -> State:
+    """A file in its first entry. Without a keyid: nobody signed it."""
+    return {
+        "before": before,
+        "cleared": None,
+        "filename": filename,
+        "hold": None,
+        "index": index,
+        "key_index": key_index,
+        "keyid": keyid,
+        "length": length,
+        "level": level,
+        "lh": leaf_hash,
+        "namespace": key[1],
+        "owner_head": leaf_hash,
+        "project": key[2],
+        "registry_head": leaf_hash,
+        "removed": None,
+        "sha256": sha256,
+        "status": None,
+        "takedown": None,
+        "time": time,
+        "uploader": uploader,
+        "verdict": None,
+        "version": version,
+        "yank": None,
+    }
 
 
 def new_holder(owners: Mapping[str, str]) -> State:

@@ -23,6 +23,7 @@ from countermark.limits import (
     ANALYZERS_MAX,
     ENTRY_TIME_MAX,
     JSON_MAX_INTEGER,
+    MANIFEST_MAX_LINES,
     NAME_MAX_CHARS,
     PUBLIC_KEY_MAX_BYTES,
     SIGNATURES_MAX,
@@ -58,7 +59,7 @@ TAKEDOWN_REASONS: Final = frozenset(
 TUF_ROLES: Final = ("index", "root", "snapshot", "targets", "trust")
 
 RESERVED: Final = frozenset(
-    {"approve", "appeal", "trusted-publisher", "freeze", "purge", "observe", "import", "policy"}
+    {"approve", "appeal", "trusted-publisher", "freeze", "purge", "observe", "policy"}
 )
 FILE_TYPES: Final = frozenset(
     {"publish", "attest", "yank", "unyank", "remove", "verdict", "hold", "clear", "takedown"}
@@ -246,6 +247,15 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "hold": _decision(HOLD_REASONS),
     "clear": _decision(CLEAR_REASONS),
     "takedown": _decision(TAKEDOWN_REASONS),
+    "import": _schema(
+        {
+            "manifest_sha256": is_sha256,
+            "chain_sha256": is_sha256,
+            "count": lambda value: _positive(value) and value <= MANIFEST_MAX_LINES,
+            "source": _text(_TOKEN),
+        },
+        {},
+    ),
     "tuf": _schema(
         {role: _or_null(_metadata_file) for role in TUF_ROLES}
         | {
@@ -366,10 +376,14 @@ def _check_owner(statement: Statement) -> None:
         raise MalformedError(f"owner statement's account {account!r} does not go with its action {action!r}")
 
 
+def _check_unbound(statement: Statement) -> None:
+    if statement.predicate["project"] or statement.predicate["namespace"]:
+        raise MalformedError(f"{statement.type} statement names a project or namespace")
+
+
 def _check_tuf(statement: Statement) -> None:
-    predicate, name = statement.predicate, statement.subject_name
-    if predicate["project"] or predicate["namespace"]:
-        raise MalformedError("tuf statement names a project or namespace")
+    name = statement.subject_name
+    _check_unbound(statement)
     version = name.removeprefix("tuf:")
     if (
         version == name
@@ -389,10 +403,12 @@ _SUBJECTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "key-revoke": lambda predicate: f"key:{predicate['keyid']}",
     "owner": _owner_subject,
     "tuf": _tuf_subject,
+    "import": lambda predicate: f"import:{predicate['manifest_sha256']}",
 }
 _EXTRA: Final[dict[str, Callable[[Statement], None]]] = {
     "key-enroll": _check_enroll,
     "key-revoke": _check_revoke,
     "owner": _check_owner,
     "tuf": _check_tuf,
+    "import": _check_unbound,
 }
