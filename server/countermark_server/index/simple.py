@@ -17,6 +17,7 @@ that bounds how long a cached page offers a file that was withdrawn.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +31,7 @@ from countermark_server import db
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.files import listed_files
+from countermark_server.index.kept import Kept, Page
 from countermark_server.journey import State
 from countermark_server.standings import Standing
 
@@ -37,10 +39,11 @@ from countermark_server.standings import Standing
 def blueprint(engine: Engine) -> Blueprint:
     """The index of all projects, and a page for each."""
     doors = Blueprint("simple", __name__, url_prefix="/simple")
+    kept = Kept(engine)
 
     @doors.get("/")
     def projects() -> Response:
-        return _page({"meta": META, "projects": [{"name": name} for name in _listed_projects(engine)]})
+        return _page(kept, None, lambda: _projects(engine))
 
     @doors.get("/<project>/")
     def project(project: str) -> Any:
@@ -50,14 +53,22 @@ def blueprint(engine: Engine) -> Blueprint:
             raise ServerError("not-found", str(error)) from None
         if name != project:
             return redirect(url_for("simple.project", project=name))
-        known, rows = listed_files(engine, name)
-        if not known:
-            raise ServerError("not-found", f"no project {name!r} here")
-        files = [_file(row, standing) for row, standing in rows]
-        versions = sorted({row["version"] for row, _ in rows})
-        return _page({"meta": META, "name": name, "versions": versions, "files": files})
+        return _page(kept, name, lambda: _project(engine, name))
 
     return doors
+
+
+def _projects(engine: Engine) -> dict[str, Any]:
+    return {"meta": META, "projects": [{"name": name} for name in _listed_projects(engine)]}
+
+
+def _project(engine: Engine, name: str) -> dict[str, Any]:
+    known, rows = listed_files(engine, name)
+    if not known:
+        raise ServerError("not-found", f"no project {name!r} here")
+    files = [_file(row, standing) for row, standing in rows]
+    versions = sorted({row["version"] for row, _ in rows})
+    return {"meta": META, "name": name, "versions": versions, "files": files}
 
 
 def _listed_projects(engine: Engine) -> list[str]:
@@ -91,17 +102,22 @@ def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
     return file
 
 
-def _page(document: dict[str, Any]) -> Response:
+def _page(kept: Kept, project: str | None, make: Callable[[], dict[str, Any]]) -> Response:
     """In the form that is asked for. Who takes none of ours is told so in words: no page to be misread as empty."""
     media_type = negotiate(request.headers.get("Accept"))
     if media_type is None:
         raise ServerError(
             "not-acceptable", "the simple index is served as JSON (PEP 691) and as HTML (PEP 503)"
         )
-    body = encode_page(document, media_type)
-    response = Response(body, content_type=content_type(media_type))
+    page = kept.get((project, media_type), lambda: _encoded(make(), media_type))
+    response = Response(page.body, content_type=content_type(media_type))
     response.headers["Cache-Control"] = BRIEF
     response.headers["Vary"] = "Accept"
-    response.set_etag(hashlib.sha256(body).hexdigest())
+    response.set_etag(page.etag)
     response.make_conditional(request)
     return response
+
+
+def _encoded(document: dict[str, Any], media_type: str) -> Page:
+    body = encode_page(document, media_type)
+    return Page(body, hashlib.sha256(body).hexdigest())
