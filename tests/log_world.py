@@ -33,12 +33,14 @@ from countermark_server.log.fsck import check_log
 from countermark_server.log.station import Station
 from countermark_server.settings import Log, Registry, Settings, Testing, load
 from countermark_server.stores import heads, places
+from countermark_server.stores.folder import Folder
 from countermark_server.stores.public import CHECKPOINT
 from tests import postgres, s3
 
 ORIGIN = "log.example.com/registry"
 NOW = 1_790_000_000
 ACCOUNT = "a1" * 16
+REPLACED_FILES = {CHECKPOINT, "cleaned"}
 
 
 def key(seed: str) -> Ed25519PrivateKey:
@@ -132,6 +134,23 @@ class LogWorld:
             postgres.server().copy(postgres.backup_of(self.settings.database.url), self.settings.database.url)
         else:
             shutil.copy(backup / "registry.sqlite", self.settings.data)
+
+    def save_store(self, name: str) -> dict[str, bytes]:
+        """Yesterday's copy of one store (`public`, `staging`)."""
+        place = places.place(self.settings, name)
+        if isinstance(place, Folder):
+            found = [path for path in place.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+            return {path.relative_to(place.root).as_posix(): path.read_bytes() for path in found}
+        return s3.server().contents(f"{self.settings.storage.prefix}/{name}")
+
+    def restore_store(self, name: str, backup: Mapping[str, bytes]) -> None:
+        """The copy in the place of what there is."""
+        place = places.place(self.settings, name)
+        for there in self.save_store(name).keys() - backup.keys():
+            place.remove(there)
+        for there in sorted(backup.keys() & REPLACED_FILES):
+            place.replace(there, backup[there])
+        place.write({there: raw for there, raw in backup.items() if there not in REPLACED_FILES})
 
     def lose_database(self) -> None:
         """Nothing is left of it."""

@@ -4,6 +4,7 @@ At the start, before anything is signed (design, section 5):
 
 * the public checkpoint is larger than the head, or of its size with another root: refuse
 * a witness has cosigned a larger size, or another root: refuse
+* a tile that the head stands on is not in the public tree: refuse
 * fewer witnesses than the quorum answer: refuse, unless `--accept-unwitnessed-start` (which is logged)
 
 A restored backup of the database, or of the public tree, ends here instead of in a second history.
@@ -32,7 +33,7 @@ from countermark_server.log.cleanup import Cleanup
 from countermark_server.log.publish import NoQuorumError, Publisher
 from countermark_server.log.sequence import LogError, Sequencer
 from countermark_server.log.staging import Staging
-from countermark_server.log.tree import public_tree
+from countermark_server.log.tree import MissingTileError, public_tree
 from countermark_server.log.witnesses import Quorum, Witness, check_quorum_allowed, witness_urls
 from countermark_server.settings import Settings
 from countermark_server.stores import places
@@ -105,12 +106,17 @@ class Station:
 
         `patience`: seconds to wait for witnesses that may be starting beside us.
         """
-        head = self.sequencer.load()
-        raw = self.public.read(CHECKPOINT)
-        if raw is not None:
-            public = open_log_checkpoint(raw, self._keys)
-            self._check_public(public, head)
-        self._ask_witnesses(head, accept_unwitnessed, time.monotonic() + patience)
+        try:
+            head = self.sequencer.load()
+            raw = self.public.read(CHECKPOINT)
+            if raw is not None:
+                public = open_log_checkpoint(raw, self._keys)
+                self._check_public(public, head)
+            self._ask_witnesses(head, accept_unwitnessed, time.monotonic() + patience)
+        except MissingTileError as error:
+            raise LogError(
+                f"{error} is missing from the public tree: the store is older than the database"
+            ) from None
         # Nobody knows more. What the public checkpoint covers was acknowledged: say so where a crash did not.
         if raw is not None:
             self.publisher.settle(public.size)

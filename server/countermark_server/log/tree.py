@@ -20,6 +20,10 @@ from countermark_server.stores.public import Public
 PREFIX = "log/"
 
 
+class MissingTileError(FileNotFoundError):
+    """A tile or bundle that must be in the public tree is not there."""
+
+
 class PublicTree:
     """Tiles and entry bundles, by their paths below the log's prefix."""
 
@@ -27,10 +31,10 @@ class PublicTree:
         self.read = read
 
     def fetch(self, tile: Tile) -> bytes:
-        """The bytes of a tile or bundle, not verified; FileNotFoundError when there is none."""
+        """The bytes of a tile or bundle, not verified; MissingTileError when there is none."""
         raw = self.read(tile.path())
         if raw is None:
-            raise FileNotFoundError(tile.path())
+            raise MissingTileError(tile.path())
         return raw
 
     def overlaid(self, files: Mapping[str, bytes]) -> PublicTree:
