@@ -1,8 +1,9 @@
-"""The parent's side of the sandbox: start a child for one artifact, listen for a bounded time, believe little.
+"""The worker's side of the sandbox: ask for one examination, listen for a bounded time, believe little.
 
-The child gets one descriptor, opened read-only, and nothing else of ours: no environment, no input, no key. It is
-killed by its process id when its time is over or it says too much. Whatever goes wrong becomes the finding
-`analyzer-failed`, with the reason, and so a person's business.
+The child gets one descriptor of ours, opened read-only, and nothing else: no environment, no key. The nursery that
+forks it (nursery.py) is started when it is first needed, and anew when it has ended. Whatever goes wrong becomes the
+finding `analyzer-failed`, with the reason, and so a person's business; only where the nursery itself was killed is
+the artifact examined again, once.
 """
 
 from __future__ import annotations
@@ -11,24 +12,33 @@ import hashlib
 import json
 import os
 import selectors
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from countermark.errors import MalformedError
+from countermark_server import telemetry
 from countermark_server.archive.members import Limits
 from countermark_server.scan.findings import Finding, failed, parse_findings
+from countermark_server.scan.nursery import DESCRIPTORS, ENDING, GO, KILL
 from countermark_server.settings import Scan, Upload
 
-CHILD = ("-I", "-m", "countermark_server.scan.child")
+NURSERY = ("-I", "-m", "countermark_server.scan.nursery")
+SCANS_PER_NURSERY = 1000  # children of one nursery share hash seed and addresses; a new one costs 60 ms
+NURSERIES_PER_SCAN = 2
+GRACE_SECONDS = 30.0  # beyond a child's wall time, until the nursery counts as hung; its start is in it
 ANSWER_MAX_BYTES = 1024 * 1024
 HASH_CHUNK = 1024 * 1024
-NICE = 10  # an examination takes what uploads and the log leave: nobody waits for it in a request
+
+
+class NurseryEndedError(Exception):
+    """The nursery was killed, or hangs: it says nothing about the artifact."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +49,40 @@ class Examined:
     protections: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
 class Sandbox:
-    """How children are started and how long they may live. `command` stands behind the interpreter."""
+    """Examines artifacts, one at a time. `command` stands behind the interpreter and starts a nursery."""
 
-    scan: Scan
-    upload: Upload
-    command: Sequence[str] = CHILD
+    def __init__(self, scan: Scan, upload: Upload, command: Sequence[str] = NURSERY) -> None:
+        self.scan = scan
+        self.upload = upload
+        self.command = command
+        self.nursery: Nursery | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def examine(self, path: Path, filename: str, sha256: str) -> Examined:
         """Examine the artifact at `path`, whose bytes must be those that were logged."""
+        for _ in range(NURSERIES_PER_SCAN):
+            try:
+                return self._examine(path, filename, sha256)
+            except NurseryEndedError as error:
+                telemetry.logger().warning("the scan's nursery ended", reason=str(error))
+                self.close()
+        return Examined((failed(f"the nursery ended {NURSERIES_PER_SCAN} times during the examination"),))
+
+    def close(self) -> None:
+        """End the nursery, and with it a child of its; the next examination starts another."""
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None
+
+    def _examine(self, path: Path, filename: str, sha256: str) -> Examined:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -58,63 +92,119 @@ class Sandbox:
             if found != sha256:
                 return Examined((failed(f"the stored bytes have SHA-256 {found}, not the logged {sha256}"),))
             os.lseek(descriptor, 0, os.SEEK_SET)
-            return self._ask(descriptor, filename, length)
+            return self._running().examine(descriptor, self._task(filename, length))
         finally:
             os.close(descriptor)
 
-    def _ask(self, descriptor: int, filename: str, length: int) -> Examined:
+    def _task(self, filename: str, length: int) -> bytes:
         limits = Limits(length, self.upload.max_unpacked_bytes, self.upload.max_members)
         task = {
-            "fd": descriptor,
             "filename": filename,
             "limits": asdict(limits),
             "cpu_seconds": self.scan.cpu_seconds,
             "memory_bytes": self.scan.memory_bytes,
         }
-        child = subprocess.Popen(
-            [sys.executable, *self.command, json.dumps(task)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(descriptor,),
-            env={"LANG": "C.UTF-8"},
-            cwd="/",
-        )
-        with suppress(OSError):  # it may have ended already, and a slow machine is no reason to fail
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+        return json.dumps(task).encode()
+
+    def _running(self) -> Nursery:
+        if self.nursery is not None and self.nursery.scans >= SCANS_PER_NURSERY:
+            self.close()
+        if self.nursery is None:
+            self.nursery = Nursery(self.command, self.scan.wall_seconds)
+        return self.nursery
+
+
+class Nursery:
+    """A running nursery, as its worker sees it."""
+
+    def __init__(self, command: Sequence[str], wall_seconds: float) -> None:
+        self.scans = 0
+        self._patience = wall_seconds + GRACE_SECONDS
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, *command, str(theirs.fileno()), str(wall_seconds)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={"LANG": "C.UTF-8"},
+                cwd="/",
+            )
+
+    def close(self) -> None:
+        """Kill it. The kernel kills its child with it (confine.py)."""
+        self._socket.close()
+        self.process.kill()
+        self.process.wait()
+
+    def examine(self, artifact: int, task: bytes) -> Examined:
+        """One child's examination of what the descriptor `artifact` reads. NurseryEndedError: there is no answer."""
+        self.scans += 1
+        deadline = time.monotonic() + self._patience
+        answer = self._send(artifact, task)
         try:
-            said, problem = _listen(child, time.monotonic() + self.scan.wall_seconds)
-        finally:
-            child.kill()
-            child.wait()
-            assert child.stdout is not None
-            child.stdout.close()
-        if problem is None and child.returncode != 0:
-            problem = _ending(child.returncode)
-        return _examined(said, problem)
-
-
-def _listen(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, str | None]:
-    """What the child says until it closes its output; and why we stopped listening, if it was our decision."""
-    assert child.stdout is not None
-    said = bytearray()
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
-                return bytes(said), "the examination took longer than its wall time"
-            chunk = os.read(child.stdout.fileno(), 65536)
-            if not chunk:
-                break
-            said += chunk
+            said = self._listen(answer, deadline)
             if len(said) > ANSWER_MAX_BYTES:
-                return bytes(said), f"the examination answered more than {ANSWER_MAX_BYTES} bytes"
-    try:
-        child.wait(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return bytes(said), "the examination went on after its answer"
-    return bytes(said), None
+                self._socket.send(KILL)
+            status, late = self._ending(deadline)
+        except OSError as error:
+            raise NurseryEndedError(f"{type(error).__name__}: {error}") from error
+        finally:
+            os.close(answer)
+        return _examined(said, _problem(said, status, late))
+
+    def _send(self, artifact: int, task: bytes) -> int:
+        """Hand over the artifact; returns where the child's answer is read."""
+        answer, theirs = os.pipe()
+        read, write = os.pipe()
+        try:
+            os.write(write, task)  # fits in the pipe: a file's name and some numbers
+            handed = [read, theirs, artifact]
+            assert len(handed) == DESCRIPTORS
+            socket.send_fds(self._socket, [GO], handed)
+        except OSError as error:
+            os.close(answer)
+            raise NurseryEndedError(f"{type(error).__name__}: {error}") from error
+        finally:
+            for descriptor in (theirs, read, write):
+                os.close(descriptor)
+        return answer
+
+    def _listen(self, answer: int, deadline: float) -> bytes:
+        """What the child says until it closes its output, or too much."""
+        said = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(answer, selectors.EVENT_READ)
+            selector.register(self._socket, selectors.EVENT_READ)
+            while len(said) <= ANSWER_MAX_BYTES:
+                ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
+                if not ready:
+                    raise NurseryEndedError("it neither ended the child nor said so")
+                if answer not in ready:  # the child has ended and all it said is read, or the nursery has
+                    break
+                chunk = os.read(answer, 65536)
+                if not chunk:
+                    break
+                said += chunk
+        return bytes(said)
+
+    def _ending(self, deadline: float) -> tuple[int, bool]:
+        """How the child ended: its status, and whether its time was over."""
+        self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        said = self._socket.recv(ENDING.size)
+        if len(said) != ENDING.size:
+            raise NurseryEndedError(f"its status is {self.process.poll()}")
+        status, late = ENDING.unpack(said)
+        return status, late
+
+
+def _problem(said: bytes, status: int, late: bool) -> str | None:
+    if len(said) > ANSWER_MAX_BYTES:
+        return f"the examination answered more than {ANSWER_MAX_BYTES} bytes"
+    if late:
+        return "the examination took longer than its wall time"
+    return _ending(status) if status else None
 
 
 def _examined(said: bytes, problem: str | None) -> Examined:

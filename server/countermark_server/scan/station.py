@@ -319,7 +319,7 @@ def try_sandbox(sandbox: Sandbox) -> tuple[str, ...]:
 def run(settings: Settings, stop: threading.Event) -> None:
     """`countermark-server work scan`."""
     engine = db.open_engine(settings.database_url)
-    sandbox = Sandbox(settings.scan, settings.upload)
+    sandbox = Sandbox(settings.scan, settings.upload)  # a child of exec: nothing opened here is open there
     station = Station(
         settings,
         engine,
@@ -345,4 +345,5 @@ def run(settings: Settings, stop: threading.Event) -> None:
             if not moved:
                 stop.wait(settings.scan.poll_interval)
     finally:
+        sandbox.close()
         engine.dispose()

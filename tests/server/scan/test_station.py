@@ -32,32 +32,40 @@ EVIL = b"import base64\nimport setuptools\n\nexec(base64.b64decode('cHJpbnQoMSk=
 CURIOUS = b"import urllib.request\nurllib.request.urlopen('https://example.invalid/')\n"
 
 
+class ScanWorld(DoorWorld):
+    """A registry, and the sandbox its stations share."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.sandbox = Sandbox(Scan(), Upload())
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[DoorWorld]:
-    made = DoorWorld(tmp_path)
-    with made.run():
+def world(tmp_path: Path) -> Iterator[ScanWorld]:
+    made = ScanWorld(tmp_path)
+    with made.run(), made.sandbox:
         yield made
     made.close()
 
 
 @pytest.fixture
-def grace(world: DoorWorld) -> Person:
+def grace(world: ScanWorld) -> Person:
     return world.person("grace")
 
 
-def station(world: DoorWorld, sandbox: Sandbox | None = None) -> Station:
+def station(world: ScanWorld, sandbox: Sandbox | None = None) -> Station:
     return Station(
         world.settings,
         world.engine,
         Blobs(world.settings.data / "blobs"),
-        sandbox or Sandbox(Scan(), Upload()),
+        sandbox or world.sandbox,
         scanner=world.roles["scanner"],
         registry=world.roles["registry"],
         clock=world.clock,
     )
 
 
-def work(world: DoorWorld, scan: Station) -> None:
+def work(world: ScanWorld, scan: Station) -> None:
     """Round after round, the log answering in between, until nothing moves."""
     while scan.round():
         world.quiet()
@@ -65,17 +73,17 @@ def work(world: DoorWorld, scan: Station) -> None:
     world.quiet()
 
 
-def row(world: DoorWorld, name: str) -> dict[str, Any]:
+def row(world: ScanWorld, name: str) -> dict[str, Any]:
     (found,) = [row for row in world.submissions() if row["served_name"] == name]
     return found
 
 
-def entries(world: DoorWorld) -> list[Entry]:
+def entries(world: ScanWorld) -> list[Entry]:
     published = Published(world.public, world.clock)
     return [Entry.parse(published.entry(index)) for index in range(published.checkpoint().size)]
 
 
-def state_of(world: DoorWorld, name: str) -> dict[str, Any]:
+def state_of(world: ScanWorld, name: str) -> dict[str, Any]:
     with db.read(world.engine) as connection:
         query = select(db.submission).where(db.submission.c.served_name == name)
         found = file_state(connection, connection.execute(query).mappings().one())
@@ -83,7 +91,7 @@ def state_of(world: DoorWorld, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_an_honest_file_is_cleared_by_a_logged_verdict(world: DoorWorld, grace: Person) -> None:
+def test_an_honest_file_is_cleared_by_a_logged_verdict(world: ScanWorld, grace: Person) -> None:
     """No findings: tier none, never called benign; the verdict is signed by the scanner and names its findings."""
     grace.upload(WHEEL, wheel())
     work(world, station(world))
@@ -100,7 +108,7 @@ def test_an_honest_file_is_cleared_by_a_logged_verdict(world: DoorWorld, grace: 
     assert state_of(world, WHEEL)["verdict"]["tier"] == "none"
 
 
-def test_a_grave_finding_holds_at_once_by_an_entry_of_its_own(world: DoorWorld, grace: Person) -> None:
+def test_a_grave_finding_holds_at_once_by_an_entry_of_its_own(world: ScanWorld, grace: Person) -> None:
     """Tier block: a hold signed by the registry follows the verdict; the row says why."""
     grace.upload(SDIST, sdist(files={"setup.py": EVIL}))
     work(world, station(world))
@@ -121,7 +129,7 @@ def test_a_grave_finding_holds_at_once_by_an_entry_of_its_own(world: DoorWorld, 
     assert answer.status_code == 403 and "decoded-code-run" in answer.status
 
 
-def test_what_a_person_must_see_is_held_without_a_hold_entry(world: DoorWorld, grace: Person) -> None:
+def test_what_a_person_must_see_is_held_without_a_hold_entry(world: ScanWorld, grace: Person) -> None:
     """Tier queue: the verdict alone keeps it from being listed."""
     grace.upload(SDIST, sdist(files={"setup.py": CURIOUS}))
     work(world, station(world))
@@ -129,10 +137,11 @@ def test_what_a_person_must_see_is_held_without_a_hold_entry(world: DoorWorld, g
     assert entries(world)[-1].type == "verdict" and state_of(world, SDIST)["hold"] is None
 
 
-def test_a_crash_is_a_finding_never_clean(world: DoorWorld, grace: Person) -> None:
+def test_a_crash_is_a_finding_never_clean(world: ScanWorld, grace: Person) -> None:
     """A child that dies, says nothing or lies leads to a person, with the reason."""
     grace.upload(WHEEL, wheel())
-    work(world, station(world, Sandbox(Scan(), Upload(), ("-c", "import os; os.abort()"))))
+    with Sandbox(Scan(), Upload(), ("-c", "import os; os.abort()")) as deadly:
+        work(world, station(world, deadly))
     held = row(world, WHEEL)
     assert held["state"] == "held" and held["reason"] == "analyzer-failed"
     statement = entries(world)[-1].statement
@@ -140,8 +149,22 @@ def test_a_crash_is_a_finding_never_clean(world: DoorWorld, grace: Person) -> No
     assert (statement.predicate["tier"], statement.predicate["classification"]) == ("queue", "indeterminate")
 
 
+def test_a_killed_nursery_loses_no_submission(world: ScanWorld, grace: Person) -> None:
+    """The next nursery's child examines what waits, under the same lease, and nothing is held for it."""
+    grace.upload(WHEEL, wheel())
+    work(world, station(world))
+    assert world.sandbox.nursery is not None
+    world.sandbox.nursery.process.kill()
+    grace.upload(SDIST, sdist())
+    work(world, station(world))
+    assert [(row(world, name)["state"], row(world, name)["attempts"]) for name in (WHEEL, SDIST)] == [
+        ("cleared", 1),
+        ("cleared", 1),
+    ]
+
+
 def test_swapped_bytes_are_not_examined_in_the_place_of_the_logged_ones(
-    world: DoorWorld, grace: Person
+    world: ScanWorld, grace: Person
 ) -> None:
     """A verdict is about the SHA-256 in the log; other bytes under its name are a finding."""
     data = wheel()
@@ -154,7 +177,7 @@ def test_swapped_bytes_are_not_examined_in_the_place_of_the_logged_ones(
     assert row(world, WHEEL)["state"] == "held" and row(world, WHEEL)["reason"] == "analyzer-failed"
 
 
-def test_a_dead_worker_is_replaced_and_the_third_failure_is_the_last(world: DoorWorld, grace: Person) -> None:
+def test_a_dead_worker_is_replaced_and_the_third_failure_is_the_last(world: ScanWorld, grace: Person) -> None:
     """A lease keeps others away until it runs out; three attempts without an end are a finding."""
 
     class Dying(Exception):
@@ -177,7 +200,7 @@ def test_a_dead_worker_is_replaced_and_the_third_failure_is_the_last(world: Door
     assert row(world, WHEEL)["state"] == "held" and row(world, WHEEL)["reason"] == "analyzer-failed"
 
 
-def test_a_verdict_that_came_second_is_signed_again(world: DoorWorld, grace: Person) -> None:
+def test_a_verdict_that_came_second_is_signed_again(world: ScanWorld, grace: Person) -> None:
     """Another entry on the registry's side was first: the log refuses ours, and takes it behind that one."""
     grace.upload(WHEEL, wheel())
     with db.read(world.engine) as connection:
@@ -216,7 +239,7 @@ def test_a_verdict_that_came_second_is_signed_again(world: DoorWorld, grace: Per
 
 
 @pytest.mark.parametrize("role", ["scanner", "registry"])
-def test_a_key_the_log_refuses_is_not_tried_in_a_loop(world: DoorWorld, grace: Person, role: str) -> None:
+def test_a_key_the_log_refuses_is_not_tried_in_a_loop(world: ScanWorld, grace: Person, role: str) -> None:
     """A revoked key leaves one proposal a minute, not thousands; with the next key the file moves on."""
     grace.upload(SDIST, sdist(files={"setup.py": EVIL}))
     honest = world.roles[role]
@@ -244,7 +267,7 @@ def test_a_key_the_log_refuses_is_not_tried_in_a_loop(world: DoorWorld, grace: P
 
 
 def test_a_hold_without_an_entry_grows_old_and_is_forgotten_once_it_has_one(
-    world: DoorWorld, grace: Person
+    world: ScanWorld, grace: Person
 ) -> None:
     """The alarm of 15 minutes reads this age; a restarted scan knows it too, and a logged hold ends it."""
     grace.upload(SDIST, sdist(files={"setup.py": EVIL}))
@@ -263,13 +286,13 @@ def test_a_hold_without_an_entry_grows_old_and_is_forgotten_once_it_has_one(
     assert [entry.type for entry in entries(world)[-2:]] == ["verdict", "hold"]
 
 
-def test_the_same_artifact_and_rules_give_the_same_findings(world: DoorWorld, grace: Person) -> None:
+def test_the_same_artifact_and_rules_give_the_same_findings(world: ScanWorld, grace: Person) -> None:
     """Examined twice, byte for byte the same blob."""
     data = sdist(files={"setup.py": EVIL + CURIOUS})
     path = world.settings.data / "x.tar.gz"
     path.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
-    first, second = (Sandbox(Scan(), Upload()).examine(path, SDIST, digest) for _ in range(2))
+    first, second = (world.sandbox.examine(path, SDIST, digest) for _ in range(2))
     assert first == second and {finding.rule for finding in first.findings} == {
         "decoded-code-run",
         "install-network",
