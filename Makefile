@@ -32,7 +32,7 @@ setup-dev:
 
 # Programs of others that tests run for real; fetched once, into .work.
 components:
-	@scripts/components.sh nginx promtool systemd-analyze postgresql
+	@scripts/components.sh nginx promtool systemd-analyze postgresql gcc spin
 
 demo: setup
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)

@@ -14,6 +14,7 @@ say() { printf 'components: %s\n' "$*" >&2; }
 starts() { # starts FILE: whether the program runs on this machine
     case $(basename "$1") in
         nginx) "$1" -v ;;
+        spin) "$1" -V ;;
         *) "$1" --version ;;
     esac >/dev/null 2>&1
 }
@@ -86,6 +87,8 @@ for name in "$@"; do
         systemd-analyze) need systemd-analyze systemd usr/bin/systemd-analyze ;;
         promtool) need promtool prometheus usr/bin/promtool ;;
         postgresql) need_postgresql ;;
-        *) say "no component $name; there are nginx, promtool, systemd-analyze and postgresql"; exit 2 ;;
+        spin) need spin spin usr/bin/spin ;;
+        gcc) need gcc gcc usr/bin/gcc ;;
+        *) say "no component $name; there are nginx, promtool, systemd-analyze, postgresql, spin and gcc"; exit 2 ;;
     esac
 done
