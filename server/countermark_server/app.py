@@ -4,7 +4,8 @@
 
     accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  GET /api/v1/projects/NAME
     upload     POST /legacy/  /api/v1/statements
-    index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/registry  /log/  /tuf/  /blobs/
+    index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/logged/  /api/v1/registry
+                    /log/  /tuf/  /blobs/
     web        GET  /  /h/CODE  /api/v1/openapi.json
     upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
     here       GET  /healthz  /metrics
@@ -31,7 +32,7 @@ from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.statements import Statements
 from countermark_server.asking import Answers
-from countermark_server.index import about, evidence, files, simple, static
+from countermark_server.index import about, evidence, files, logged, simple, static
 from countermark_server.published import Published
 from countermark_server.settings import Settings
 from countermark_server.stores import places
@@ -63,7 +64,7 @@ def create_app(
         queue_max=settings.entries.queue_max,
         clock=clock,
     )
-    acts = Acts(engine, statements, batch_max=settings.entries.batch_max)
+    acts = Acts(engine, statements, blobs, batch_max=settings.entries.batch_max)
     keys = accounts_keys.Keys(engine, statements, clock=clock)
     receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
     early = ahead.Ahead(engine, statements, clock=clock)
@@ -86,6 +87,7 @@ def create_app(
     app.register_blueprint(upload_views.blueprint(receiver, early, base_url=base_url))
     app.register_blueprint(simple.blueprint(engine))
     app.register_blueprint(files.blueprint(served))
+    app.register_blueprint(logged.blueprint(logged.Logged(engine, published)))
     app.register_blueprint(evidence.blueprint(engine, blobs))
     app.register_blueprint(static.blueprint(public, served.target))
     app.register_blueprint(about.blueprint(settings, public, published))

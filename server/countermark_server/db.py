@@ -170,6 +170,17 @@ rules_state = Table(
     Column("key", Text, primary_key=True),  # JSON array of strings: a key of countermark.rules
     Column("value", Text, nullable=False),  # JSON object
 )
+logged_elsewhere = Table(
+    "logged_elsewhere",
+    metadata,
+    # Files that some other registry serves, by their hash; kept by ruleview.py beside the state it repeats.
+    Column("namespace", String(255), primary_key=True),
+    Column("project", String(255), primary_key=True),
+    Column("filename", String(255), primary_key=True),  # normalised, as in the rules' key
+    Column("sha256", String(64), nullable=False),
+    Column("leaf_index", BigInteger, nullable=False),
+    Index("ix_logged_elsewhere_sha256_leaf_index", "sha256", "leaf_index"),
+)
 
 # --- tufrepo -----------------------------------------------------------------------------------------------
 tufrepo_state = Table(

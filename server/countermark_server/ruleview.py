@@ -9,6 +9,9 @@ A key is a JSON array of strings, a value a JSON object. What was read or put is
 the transaction, so an entry sees what the entries before it in the same round changed. An error leaves the
 block without writing, and the transaction that surrounds it rolls back.
 
+A file of a namespace is served elsewhere, so no submission knows its hash: its row in `logged_elsewhere` is
+written with its state, in the same transaction.
+
 The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its own at what it applied, in
 `tufrepo_state`. Both are caches of the log: fsck replays it and compares.
 """
@@ -43,6 +46,7 @@ class SqlView:
         self._select = _SELECTS[table.name]
         self._known: dict[Key, str | None] = {}
         self._changed: set[Key] = set()
+        self._elsewhere: dict[Key, Value] = {}
 
     def __enter__(self) -> SqlView:
         return self
@@ -68,6 +72,9 @@ class SqlView:
         """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
         self._known[key] = None if value is None else encode_value(value)
         self._changed.add(key)
+        if len(key) == 4 and key[0] == "file" and key[1] and value is not None:
+            row = dict(zip(("namespace", "project", "filename"), key[1:], strict=True))
+            self._elsewhere[key] = {**row, "sha256": value["sha256"], "leaf_index": value["index"]}
 
     def flush(self) -> None:
         """Write what was put."""
@@ -80,9 +87,17 @@ class SqlView:
                 rows.append({"key": encode_key(key), "value": text})
         if rows:
             self._connection.execute(self._upsert(), rows)
+        if self._elsewhere and self._table is db.rules_state:
+            self._connection.execute(self._once(), list(self._elsewhere.values()))
         if gone:
             self._connection.execute(delete(self._table).where(self._table.c.key == bindparam("k")), gone)
         self._changed.clear()
+        self._elsewhere.clear()
+
+    def _once(self) -> Any:
+        """A file's hash and index never change: the first row stays."""
+        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
+        return insert(db.logged_elsewhere).on_conflict_do_nothing()
 
     def _upsert(self) -> Any:
         if self._connection.dialect.name == "postgresql":

@@ -1,6 +1,7 @@
 """Signed statements at the door: what owners do to files and keys, and publishes of files served elsewhere.
 
     POST /api/v1/entries         {"envelope": {"payload": ..., "signatures": [...]}}
+    POST /api/v1/entries         {"envelope": {...}, "blob": "<base64>"}      an attest, with what it speaks of
     POST /api/v1/entries/batch   {"entries": [{"envelope": {...}}, ...]}      thousands, told apart one by one
 
 **yank, unyank, remove, key-revoke.** Two proofs are asked for, and neither replaces the other: the session says which
@@ -14,11 +15,19 @@ metadata ever lists the file; a reader is told "in the log, no TUF, no verdict".
 in by upload. An upload token may publish, for that is what it may do at the other door too; the namespace must be
 enrolled, the account one of its owners, and the key one of its keys.
 
+**attest**, about a file that is logged, in any namespace: a further signature, provenance or bill of materials. The
+statement names it by digest, and whoever reads the log must be able to have it, so it comes along and is kept as an
+open blob (`GET /blobs/<sha256>`) before its entry is proposed. Nobody here checked what it says; so the entry says.
+It withdraws nothing and allows nothing: an upload token may attest, too, for an account that owns the project.
+
 No other type passes: verdicts and moderation acts are the registry's, keys come in at their own door.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,19 +37,22 @@ from countermark.statement import Envelope, Statement
 from countermark_server import db
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_session
-from countermark_server.asking import holder_state
+from countermark_server.asking import foresee, holder_state
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
+from countermark_server.stores.blobs import Blobs
 
-PUBLISH = "publish"
-TYPES = ("yank", "unyank", "remove", "key-revoke", PUBLISH)
+PUBLISH, ATTEST = "publish", "attest"
+TYPES = ("yank", "unyank", "remove", "key-revoke", PUBLISH, ATTEST)
+OPEN_NONCE = bytes(32)  # of blobs that are public from the start
 
 
 class Acts:
     """The two doors of this module."""
 
-    def __init__(self, engine: Engine, statements: Statements, *, batch_max: int) -> None:
+    def __init__(self, engine: Engine, statements: Statements, blobs: Blobs, *, batch_max: int) -> None:
         self._engine = engine
+        self._blobs = blobs
         self._statements = statements
         self._batch_max = batch_max
 
@@ -65,7 +77,15 @@ class Acts:
             return error
 
     def _offer(self, principal: Principal, body: object, *, now: int) -> Offer:
+        body, blob = _parted(body)
         envelope, statement = self._statements.read(body, types=TYPES, what="statement")
+        if (blob is None) == (statement.type == ATTEST):
+            raise ServerError(
+                "bad-request",
+                f"an attest comes with its blob, and nothing else does; this is a {statement.type}",
+            )
+        if blob is not None:
+            return self._attest(principal, envelope, statement, blob, now=now)
         if statement.type == PUBLISH:
             return Offer(PUBLISH, envelope, self._publish(principal, envelope, statement, now=now))
         require_session(principal)
@@ -91,3 +111,40 @@ class Acts:
         indexes = [h["keys"][k]["index"] for h in holders if h for k in envelope.keyids if k in h["keys"]]
         index = indexes[0] if indexes else None  # a key of the project goes before one of its namespace
         return {"identity": None, "key_index": index, "uploader": principal.account_id}
+
+    def _attest(
+        self, principal: Principal, envelope: Envelope, statement: Statement, blob: bytes, *, now: int
+    ) -> Offer:
+        """Keep what the statement names, once nothing else speaks against it: a refusal leaves no blob behind."""
+        said = statement.predicate
+        raw = OPEN_NONCE + blob
+        if (found := hashlib.sha256(raw).hexdigest()) != said["statement_sha256"]:
+            raise ServerError(
+                "statement-mismatch",
+                f"the statement names blob {said['statement_sha256']}, the one that came along is {found}",
+            )
+        offer = Offer(ATTEST, envelope, {"verified": "not-checked"})
+        with db.read(self._engine) as connection:
+            holders = [holder_state(connection, said["namespace"], n, now=now) for n in (said["project"], "")]
+            if not any(principal.account_id in holder["owners"] for holder in holders if holder):
+                raise ServerError(
+                    "not-owner", f"{principal.account_id} may not attest in {said['project']!r}"
+                )
+            foresee(connection, offer.type, offer.envelope, offer.registry, now=now)
+        self._blobs.put(raw)
+        # Kept. If we stop here nothing names it, and the same request again finds it there.
+        return offer
+
+
+def _parted(body: object) -> tuple[object, bytes | None]:
+    """A request's body without its blob, and the blob's bytes."""
+    if not isinstance(body, Mapping) or "blob" not in body:
+        return body, None
+    text = body["blob"]
+    try:
+        blob = base64.b64decode(text if isinstance(text, str) else "*", validate=True)
+    except (binascii.Error, ValueError):
+        raise ServerError("bad-request", "the blob is not base64") from None
+    if base64.b64encode(blob).decode() != text:  # one spelling
+        raise ServerError("bad-request", "the blob is not base64 in its one spelling")
+    return {name: value for name, value in body.items() if name != "blob"}, blob

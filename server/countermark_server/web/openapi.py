@@ -35,6 +35,7 @@ def _list(item: Schema, **more: Any) -> Schema:
 
 
 _STRING: Schema = {"type": "string"}
+_STATIC: Schema = {"type": "string", "description": "path of a static file"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _HEX: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _WHERE: dict[str, Schema] = {
@@ -60,9 +61,15 @@ SCHEMAS: dict[str, Schema] = {
         additionalProperties=False,
     ),
     "Statement": _object({"envelope": _ref("Envelope")}, additionalProperties=False),
+    "Act": {
+        "type": "object", "required": ["envelope"], "additionalProperties": False,
+        "properties": {"envelope": _ref("Envelope"), "blob": {
+            "type": "string", "contentEncoding": "base64", "description": "what an attest names by digest",
+        }},
+    },
     "Placed": _object({**_WHERE, "proof": _or_null("string", description="a C2SP tlog-proof")}),
     "Batch": _object(
-        {"entries": _list(_ref("Statement"), minItems=1)}, additionalProperties=False
+        {"entries": _list(_ref("Act"), minItems=1)}, additionalProperties=False
     ),
     "Batched": _object({
         "checkpoint": _or_null("string", description="signed note; every proof below is under it"),
@@ -75,6 +82,12 @@ SCHEMAS: dict[str, Schema] = {
     }),
     "File": _object(_FILE),
     "ProvedFile": _object({**_FILE, "proof": _or_null("string")}),
+    "Logged": _object({
+        **dict.fromkeys(("namespace", "project", "version", "filename"), _STRING),
+        **dict.fromkeys(("bundle", "tile", "checkpoint"), _STATIC),
+        **dict.fromkeys(("sha256", "leaf_hash"), _HEX),
+        "index": _COUNT, "key_index": _or_null("integer"),
+    }),
     "Ahead": _object({
         **dict.fromkeys(("project", "filename", "sha256", "state"), _STRING), "expires": _or_null("integer"),
     }),
@@ -146,8 +159,8 @@ PATHS: dict[str, dict[str, Schema]] = {
         path={"keyid": _HEX}, token=True,
     )},
     "/api/v1/entries": {"post": _door(
-        "entries", "propose yank, unyank, remove, key-revoke, or a publish in a namespace", _ref("Placed"),
-        body=_ref("Statement"), token=True, late=True,
+        "entries", "propose yank, unyank, remove, key-revoke, attest, or a publish in a namespace",
+        _ref("Placed"), body=_ref("Act"), token=True, late=True,
     )},
     "/api/v1/entries/batch": {"post": _door(
         "batch", "propose many statements; each is answered on its own, in order", _ref("Batched"),
@@ -171,6 +184,14 @@ PATHS: dict[str, dict[str, Schema]] = {
     "/api/v1/files/{project}/{filename}": {"get": _door(
         "fileStatus", "what became of a file, with its proof", _ref("ProvedFile"),
         path={"project": _STRING, "filename": _STRING},
+    )},
+    "/api/v1/logged/{sha256}": {"get": _door(
+        "loggedHash", "where files with these bytes are logged that other registries serve",
+        _object({"sha256": _HEX, "entries": _list(_ref("Logged"), maxItems=100)}), path={"sha256": _HEX},
+    )},
+    "/api/v1/logged/{namespace}/{project}/{filename}": {"get": _door(
+        "logged", "where a file is logged that another registry serves", _ref("Logged"),
+        path={"namespace": _STRING, "project": _STRING, "filename": _STRING},
     )},
     "/api/v1/registry": {"get": _door("registry", "what this registry says about itself", _REGISTRY)},
     "/api/v1/openapi.json": {"get": _door("openapi", "this description", {"type": "object"})},

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from countermark_server import db, migrations
+from countermark_server.ruleview import encode_key, encode_value
 
 
 def test_upgrade_from_empty_gives_the_declared_tables(database_url: str) -> None:
@@ -51,6 +52,23 @@ def test_the_declared_tables_and_the_migrated_ones_are_the_same_sql(tmp_path: Pa
         ):
             one, other = (getattr(inspect(engine), ask)(table) for engine in (migrated, declared))
             assert _sorted(one) == _sorted(other), (table, ask)
+
+
+def test_files_logged_before_revision_3_get_their_rows(database_url: str) -> None:
+    """What the rules' state knows of namespaces is found by hash after the upgrade; nothing of the default one is."""
+    engine = db.open_engine(database_url)
+    migrations.upgrade(engine)
+    with db.write(engine) as connection:
+        connection.execute(text("DROP TABLE logged_elsewhere"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        for namespace, number in (("corp", 7), ("", 8)):
+            key = encode_key(("file", namespace, "widget", f"widget-{number}.tar.gz"))
+            value = encode_value({"index": number, "sha256": f"{number}" * 64})
+            connection.execute(db.rules_state.insert().values(key=key, value=value))
+    migrations.upgrade(engine)
+    with db.read(engine) as connection:
+        (row,) = connection.execute(db.logged_elsewhere.select()).all()
+    assert tuple(row) == ("corp", "widget", "widget-7.tar.gz", "7" * 64, 7)
 
 
 def _sorted(found: object) -> object:

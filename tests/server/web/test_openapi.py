@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -18,9 +19,11 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.archives import wheel
 from tests.doors import DoorWorld
+from tests.server.accounts.test_entries import enrol, one, published
 
 WHEEL = "demo-1.0-py3-none-any.whl"
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+ELSEWHERE = {"namespace": "corp", "project": "widget", "filename": "widget-1.tar.gz"}
 WAIT = 0.2  # seconds a door may wait for the log, which works all the time
 
 
@@ -33,6 +36,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorWorld]:
         grace.enrol("demo")
         made.quiet()
         grace.upload(WHEEL, wheel(), attestations=grace.attest(WHEEL, wheel()))
+        made.quiet()
+        assert enrol(made, grace).status_code == 200
+        assert one(made, published(1, grace.key), grace.token).status_code == 200
         made.quiet()
         yield made
     made.close()
@@ -97,6 +103,8 @@ def test_true_answers_have_the_described_form(world: DoorWorld) -> None:
         ("/api/v1/files/{project}/{filename}", {"project": "demo", "filename": WHEEL}),
         ("/api/v1/keys/{keyid}", {"keyid": world.grace.key.keyid}),  # type: ignore[attr-defined]
         ("/api/v1/entries/{number}", {"number": 1}),
+        ("/api/v1/logged/{namespace}/{project}/{filename}", ELSEWHERE),
+        ("/api/v1/logged/{sha256}", {"sha256": hashlib.sha256(b"1").hexdigest()}),
         ("/api/v1/registry", {}),
     ):
         case = schema[path]["GET"].Case(path_parameters=values)
