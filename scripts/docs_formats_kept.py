@@ -16,9 +16,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from countermark import keyfile, manifest, schema
+from countermark import keyfile, manifest, rules, schema
 from countermark.entry import make_imported
 from countermark.imported import Imported
+from countermark.namespaces import Namespace
+from countermark.replay import DictView, put_all
 from countermark.statement import Statement
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.tlog import merkle, tile
@@ -49,11 +51,12 @@ _PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def _docstring(module: str, block: int = 0) -> str:
-    """The n-th indented block of a module's docstring."""
+def _docstring(module: str, *blocks: int) -> str:
+    """The n-th indented block of a module's docstring, the first where none is named; several are joined."""
     text = importlib.import_module(module).__doc__ or ""
-    blocks = [part for part in text.split("\n\n") if part.startswith("    ")]
-    return _fence("\n".join(line.removeprefix("    ") for line in blocks[block].splitlines()))
+    found = [part for part in text.split("\n\n") if part.startswith("    ")]
+    shown = "\n\n".join(found[block] for block in blocks or (0,))
+    return _fence("\n".join(line.removeprefix("    ") for line in shown.splitlines()))
 
 
 def _statements() -> list[Statement]:
@@ -159,7 +162,25 @@ def pins() -> str:
 @_part
 def policy_toml() -> str:
     """A client's own policy."""
-    return _docstring("countermark.clientpolicy").replace("```text", "```toml", 1)
+    return _docstring("countermark.clientpolicy", 0, 1, 2, 3).replace("```text", "```toml", 1)
+
+
+@_part
+def namespace_memory() -> str:
+    """What a client keeps of a namespace in a log of three entries, none of which is about it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "corp.json"
+        read = Namespace("corp", 0, DictView())
+        put_all(read.view, rules.genesis(origin=ORIGIN, authority_key=_publisher().public_key))
+        for index, entry in enumerate((b"a", b"b", b"c")):
+            read.take(index, entry)
+        read.save(path, _checkpoint_root())
+        shown = _shortened(json.loads(path.read_bytes()))
+    return _fence(json.dumps(shown, indent=1), "json")
+
+
+def _checkpoint_root() -> bytes:
+    return merkle.root_hash([merkle.leaf_hash(entry) for entry in (b"a", b"b", b"c")])
 
 
 @_part

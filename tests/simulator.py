@@ -344,6 +344,8 @@ class World:
             return self._page(path.removeprefix("/simple/").rstrip("/"))
         if path.startswith("/api/v1/projects/"):
             return self._project(path.removeprefix("/api/v1/projects/"))
+        if path.startswith("/api/v1/logged/"):
+            return self._logged(*path.removeprefix("/api/v1/logged/").split("/"))
         if path.startswith("/api/v1/files/"):
             project, _, filename = path.removeprefix("/api/v1/files/").partition("/")
             return self._file(project, filename) if filename else self._files(project)
@@ -418,6 +420,13 @@ class World:
             "version": state["version"],
         }
         return json.dumps(answer).encode()
+
+    def _logged(self, namespace: str, project: str, filename: str) -> bytes | None:
+        """Where a file of a namespace is logged."""
+        state = self.view.get(rules.file_key(namespace, project, filename))
+        if state is None or state["index"] >= self.log_size:
+            return None
+        return json.dumps({"index": state["index"], "leaf_hash": state["lh"]}).encode()
 
     def answer(self, request: Request) -> Response:
         """The same world behind a real socket (`serving.listening(world.answer, ...)`)."""

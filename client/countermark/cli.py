@@ -117,6 +117,14 @@ def _install_arguments(commands: Any) -> None:
     verify.add_argument(
         "--at", metavar="TIME", help="judge as of a later time (seconds, or 2026-01-31T12:00:00Z)"
     )
+    verify.add_argument(
+        "--log-only",
+        action="store_true",
+        help="files that other registries serve, against the log alone: no TUF, no verdict, never verified",
+    )
+    verify.add_argument(
+        "--namespace", metavar="NAME", help="with --log-only: the namespace whose files they must be"
+    )
     run = _add(commands, "run", "install.run", "start an installer that gets verified files only", json=False)
     run.add_argument("--json", type=Path, metavar="FILE", dest="json_file", help="write the result to a file")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")

@@ -13,6 +13,10 @@
     approver = "ops"
     expires = 2026-03-31
 
+    [[log-only]]
+    namespace = "corp"                        # it serves its files elsewhere: the log is enough
+    keys = ["40c3f0a1..."]                    # and optionally, from these keys alone
+
 Two policies meet. The *central* one comes through TUF in the trust file; the *local* one is `policy.toml`
 in the client's home. Central wins unless the local one is stricter, so a local file can tighten and never
 loosen; for the same reason an exception excuses only what the local file alone demanded.
@@ -21,6 +25,9 @@ The mode decides about findings of exit code 5 (unsigned, wrong identity, no ent
 old). Withdrawn files (6) pass only under `observe`. Tamper, fork and rollback (7) are refused in every
 mode: no policy can allow a contradiction. Exceptions that were used are shown in every result, expired ones
 are ignored.
+
+Whether it is enough that a file is in the log, listed by no TUF and seen by no scanner, is for this machine
+alone to say, namespace by namespace (`log-only`): the central policy is about what the registry lists.
 """
 
 from __future__ import annotations
@@ -82,6 +89,14 @@ class Exemption:
 
 
 @dataclass(frozen=True)
+class LogOnly:
+    """Someone decided that for the files of a namespace the log is enough, from these keys if any are named."""
+
+    namespace: str
+    keys: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Decision:
     """What the policy makes of one failure: refused, or let pass with these words."""
 
@@ -97,6 +112,7 @@ class ClientPolicy:
     mode: Mode = Mode.WARN
     rules: tuple[Rule, ...] = ()
     exceptions: tuple[Exemption, ...] = ()
+    log_only: tuple[LogOnly, ...] = ()
 
     def mode_for(self, project: str) -> Mode:
         """The strictest of the global mode and every pattern that matches."""
@@ -144,6 +160,10 @@ class Policies:
     def pins_for(self, project: str) -> frozenset[str]:
         return self.local.pins_for(project)
 
+    def log_only_for(self, namespace: str) -> LogOnly | None:
+        """What this machine says of files that are in the log only; None: nothing, so they are refused."""
+        return next((each for each in self.local.log_only if each.namespace == namespace), None)
+
 
 def load_policy(path: Path) -> ClientPolicy:
     """The local policy file; without one, nothing is demanded locally. Unknown words are refused."""
@@ -156,11 +176,12 @@ def load_policy(path: Path) -> ClientPolicy:
         document = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f'policy "{path}" is not TOML: {error}') from None
-    _only(path, document, {"mode", "pattern", "exception"})
+    _only(path, document, {"mode", "pattern", "exception", "log-only"})
     return ClientPolicy(
         mode=Mode.parse(document.get("mode", "observe")),
         rules=tuple(_rule(path, item) for item in _tables(path, document, "pattern")),
         exceptions=tuple(_exemption(path, item) for item in _tables(path, document, "exception")),
+        log_only=tuple(_log_only(path, item) for item in _tables(path, document, "log-only")),
     )
 
 
@@ -183,6 +204,14 @@ def _exemption(path: Path, item: Mapping[str, Any]) -> Exemption:
     day = item["expires"].date() if isinstance(item["expires"], datetime) else item["expires"]
     expires = int(datetime.combine(day, time(), UTC).timestamp())
     return Exemption(str(item["project"]), str(item["reason"]), str(item["approver"]), expires)
+
+
+def _log_only(path: Path, item: Mapping[str, Any]) -> LogOnly:
+    _only(path, item, {"namespace", "keys"})
+    keys, namespace = item.get("keys", []), item.get("namespace")
+    if not isinstance(namespace, str) or not namespace or not isinstance(keys, list):
+        raise UsageError(f'policy "{path}": log-only needs a namespace, and may have a list of keys')
+    return LogOnly(namespace, frozenset(map(str, keys)))
 
 
 def _tables(path: Path, document: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:

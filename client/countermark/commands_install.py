@@ -25,6 +25,7 @@ from countermark.verified import Artifact, Outcome, Refused, Report, Verified
 from countermark.verify import verify as verify_artifacts
 
 if TYPE_CHECKING:
+    from countermark.logonly import LogOnlyReport
     from countermark.proxy import Proxy
 
 LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
@@ -43,6 +44,10 @@ def verify(arguments: argparse.Namespace) -> int:
     now = _at(arguments.at, int(time.time()))
     policies = Policies(local=load_policy(home.policy_file))
     locks, files = _sort(arguments.files)
+    if arguments.log_only or arguments.namespace is not None:
+        return _verify_log_only(
+            arguments, locks, files, registry, now=now, policies=policies, remarks=remarks
+        )
     if locks and files:
         raise UsageError("files and locks are verified by separate commands")
     fetcher = HttpFetcher()
@@ -60,6 +65,66 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         _talk(report, report.outcomes)
     return report.exit_code
+
+
+def _verify_log_only(
+    arguments: argparse.Namespace,
+    locks: Sequence[Path],
+    files: Sequence[Path],
+    registry: Registry,
+    *,
+    now: int,
+    policies: Policies,
+    remarks: Sequence[str],
+) -> int:
+    """The other question, asked by both its names or not at all: nothing falls back to it."""
+    from countermark.logonly import verify_log_only  # noqa: PLC0415  (lazy: a listed file needs none of this)
+
+    namespace = log_only_namespace(arguments)
+    if locks:
+        raise UsageError("a lock pins what a registry lists; --log-only takes files")
+    artifacts = [Artifact.from_path(path, namespace=namespace) for path in files]
+    report = verify_log_only(
+        artifacts, namespace, registry, HttpFetcher(), now=now, policies=policies, remarks=remarks
+    )
+    if arguments.json:
+        put_json(report.to_json())
+    else:
+        _talk_log_only(report)
+    return report.exit_code
+
+
+def log_only_namespace(arguments: argparse.Namespace) -> str:
+    """The namespace that goes with --log-only; UsageError where one of the two is missing."""
+    if not arguments.log_only or arguments.namespace is None:
+        raise UsageError(
+            "--log-only and --namespace NAME go together",
+            hint="anybody may open a namespace and log any bytes there: say whose files these must be",
+        )
+    return str(arguments.namespace)
+
+
+def _talk_log_only(report: LogOnlyReport) -> None:
+    from countermark.logonly import NO_TUF, Logged  # noqa: PLC0415
+
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
+    for outcome in report.outcomes:
+        name = outcome.artifact.name
+        if isinstance(outcome, Refused):
+            _talk_outcome(outcome)
+            continue
+        assert isinstance(outcome, Logged)
+        put(f"{name}: {outcome.sentence}", colour=YELLOW)
+        for text in outcome.remarks:
+            say(f"{name}: {text}", colour=YELLOW)
+        if outcome.finding is not None:
+            say(f"refused: {name}: {outcome.finding}", colour=RED)
+            say(f"hint: {outcome.finding.hint}")
+    say(
+        f"log only: nothing here is verified ({NO_TUF}); log of {report.tree_size} entries, all read",
+        colour=YELLOW,
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -70,6 +70,7 @@ PAGE_SETTLES = timedelta(minutes=2)  # what an entry changed shows on every cach
 TIMESTAMP_LIFETIME = timedelta(hours=24)  # from signing to expiry, always
 FRESH_FETCHED_WITHIN = timedelta(minutes=5)
 FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays
+HEAD_MAX_AGE = timedelta(hours=24)  # since a quorum saw it; an idle log is cosigned anew every hour
 GRACE = timedelta(
     hours=48
 )  # after the 24 h of the timestamp: 24-72 h, known artifacts install with a warning

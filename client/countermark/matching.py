@@ -60,7 +60,7 @@ def entry_of(view: Proved, artifact: Artifact, target: ListedTarget) -> Entry:
     )
     listed = (
         view.checkpoint.origin,
-        "",  # what is asked for by its bare name is in the default namespace
+        artifact.namespace,  # what is asked for by its bare name is in the default one
         artifact.project,
         normalise_filename(artifact.filename),
         target.sha256,

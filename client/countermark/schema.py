@@ -114,7 +114,8 @@ def is_origin(value: Any) -> bool:
     return type(value) is str and _ORIGIN.fullmatch(value) is not None
 
 
-def _namespace(value: Any) -> bool:
+def is_namespace(value: Any) -> bool:
+    """Whether `value` is the name of a namespace; empty is the default one."""
     return value == "" or (
         type(value) is str and len(value) <= 64 and _NAMESPACE.fullmatch(value) is not None
     )
@@ -175,7 +176,7 @@ class Schema:
 
 _BINDING: Final[dict[str, Check]] = {
     "origin": is_origin,
-    "namespace": _namespace,
+    "namespace": is_namespace,
     "project": _project,
     "prev": _or_null(is_sha256),
 }

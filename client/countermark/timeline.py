@@ -166,6 +166,16 @@ class Timeline:
         proof = self._check_prefix(log, seen, offered.raw)
         return f"extends the head of size {seen.size} seen before ({len(proof)} hashes)"
 
+    def check_same(self, carried: VerifiedCheckpoint, log: LogReader) -> None:
+        """The checkpoint that a timestamp carries is a prefix of the log under this newer head, or it is a fork."""
+        seen = replace(self, largest=carried.raw)
+        seen.check_head(log)
+
+    @property
+    def size(self) -> int:
+        """The size of the largest head seen; 0 where none was."""
+        return Checkpoint.parse(Note.parse(self.largest).text).size if self.largest else 0
+
     def check_head_offline(self, offered: VerifiedCheckpoint) -> str:
         """The same where no tile can be read: a head of the size seen before must be that head."""
         if not self.largest:

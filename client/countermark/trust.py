@@ -46,6 +46,7 @@ from countermark.limits import (
     FRESH_FETCHED_WITHIN,
     FRESH_SIGNED_WITHIN,
     GRACE,
+    NOTE_MAX_BYTES,
     ROOT_MAX_BYTES,
     TIMESTAMP_LIFETIME,
     TIMESTAMP_MAX_BYTES,
@@ -55,12 +56,12 @@ from countermark.logreader import LogReader
 from countermark.pins import Registry, newer_roots
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
 from countermark.timestamp import Timestamp, check_spelling, open_carried
-from countermark.tlog.checkpoint import VerifiedCheckpoint
+from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
 from countermark.tufjson import ListedTarget, Root
-from countermark.values import dataclass
+from countermark.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -100,6 +101,8 @@ class View:
     online: bool
     updater: Updater
     cache: Path
+    timeline: Timeline
+    newer: list[LogReader] = field(default_factory=list)  # heads read since, each beyond the last
 
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
@@ -137,6 +140,33 @@ class View:
             self._bins_tile, index=number, bit_length=timestamp.bit_length, root=timestamp.bins_root
         )
 
+    def at_newest_head(self) -> View:
+        """The same view at the log's newest public checkpoint, which no timestamp carries yet.
+
+        Held to what the carried one is held to: every key of the log, the quorum, and every head seen here.
+        """
+        if not self.online:
+            raise NetworkError(f"{self.registry.url}: the log's newest head cannot be read offline")
+        url = f"{self.registry.log_url}/checkpoint"
+        raw = self.fetcher.get(url, max_bytes=NOTE_MAX_BYTES)
+        assert raw is not None
+        head = open_checkpoint(raw, self.trust_file.policy, now=self.now)
+        if head.origin != self.trust_file.origin:
+            raise EvidenceError(f"{url} is of the log {head.origin}, not of {self.trust_file.origin}")
+        for size, what in (
+            (self.checkpoint.size, "its timestamp carries"),
+            (self.timeline.size, "seen here was"),
+        ):
+            if head.size < size:
+                sentence = f"rollback: {url} is of size {head.size}, the one {what} of size {size}"
+                objects = {"checkpoint-offered": raw, "timestamp": self.timestamp.raw}
+                raise InconsistentError(sentence, Evidence(EvidenceClass.OBSERVATION, [sentence], objects))
+        log = LogReader(self.registry.log_url, head, self.fetcher)
+        words = self.timeline.check_head(log)
+        self.timeline.check_same(self.checkpoint, log)
+        self.newer.append(log)
+        return replace(self, checkpoint=head, log=log, head=words)
+
     def _bins_tile(self, name: str) -> bytes:
         raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
         assert raw is not None
@@ -161,7 +191,10 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             if view.online:
                 trust_version = view.trust_file.version
                 after = timeline.advanced(
-                    view.log, _seen(view.timestamp), trust_version=trust_version, now=now
+                    view.newer[-1] if view.newer else view.log,
+                    _seen(view.timestamp),
+                    trust_version=trust_version,
+                    now=now,
                 )
                 after.save(timeline_file)
     except EvidenceError as error:
@@ -223,6 +256,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         online=online,
         updater=updater,
         cache=cache,
+        timeline=timeline,
     )
 
 

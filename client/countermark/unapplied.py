@@ -51,7 +51,7 @@ def _revokes(entry: Entry, artifact: Artifact, publish: int) -> bool:
     assert entry.statement is not None
     predicate = entry.statement.predicate
     since = predicate["compromised_since"]
-    ours = (predicate["namespace"], predicate["project"]) == ("", artifact.project)
+    ours = (predicate["namespace"], predicate["project"]) in artifact.holders
     return ours and since is not None and publish >= since
 
 
@@ -59,7 +59,7 @@ def _is_about(entry: Entry, artifact: Artifact) -> bool:
     statement = entry.statement
     return (
         statement is not None
-        and statement.predicate.get("namespace") == ""  # another namespace's entries are about other files
+        and statement.predicate.get("namespace") == artifact.namespace  # another's are about other files
         and statement.predicate.get("project") == artifact.project
         and statement.subject_sha256 == artifact.sha256
     )

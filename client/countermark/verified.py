@@ -28,6 +28,7 @@ class Artifact:
     """What somebody is about to install: a name and a hash. `length` is known when there are bytes.
 
     `filename` is empty for a hash that was pinned without a file name and belongs to no file anybody knows.
+    `namespace` is whose file it is said to be; empty is the default one, which bare names are in.
     """
 
     project: str
@@ -36,9 +37,10 @@ class Artifact:
     sha256: str
     length: int | None = None
     source: str = ""
+    namespace: str = ""
 
     @classmethod
-    def from_path(cls, path: Path) -> Artifact:
+    def from_path(cls, path: Path, *, namespace: str = "") -> Artifact:
         """A file on disk; its project and version are those its name says."""
         try:
             name = parse_filename(path.name)
@@ -52,7 +54,7 @@ class Artifact:
                     length += len(chunk)
         except OSError as error:
             raise UsageError(f'cannot read "{path}": {error.strerror}') from None
-        return cls(name.project, name.version, path.name, digest.hexdigest(), length, str(path))
+        return cls(name.project, name.version, path.name, digest.hexdigest(), length, str(path), namespace)
 
     @property
     def name(self) -> str:
@@ -61,7 +63,14 @@ class Artifact:
 
     @property
     def target(self) -> str:
-        return f"files/{self.project}/{self.filename}"
+        holder = f"{self.namespace}.{self.project}" if self.namespace else self.project
+        return f"files/{holder}/{self.filename}"
+
+    @property
+    def holders(self) -> frozenset[tuple[str, str]]:
+        """Namespace and project of whose keys may have signed it: its project, and the namespace around that."""
+        over = {(self.namespace, "")} if self.namespace else set()
+        return frozenset({(self.namespace, self.project)} | over)
 
 
 class TamperedError(EvidenceError):

@@ -34,7 +34,7 @@ def described(view: View, artifact: Artifact, index: object) -> str | None:
     if statement is None or entry.type not in _WORDS:
         return None
     predicate = statement.predicate
-    if (predicate["namespace"], predicate["project"]) != ("", artifact.project):
+    if (predicate["namespace"], predicate["project"]) not in artifact.holders:
         return None
     if entry.type != "key-revoke" and statement.subject_sha256 != artifact.sha256:
         return None

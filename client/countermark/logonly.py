@@ -1,0 +1,363 @@
+"""Log only: is this file what its publisher put into the log? For registries that serve their files themselves.
+
+    report = verify_log_only([artifact], "corp", registry, fetcher, now=now, policies=policies)
+    report.outcomes[0].sentence
+        in the log only, not verified: no TUF, no verdict; entry #31 of 40 in ..., signed by key 40c3...
+
+What such a registry hands in is a signed statement, no bytes: no scanner looked, no TUF metadata lists the file,
+and nothing withdraws it but entries of the same log. So this is less than `verify`, by other steps, and never a way
+around it: it is asked for by name, with the namespace that the file must be in (anybody may open another one, and
+log any bytes there), and never for files of the default namespace. Nothing here is `verified`.
+
+    (1) trust           root, timestamp and trust file from the pinned root: the log's keys, the witnesses   trust.py
+    (2) head            the log's newest checkpoint, by every log key and the quorum, at most a day old      trust.py
+    (3) consistency     it extends what the timestamp carries, and every head this machine saw            timeline.py
+    (4) entry           the look-up tells where; the entry there is in the log and says the same of the file
+    (5) signature       who signed, under which enrolments, and pins                                      signature.py
+    (6) history         every entry about the namespace, by the rules: the name is this entry's, the key was good,
+                        nothing withdraws the file                                                      namespaces.py
+    (7) policy          that the log is enough for this namespace, this machine's own policy says     clientpolicy.py
+
+A step that fails ends in the error whose party is at fault: the look-up where it names another entry, the log where
+it holds what it should not, the file where its bytes are others, the owner or a moderator who withdrew it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from countermark import rules
+from countermark.clientpolicy import Policies
+from countermark.entry import Entry
+from countermark.errors import (
+    CountermarkError,
+    EvidenceError,
+    MalformedError,
+    PolicyError,
+    StaleError,
+    UsageError,
+    WithdrawnError,
+    worst,
+)
+from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.fetch import Fetcher, decode_json
+from countermark.limits import FETCH_MAX_BYTES, HEAD_MAX_AGE
+from countermark.logreader import LogReader
+from countermark.names import normalise_filename
+from countermark.namespaces import Namespace, read_namespace
+from countermark.pins import Registry
+from countermark.rules_state import compromised_by
+from countermark.schema import is_namespace
+from countermark.signature import SignedBy, check_publisher
+from countermark.tlog import merkle
+from countermark.tlog.policy import NONE
+from countermark.trust import Level, View, opened
+from countermark.values import dataclass
+from countermark.verified import Artifact, Refused, Step, TamperedError
+from countermark.withdrawals import described
+
+NO_TUF = "no TUF, no verdict"
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Steps 1 to 6 held: the file is its publisher's, by the log alone. `finding`: policy wants more than that."""
+
+    artifact: Artifact
+    index: int
+    leaf_hash: str
+    signed_by: SignedBy
+    steps: tuple[Step, ...]
+    remarks: tuple[str, ...]
+    sentence: str
+    finding: PolicyError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.finding is None else self.finding.exit_code
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **_named(self.artifact),
+            "error": None if self.finding is None else str(self.finding),
+            "exit_code": self.exit_code,
+            "hint": None if self.finding is None else self.finding.hint,
+            "index": self.index,
+            "leaf_hash": self.leaf_hash,
+            "logged": True,
+            "remarks": list(self.remarks),
+            "signed_by": self.signed_by.to_json(),
+            "steps": [{"by": s.by, "proved": s.proved, "step": s.number} for s in self.steps],
+            "verified": False,
+        }
+
+
+@dataclass(frozen=True)
+class LogOnlyReport:
+    """What came of each file, and at which head of the log. Nothing in it is `verified`."""
+
+    outcomes: tuple[Logged | Refused, ...]
+    namespace: str
+    registry: str
+    tree_size: int
+    quorum_time: int
+    remarks: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return worst(outcome.exit_code for outcome in self.outcomes)
+
+    def to_json(self) -> dict[str, Any]:
+        refused = {"logged": False}
+        return {
+            "artifacts": [refused | _named(o.artifact) | o.to_json() for o in self.outcomes],
+            "exit_code": self.exit_code,
+            "log_only": True,
+            "namespace": self.namespace,
+            "quorum_time": self.quorum_time,
+            "registry": self.registry,
+            "remarks": list(self.remarks),
+            "tree_size": self.tree_size,
+            "verified": False,
+        }
+
+
+class _AbandonError(Exception):
+    """Carries a report with evidence in it out of the view, so that nothing the view learned is kept."""
+
+    def __init__(self, report: LogOnlyReport) -> None:
+        self.report = report
+
+
+def verify_log_only(
+    artifacts: Sequence[Artifact],
+    namespace: str,
+    registry: Registry,
+    fetcher: Fetcher,
+    *,
+    now: int,
+    policies: Policies,
+    remarks: Sequence[str] = (),
+) -> LogOnlyReport:
+    """Check files of one namespace against the log alone. Errors of the log or of trust itself are raised."""
+    check_namespace(namespace)
+    memory = registry.folder / "namespaces" / f"{namespace}.json"
+    try:
+        with opened(registry, fetcher, now=now) as view:
+            head, history = newest(view, namespace)
+            outcomes = tuple(_judge(head, history, artifact, policies) for artifact in artifacts)
+            report = LogOnlyReport(
+                outcomes,
+                namespace,
+                registry.url,
+                head.checkpoint.size,
+                head.checkpoint.quorum_time,
+                tuple(remarks),
+            )
+            if any(outcome.exit_code == EvidenceError.exit_code for outcome in outcomes):
+                raise _AbandonError(report)
+            history.save(memory, head.checkpoint.root_hash)
+            return report
+    except _AbandonError as abandoned:
+        return abandoned.report
+
+
+def check_namespace(namespace: str) -> None:
+    """UsageError unless it is the name of a namespace, and not the default one's."""
+    if not namespace or not is_namespace(namespace):
+        raise UsageError(
+            f'"{namespace}" is no namespace',
+            hint="files of the default one are listed: countermark verify FILE",
+        )
+
+
+def newest(view: View, namespace: str) -> tuple[View, Namespace]:
+    """Steps 1 to 3: the view at the log's newest head, young enough to judge by, and the namespace there."""
+    if view.freshness.level is Level.GRACE:
+        raise StaleError(
+            f"the registry's metadata has expired ({view.freshness.late}): who its log is, is unknown"
+        )
+    head = view.at_newest_head()
+    age = head.now - head.checkpoint.quorum_time
+    if head.trust_file.policy.quorum != NONE and age > HEAD_MAX_AGE.total_seconds():
+        raise StaleError(
+            f"the newest head of {head.checkpoint.origin} was seen by its quorum {age // 3600} h ago, "
+            "so what came since is unknown",
+            hint="its witnesses cosign an idle log every hour: ask the operator",
+        )
+
+    def reader() -> LogReader:
+        return LogReader(head.registry.log_url, head.checkpoint, head.fetcher)
+
+    memory = head.registry.folder / "namespaces" / f"{namespace}.json"
+    history = read_namespace(namespace, reader, head.trust_file, head=head.checkpoint, memory=memory)
+    return head, history
+
+
+def _judge(head: View, history: Namespace, artifact: Artifact, policies: Policies) -> Logged | Refused:
+    try:
+        logged = prove(head, history, artifact, policies)
+    except CountermarkError as error:
+        if isinstance(error, EvidenceError):
+            _keep_evidence(head, error)
+        return Refused(artifact, error, "the log is all there is to judge by")
+    return logged
+
+
+def prove(head: View, history: Namespace, artifact: Artifact, policies: Policies) -> Logged:
+    """Steps 4 to 7 of one file; raises at the first that fails."""
+    checkpoint, steps = head.checkpoint, _steps(head)
+    # (4) The look-up says where; what stands there must be the publish of this very file.
+    index = _where(head, history, artifact)
+    raw = head.log.entry(index)
+    entry = _entry_of(head, artifact, index, raw)
+    steps.append(Step(4, f"entry #{index} of {checkpoint.size} in {checkpoint.origin}", "the log"))
+    # (6) first, what the log should not hold: its signature says nothing. Against a publish behind the rules' back.
+    if index in history.broken:
+        raise TamperedError(
+            f"{artifact.filename}: entry #{index} should not be in {checkpoint.origin}: {history.broken[index]}",
+            entry=raw,
+        )
+    # (5) Who signed, why that key counts, and whether it is one pinned here.
+    signed_by = check_publisher(head, entry, index)
+    if signed_by.finding is not None:
+        raise signed_by.finding
+    accepted = policies.log_only_for(artifact.namespace)
+    for pins in (policies.pins_for(artifact.project), accepted.keys if accepted else frozenset[str]()):
+        if pins and not pins & signed_by.keyids:
+            raise PolicyError(
+                f"{artifact.filename} is signed by {signed_by.keyid}, which is not pinned for "
+                f"{artifact.namespace}/{artifact.project}"
+            )
+    steps.append(Step(5, signed_by.sentence, signed_by.party))
+    # (6) The name is this entry's, and no entry since withdraws it. Against a held file, a key found compromised.
+    remarks = _check_standing(head, history, artifact, index)
+    steps.append(Step(6, f"all {checkpoint.size} entries read for namespace {artifact.namespace}", "the log"))
+    # (7) Whether that is enough, only this machine can say.
+    finding = None if accepted else _not_enough(artifact.namespace)
+    if accepted:
+        steps.append(Step(7, f"the log is enough for {artifact.namespace}", "this machine's policy"))
+    return Logged(
+        artifact=artifact,
+        index=index,
+        leaf_hash=merkle.leaf_hash(raw).hex(),
+        signed_by=signed_by,
+        steps=tuple(steps),
+        remarks=remarks,
+        sentence=f"in the log only, not verified: {NO_TUF}; entry #{index} of {checkpoint.size} in "
+        f"{checkpoint.origin}, namespace {artifact.namespace}, {signed_by.sentence}",
+        finding=finding,
+    )
+
+
+def _not_enough(namespace: str) -> PolicyError:
+    return PolicyError(
+        f"nothing on this machine says that the log is enough for namespace {namespace}: {NO_TUF}",
+        hint=f'in policy.toml: [[log-only]] with namespace = "{namespace}"',
+    )
+
+
+def _steps(head: View) -> list[Step]:
+    checkpoint = head.checkpoint
+    witnesses = ", ".join(sorted(checkpoint.cosignatures)) or "nobody"
+    trusted = f"root version {head.registry.info.version} pinned here, trust file {head.trust_file.version}"
+    signed = f"checkpoint {checkpoint.size} by {len(checkpoint.log_signatures)} log keys"
+    return [
+        Step(1, trusted, "TUF keys"),
+        Step(
+            2,
+            f"{signed}, quorum reached at {checkpoint.quorum_time} by {witnesses}",
+            "log keys and witnesses",
+        ),
+        Step(3, head.head, "this machine's timeline"),
+    ]
+
+
+def _where(head: View, history: Namespace, artifact: Artifact) -> int:
+    """The index that the registry's look-up names. It is believed in nothing: the log is read next to it."""
+    name, origin = f"{artifact.namespace}/{artifact.project}/{artifact.filename}", head.checkpoint.origin
+    words = (artifact.namespace, artifact.project, artifact.filename)
+    url = f"{head.registry.url}/api/v1/logged/" + "/".join(quote(word, safe="") for word in words)
+    known = history.view.get(rules.file_key(*words))
+    answer = head.fetcher.get(url, max_bytes=FETCH_MAX_BYTES, missing_ok=True)
+    if answer is None:
+        if known is not None:
+            raise TamperedError(
+                f"the look-up {url} knows no such file, entry #{known['index']} of {origin} is it"
+            )
+        raise PolicyError(f"no entry for {name} among the {history.size} of {origin}")
+    try:
+        document = decode_json(answer)
+        index = document["index"] if isinstance(document, dict) else None
+    except (ValueError, KeyError):
+        index = None
+    if type(index) is not int or index < 0:
+        raise MalformedError(f"the look-up {url} names no entry")
+    if index >= head.checkpoint.size:
+        raise TamperedError(
+            f"the look-up {url} names entry #{index}, {origin} has {head.checkpoint.size}", answer=answer
+        )
+    return index
+
+
+def _entry_of(head: View, artifact: Artifact, index: int, raw: bytes) -> Entry:
+    """The publish of this file; another entry is the look-up's lie, other bytes are the file's."""
+    lie = f"{artifact.filename}: the look-up of {head.registry.url} names entry #{index}, which is"
+    try:
+        entry = Entry.parse(raw)
+    except MalformedError as error:
+        raise TamperedError(f"{lie} no entry: {error}", entry=raw) from None
+    statement = entry.statement
+    if entry.type != "publish" or statement is None:
+        raise TamperedError(f"{lie} a {entry.type}", entry=raw)
+    predicate = statement.predicate
+    said = (predicate["namespace"], predicate["project"], normalise_filename(statement.subject_name))
+    asked = (artifact.namespace, artifact.project, normalise_filename(artifact.filename))
+    if said != asked or predicate["origin"] != head.checkpoint.origin:
+        name = f"{predicate['namespace']}/{predicate['project']}/{statement.subject_name}"
+        raise TamperedError(f"{lie} the publish of {name} in {predicate['origin']}", entry=raw)
+    if statement.subject_sha256 != artifact.sha256 or artifact.length not in (None, predicate["length"]):
+        raise TamperedError(
+            f"{artifact.filename} is sha256:{artifact.sha256} with {artifact.length} bytes, entry #{index} of "
+            f"{predicate['origin']} says sha256:{statement.subject_sha256} with {predicate['length']}",
+            entry=raw,
+            claimed=artifact.sha256.encode(),
+        )
+    return entry
+
+
+def _check_standing(head: View, history: Namespace, artifact: Artifact, index: int) -> tuple[str, ...]:
+    """The file's standing by the rules, after every entry up to the head; remarks about a yank."""
+    key = rules.file_key(artifact.namespace, artifact.project, artifact.filename)
+    file, standing = history.view.get(key), rules.standing_of(history.view, key)
+    if file is None or file["index"] != index:
+        raise TamperedError(f"{artifact.filename}: entry #{index} is not what the rules make of this name")
+    if standing in ("ok", "yanked"):
+        yank = file["yank"]
+        return () if yank is None else (described(head, artifact, yank) or f"yanked by entry #{yank}",)
+    project, namespace = rules.holders(history.view, artifact.namespace, artifact.project)
+    assert project is not None  # a publish makes its project
+    causes = (file["takedown"], file["removed"], file["hold"], compromised_by(file, project, namespace))
+    by = next((cause for cause in causes if cause is not None), None)
+    words = described(head, artifact, by) or f"by entry #{by}"
+    raise WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}: {words}")
+
+
+def _keep_evidence(head: View, error: EvidenceError) -> None:
+    objects = dict(getattr(error, "objects", {})) | {"checkpoint": head.checkpoint.raw}
+    evidence = Evidence(EvidenceClass.OBSERVATION, [str(error)], objects, head.registry.url)
+    path = save(evidence, head.registry.folder / "evidence", time=head.now)
+    error.hint = error.hint or f'evidence is in "{path}"'
+
+
+def _named(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "filename": artifact.filename,
+        "namespace": artifact.namespace,
+        "project": artifact.project,
+        "sha256": artifact.sha256,
+        "source": artifact.source,
+        "version": artifact.version,
+    }
