@@ -10,18 +10,17 @@ act of `make demo` does), and the log, not the file system, is what says so.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 from countermark_server.stores.folder import Folder
-from countermark_server.stores.immutable import MODE, StoreError, make_folders
+from countermark_server.stores.immutable import StoreError, make_folders, unnamed_file
 from countermark_server.stores.promises import Once
 
-CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,24 +30,35 @@ class Blobs:
     def __init__(self, place: Once | Path) -> None:
         self._place: Once = Folder(place) if isinstance(place, Path) else place
 
-    def put(self, source: BinaryIO | bytes) -> str:
-        """Keep these bytes durably; returns their SHA-256 in hex. A stream is read from where it stands."""
-        folder = None  # a bucket's temporary files may lie anywhere; a folder's beside their final names
-        if isinstance(self._place, Folder):
-            folder = self._place.root
-            make_folders(folder, folder.parent)
-        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                sha256 = _copy(source, stream)
-                stream.flush()
-                os.fchmod(descriptor, MODE)
-                os.fsync(descriptor)
-            self._place.write_file(_name(sha256), temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
+    def put(self, source: bytes) -> str:
+        """Keep these bytes durably; returns their SHA-256 in hex."""
+        sha256 = hashlib.sha256(source).hexdigest()
+        self.keep({sha256: source})
         return sha256
+
+    def keep(self, files: Mapping[str, BinaryIO | bytes]) -> None:
+        """Keep all of these durably, each under the SHA-256 that its maker computed.
+
+        A file is one that had no name and is not written to any more. Its bytes are not read again for this: the
+        caller vouches for the digest, and every reader checks it.
+        """
+        with ExitStack() as until:
+            opened = dict[str, BinaryIO]()
+            for sha256, source in files.items():
+                if isinstance(source, bytes):
+                    file = until.enter_context(self._temporary())
+                    file.write(source)
+                else:
+                    file = source
+                opened[_name(sha256)] = file
+            self._place.write_open(opened)
+
+    def _temporary(self) -> BinaryIO:
+        if not isinstance(self._place, Folder):
+            return tempfile.TemporaryFile()
+        folder = self._place.root  # where a file can get its name without a copy
+        make_folders(folder, folder.parent)
+        return unnamed_file(folder)
 
     def open(self, sha256: str) -> BinaryIO:
         """The blob as a stream; StoreError when there is none."""
@@ -74,15 +84,3 @@ def _name(sha256: str) -> str:
     if not _NAME.fullmatch(sha256):
         raise StoreError(f"{sha256!r} is not a SHA-256 in hex")
     return f"{sha256[:2]}/{sha256}"
-
-
-def _copy(source: BinaryIO | bytes, target: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    if isinstance(source, bytes):
-        digest.update(source)
-        target.write(source)
-        return digest.hexdigest()
-    while chunk := source.read(CHUNK):
-        digest.update(chunk)
-        target.write(chunk)
-    return digest.hexdigest()

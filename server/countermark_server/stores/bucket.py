@@ -92,14 +92,20 @@ class Bucket:
         for error in sorted(errors, key=lambda one: not isinstance(one, ConflictError)):
             raise error
 
-    def write_file(self, name: str, source: Path) -> None:
+    def write_open(self, files: Mapping[str, BinaryIO]) -> None:
+        for name, file in files.items():
+            self._write_open(name, file)
+
+    def _write_open(self, name: str, file: BinaryIO) -> None:
         key = self._key(name)
         try:
-            with _talking(name), source.open("rb") as stream:
-                obstore.put(self._store, key, stream, mode="create", use_multipart=False)
+            file.seek(0)
+            with _talking(name):
+                obstore.put(self._store, key, file, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            with self.open(name) as there, source.open("rb") as ours:
-                if _digest(there) != _digest(ours):
+            file.seek(0)
+            with self.open(name) as there:
+                if _digest(there) != _digest(file):
                     raise ConflictError(f"{name} exists already with other bytes") from None
 
     def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:

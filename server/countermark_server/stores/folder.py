@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from countermark_server.stores.immutable import (
     checked_name,
-    link_once,
     make_folders,
+    name_file,
     replace_file,
     sync_folder,
     write_files,
@@ -32,11 +32,14 @@ class Folder:
             sync_folder(self.root.parent)
         write_files(self.root, files)
 
-    def write_file(self, name: str, source: Path) -> None:
-        path = self.path(name)
-        changed = make_folders(path.parent, self.root)
-        link_once(source, path)
-        for folder in {path.parent, *changed}:
+    def write_open(self, files: Mapping[str, BinaryIO]) -> None:
+        folders = set[Path]()
+        for name, file in files.items():
+            path = self.path(name)
+            folders |= {path.parent, *make_folders(path.parent, self.root)}
+            # If we stop here some of the names exist, each of them whole.
+            name_file(file, path)
+        for folder in folders:
             sync_folder(folder)
 
     def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:

@@ -15,13 +15,16 @@ is what a file that never changes may be.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from countermark_server.contradiction import ContradictionError
 
 MODE = 0o444
+CHUNK = 1 << 20  # bytes
 NAMES_MAX = 1000  # of one file; ext4 allows 65,000, others less
 
 
@@ -77,19 +80,61 @@ def link_once(temporary: Path, path: Path) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        if not same_bytes(temporary, path):
-            raise ConflictError(f"{path.name} exists already with other bytes") from None
+        with temporary.open("rb") as file:
+            _check_same(file, path)
 
 
-def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes."""
-    with one.open("rb") as left, other.open("rb") as right:
-        while True:
-            a, b = left.read(1 << 20), right.read(1 << 20)
-            if a != b:
-                return False
-            if not a:
-                return True
+def unnamed_file(folder: Path) -> BinaryIO:
+    """A new file in `folder` that has no name, and is gone when it is closed, unless `name_file` gave it one."""
+    try:
+        # Not tempfile's: its O_EXCL means that the file shall never get a name.
+        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b")
+    except OSError:  # a file system that has no such files
+        made: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        return made
+
+
+def name_file(file: BinaryIO, path: Path) -> None:
+    """Give an open file its name once its bytes are on the disk; `link_once` says what happens to a name in use.
+
+    An `unnamed_file` gets its first name here, without a copy, when it lies on the same file system. Elsewhere, and
+    where the file system has no such files, a copy of it gets the name.
+    """
+    file.flush()
+    descriptor = file.fileno()
+    os.fchmod(descriptor, MODE)
+    os.fsync(descriptor)
+    try:
+        # The descriptor stands for a folder that an absolute path needs none of: it makes Python call linkat,
+        # which alone goes on to the file itself from what looks like a link.
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+    except FileExistsError:
+        _check_same(file, path)
+    except (OSError, NotImplementedError):
+        _copy_once(file, path)
+
+
+def _copy_once(file: BinaryIO, path: Path) -> None:
+    file.seek(0)
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            shutil.copyfileobj(file, stream, CHUNK)
+            stream.flush()
+            os.fchmod(descriptor, MODE)
+            os.fsync(descriptor)
+        link_once(Path(name), path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _check_same(file: BinaryIO, path: Path) -> None:
+    file.seek(0)
+    with path.open("rb") as there:
+        while (ours := file.read(CHUNK)) == there.read(CHUNK):
+            if not ours:
+                return
+    raise ConflictError(f"{path.name} exists already with other bytes")
 
 
 def write_temporary(folder: Path, data: bytes) -> str:
@@ -116,7 +161,8 @@ def make_folders(folder: Path, root: Path) -> set[Path]:
         if missing == root:
             break
         missing = missing.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    if changed:
+        folder.mkdir(parents=True, exist_ok=True)
     return changed
 
 

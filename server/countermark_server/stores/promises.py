@@ -22,8 +22,8 @@ class Once(Protocol):
     def write(self, files: Mapping[str, bytes]) -> None:
         """Make every name hold exactly these bytes, durably. After an error any of them may exist, whole."""
 
-    def write_file(self, name: str, source: Path) -> None:
-        """Make a name hold the bytes of a file that is no longer written to. The file may be gone after that."""
+    def write_open(self, files: Mapping[str, BinaryIO]) -> None:
+        """Make every name hold, durably, the bytes of an open file that nobody writes to any more."""
 
     def read(self, name: str) -> bytes | None:
         """The bytes, or None when there are none."""

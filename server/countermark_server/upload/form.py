@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.wsgi import get_input_stream
 
 from countermark_server.errors import ServerError
+from countermark_server.stores.immutable import unnamed_file
 
 FIELD_MAX_BYTES = 8 * 1024 * 1024  # the README travels in `description`
 FORM_MAX_BYTES = 16 * 1024 * 1024  # all fields beside the file
@@ -42,7 +42,7 @@ class HashingFile:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.stream: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self.stream = unnamed_file(folder)
         self.length = 0
         self._max_bytes = max_bytes
         self._hashers: dict[str, Any] = {

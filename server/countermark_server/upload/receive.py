@@ -188,10 +188,7 @@ class Receiver:
     def _store(self, checked: _Checked, form: Form) -> int | None:
         """Keep the bytes, then row and proposal together; the proposal's id, or None if the name was taken."""
         artifact = checked.artifact
-        form.file.seek(0)
-        stored = self._blobs.put(form.file)
-        assert stored == artifact.sha256, "the temporary file changed while it was read"
-        self._blobs.put(artifact.metadata)
+        self._blobs.keep({artifact.sha256: form.file, artifact.metadata_sha256: artifact.metadata})
         # Blobs are durable. If we stop here no row names them, and the client, who got no answer, sends again.
         now = int(self._clock())
         try:

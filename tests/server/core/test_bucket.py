@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -115,8 +115,14 @@ def test_blobs_in_any_place(place: Place) -> None:
     """Named by their hash, streamed in and out; a swapped one is neither read nor written over."""
     blobs = Blobs(place)
     data = b"bytes" * 300_000
-    name = blobs.put(io.BytesIO(data))
+    name = blobs.put(data)
     assert name == hashlib.sha256(data).hexdigest() == blobs.put(data)
+    with tempfile.TemporaryFile() as file:
+        file.write(b"file")
+        kept = hashlib.sha256(b"file").hexdigest()
+        for _ in range(2):
+            blobs.keep({kept: file, name: data})
+    assert blobs.read(kept) == b"file"
     with blobs.open(name) as stream:
         assert stream.read(5) == b"bytes"
     with blobs.local(name) as path:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 import stat
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -26,10 +29,10 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def test_a_blob_is_named_by_its_hash_and_read_only(tmp_path: Path) -> None:
-    """Bytes and streams give the same name; the file can't be written."""
+    """The same bytes twice are one file, and it can't be written."""
     blobs = Blobs(tmp_path / "blobs")
     name = blobs.put(b"bytes")
-    assert name == hashlib.sha256(b"bytes").hexdigest() == blobs.put(io.BytesIO(b"bytes"))
+    assert name == hashlib.sha256(b"bytes").hexdigest() == blobs.put(b"bytes")
     assert blobs.read(name) == b"bytes"
     assert stat.S_IMODE(stored(blobs, name).stat().st_mode) == 0o444
     assert len(files(tmp_path)) == 1
@@ -55,17 +58,68 @@ def test_a_blob_name_that_is_no_sha256_is_refused(tmp_path: Path, name: str) -> 
         Blobs(tmp_path).open(name)
 
 
-def test_a_failing_source_leaves_no_blob(tmp_path: Path) -> None:
-    """A stream that breaks off leaves nothing behind."""
+def unlinked(folder: Path) -> BinaryIO:
+    """A file that lost its name, as where the system knows no unnamed ones: no link leads to it any more."""
+    descriptor, name = tempfile.mkstemp(dir=folder)
+    Path(name).unlink()
+    return os.fdopen(descriptor, "w+b")
 
-    class Broken(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            raise OSError("gone")
 
+@pytest.mark.parametrize("make", [immutable.unnamed_file, unlinked])
+def test_an_open_file_becomes_a_blob(
+    tmp_path: Path, make: Callable[[Path], BinaryIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that arrived and bytes are kept together, each synced before it has its name, every folder after."""
+    steps: list[str] = []
+    real_sync, real_link = os.fsync, os.link
+
+    def fsync(descriptor: int) -> None:
+        real_sync(descriptor)
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def link(source: str | Path, target: Path, **options: Any) -> None:
+        real_link(source, target, **options)
+        steps.append("name")
+
+    arriving = make(tmp_path)
+    number = os.fstat(arriving.fileno()).st_ino
+    arriving.write(b"an artifact" * 500_000)
+    artifact, small = (hashlib.sha256(data).hexdigest() for data in (b"an artifact" * 500_000, b"metadata"))
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    Blobs(tmp_path / "blobs").keep({artifact: arriving, small: b"metadata"})
+    at_name = [steps[:at] for at, step in enumerate(steps) if step == "name"]
+    assert [before.count("file") - before.count("name") > 0 for before in at_name] == [True, True]
+    assert "folder" not in steps[: steps.index("name")] and steps[-2:] == ["folder", "folder"]
+    assert (
+        steps[len(steps) - 1 - steps[::-1].index("name") :].count("folder") >= 3
+    )  # two folders, and their root
+    monkeypatch.undo()
+    kept = files(tmp_path)
+    assert sorted(kept.values()) == [b"an artifact" * 500_000, b"metadata"]
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in kept} == {0o444}
+    copied = number not in {(tmp_path / name).stat().st_ino for name in kept}
+    assert copied == (make is unlinked)
+    arriving.close()
+
+
+def test_an_open_file_never_replaces_a_blob(tmp_path: Path) -> None:
+    """A name in use: the same bytes are fine and nothing changes, others are a conflict and leave nothing."""
     blobs = Blobs(tmp_path / "blobs")
-    with pytest.raises(OSError, match="gone"):
-        blobs.put(Broken())
-    assert files(tmp_path) == {}
+    name = blobs.put(b"genuine")
+    with (
+        immutable.unnamed_file(tmp_path) as same,
+        immutable.unnamed_file(tmp_path) as other,
+        immutable.unnamed_file(tmp_path) as longer,
+    ):
+        same.write(b"genuine")
+        other.write(b"swapped")
+        longer.write(b"genuine, and more")
+        blobs.keep({name: same})
+        for file in (other, longer):
+            with pytest.raises(ConflictError):
+                blobs.keep({name: file})
+    assert list(files(tmp_path).values()) == [b"genuine"]
 
 
 def test_public_files_never_change(tmp_path: Path) -> None:
