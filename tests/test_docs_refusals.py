@@ -16,7 +16,7 @@ PAGE = ROOT / "docs/operations/refusals.md"
 STARTS = (
     "adopted.py", "settings.py", "signing.py", "telemetry.py", "worker.py", "wsgi.py",
     "log/station.py", "log/sequence.py", "log/staging.py", "log/witnesses.py", "operate/*.py",
-    "timestamper/*.py", "tufrepo/station.py", "postgresql.py", "db.py", "stores/immutable.py",
+    "timestamper/*.py", "tufrepo/station.py", "log/rebuild.py", "postgresql.py", "db.py", "stores/immutable.py",
 )  # fmt: skip
 REFUSALS = {
     "StartRefusedError", "LogError", "UsageError", "SettingsError", "StoreError", "WitnessAheadError",
@@ -49,7 +49,9 @@ def refusals() -> dict[str, str]:
         modules = sorted(SERVER.glob(pattern))
         assert modules, f"{pattern} names no module any more"
         for module in modules:
-            wanted = REFUSALS | (ADOPTION if module.parent.name == "operate" else set())
+            wanted = REFUSALS | (
+                ADOPTION if module.parent.name == "operate" or module.name == "rebuild.py" else set()
+            )
             for name, arguments in raised(module.read_text("utf-8")):
                 if name in wanted and arguments and set(arguments[0]) - set("…: "):
                     found[arguments[0]] = str(module.relative_to(SERVER))

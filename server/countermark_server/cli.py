@@ -3,6 +3,7 @@
     countermark-server init --data DIR --origin NAME      online keys; writes what a ceremony needs
     countermark-server up --data DIR --listen HOST:PORT   everything in one command
     countermark-server work log|scan|tufrepo              one station, where `up` is too small
+    countermark-server fsck|rebuild --data DIR            check what is stored; make again what follows from it
     countermark-server hold|clear|takedown --data DIR PROJECT FILENAME --reason CODE    a moderator's decision
 
 stdout is data, stderr is talk; errors are lower case, with a hint when we can guess, and never a traceback.
@@ -149,6 +150,19 @@ def account_add(data: Path, login: str) -> None:
         click.echo(add_account(connection, login, now=int(time.time())).id)
 
 
+@account.command("name")
+@_DATA
+@click.argument("account_id", metavar="ID")
+@click.argument("login")
+def account_name(data: Path, account_id: str, login: str) -> None:
+    """Say who is behind an account that `rebuild` found in the log."""
+    from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts.people import name_account  # noqa: PLC0415
+
+    with db.write(_engine(data)) as connection:
+        name_account(connection, account_id, login)
+
+
 @commands.command()
 @click.option("--data", type=click.Path(path_type=Path), help="The data directory of our own log.")
 @click.option("--url", help="Instead: any log in C2SP tlog-tiles, read over HTTP.")
@@ -197,6 +211,37 @@ def _fsck_url(url: str, vkeys: tuple[str, ...]) -> dict[str, Any]:
     except MalformedError as error:
         raise UsageError(f"--vkey: {error}") from None
     return check_url(url, keys, HttpFetcher(), say=say).to_json()
+
+
+@commands.command()
+@_DATA
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def rebuild(data: Path, *, as_json: bool) -> None:
+    """Make tiles and the database's public part again from the entry bundles; the registry must not run."""
+    from countermark_server.operate.rebuild import rebuild as run  # noqa: PLC0415
+
+    rebuilt = run(_settings(data), _Teller().tell).to_json()
+    if as_json:
+        click.echo(json.dumps(rebuilt, sort_keys=True, indent=1))
+    missing = "{tiles} tiles, {entries} entries and {submissions} submissions were missing".format(**rebuilt)
+    say(f"{rebuilt['origin']} at size {rebuilt['tree_size']}: {missing}")
+    for account_id in rebuilt["accounts"]:
+        say(
+            f"account {account_id} has nobody behind it: `{PROGRAM} account name --data {data} {account_id} LOGIN`"
+        )
+    say(f"next: `{PROGRAM} fsck --data {data}`, then start the log")
+
+
+class _Teller:
+    """Says how far a long command is, once a second."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def tell(self, what: str, done: int, of: int) -> None:
+        if time.monotonic() - self._at >= 1:
+            self._at = time.monotonic()
+            say(f"{what}: {done} of {of}")
 
 
 def _decision(kind: str, text: str) -> None:

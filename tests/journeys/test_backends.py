@@ -37,14 +37,14 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def test_twine_publishes_and_verify_accepts_across_a_restart(world: World) -> None:
-    """`init` and `up`, unmodified twine, the client's proof; stopped and started, the same log goes on."""
+def test_twine_publishes_and_verify_accepts_across_restart_and_loss(world: World) -> None:
+    """`init` and `up`, unmodified twine, the client's proof; stopped, and its database lost, the same log goes on."""
     ceremony = world.ceremony()
     world.up("--ceremony", ceremony)
     world.login("alice", world.words(ceremony))
 
-    def publish(version: str) -> Path:
-        dist = world.project(PROJECT, version)
+    def publish(version: str, project: str = PROJECT) -> Path:
+        dist = world.project(project, version)
         world.run("countermark", "sign", "--yes", *sorted(dist.iterdir()))
         world.run(
             "twine", "upload", "--non-interactive", "--attestations",
@@ -74,3 +74,34 @@ def test_twine_publishes_and_verify_accepts_across_a_restart(world: World) -> No
         assert "public/log/checkpoint" in contents and "public/tuf/timestamp.json" in contents
     if "COUNTERMARK_DATABASE_URL" in world.settings:
         assert not (world.data / "registry.sqlite").exists()
+    # The database is lost. What follows from the tree comes back, and who was who does not.
+    page = lose_database(world)
+    rebuilt = as_json(world.operator("rebuild", "--json"))
+    assert rebuilt["entries"] == rebuilt["tree_size"] and rebuilt["submissions"] == 4
+    assert "no findings" in world.operator("fsck").err
+    world.up()
+    for wheel in (first, second):
+        assert as_json(world.run("countermark", "verify", "--json", wheel))["verified"] is True
+        assert "listed" in world.run("countermark", "status", "--wait", wheel).out
+    assert page == world.get(f"/simple/{PROJECT}/")
+    (lost,) = rebuilt["accounts"]  # type: ignore[misc]
+    world.run("countermark-server", "account", "name", "--data", world.data, lost, "alice", **world.settings)
+    world.login("alice", world.words(ceremony))
+    third = publish("1.0.0", "another-project")
+    assert as_json(world.run("countermark", "verify", "--json", third))["verified"] is True
+    assert world.run("countermark", "audit", world.url).code == 0
+    world.down()
+    assert "no findings" in world.operator("fsck").err
+
+
+def lose_database(world: World) -> bytes:
+    """Every row is gone; returns the simple page as it was before."""
+    world.up()
+    page = world.get(f"/simple/{PROJECT}/")
+    world.down()
+    if url := world.settings.get("COUNTERMARK_DATABASE_URL"):
+        postgres.server().create(url)
+    else:
+        for path in world.data.glob("registry.sqlite*"):
+            path.unlink()
+    return page

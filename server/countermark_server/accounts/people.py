@@ -11,12 +11,13 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from countermark.errors import UsageError
 from countermark.limits import NAME_MAX_CHARS
 from countermark_server import db
 
+LOST = "lost:"  # how the login of an account begins that the log names, and of whose person no row tells
 Randomness = Callable[[int], bytes]
 
 
@@ -32,13 +33,28 @@ def add_account(
     connection: Connection, login: str, *, now: int, randomness: Randomness = secrets.token_bytes
 ) -> Account:
     """Make an account. UsageError: the login is taken, or no login at all."""
+    _check_free(connection, login)
+    account = Account(randomness(16).hex(), login)
+    connection.execute(db.account.insert().values(id=account.id, login=login, created=now))
+    return account
+
+
+def name_account(connection: Connection, account_id: str, login: str) -> None:
+    """Put a person behind an account that `rebuild` found in the log. UsageError: it is another one, or has one."""
+    _check_free(connection, login)
+    table = db.account
+    named = (
+        update(table).where(table.c.id == account_id, table.c.login == LOST + account_id).values(login=login)
+    )
+    if connection.execute(named).rowcount != 1:
+        raise UsageError(f"{account_id} is no account that a rebuild left without its person")
+
+
+def _check_free(connection: Connection, login: str) -> None:
     if not login or len(login) > NAME_MAX_CHARS or not login.isprintable() or login != login.strip():
         raise UsageError(f"{login!r} is no login: 1 to {NAME_MAX_CHARS} printable characters")
     if find_account(connection, login) is not None:
         raise UsageError(f"the login {login!r} has an account")
-    account = Account(randomness(16).hex(), login)
-    connection.execute(db.account.insert().values(id=account.id, login=login, created=now))
-    return account
 
 
 def find_account(connection: Connection, login: str) -> Account | None:
