@@ -27,8 +27,8 @@ from countermark.console import PROGRAM, fail, say
 from countermark.errors import CountermarkError, UsageError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; every outcome is an exit code."""
+def main(argv: Sequence[str] | None = None, *, loaded: Callable[[], None] = lambda: None) -> int:
+    """Run one command; every outcome is an exit code. `loaded` is called before it runs, once it is imported."""
     given = sys.argv[1:] if argv is None else argv
     parser = _parser(given[0] if given else None)
     if not given:
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     json = getattr(arguments, "json", None) is True
     try:
-        return _command(arguments.command)(arguments)
+        command = _command(arguments.command)
+        loaded()
+        return command(arguments)
     except CountermarkError as error:
         return fail(str(error), error.hint, error.exit_code, json=json)
     except BrokenPipeError:
@@ -67,13 +69,38 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
 
 def _parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; of one alone, with its neighbours, when it is the first word given."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="verify what a package registry serves")
+    parser = _Parser(prog=PROGRAM, description="verify what a package registry serves")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = _actions(parser, "COMMAND", title="commands")
     groups = [arguments for arguments, names in _GROUPS if command in names.split()]
     for arguments in groups or [arguments for arguments, _ in _GROUPS]:
         arguments(commands)
     return parser
+
+
+class _Formatter(argparse.HelpFormatter):
+    """As wide as the terminal. argparse makes one for each argument, and lets `shutil` look, with all it imports."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _Parser(argparse.ArgumentParser):
+    """With our formatter; the parsers of commands are of this class, too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
+
+
+def _columns() -> int:
+    """As `shutil.get_terminal_size` has it: what COLUMNS says, or the terminal, or 80."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # no terminal, or no stdout at all
+        return 80
 
 
 def _actions(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> Any:

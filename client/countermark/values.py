@@ -8,7 +8,8 @@
 `dataclasses` compiles six functions for each class when its module is imported, a third of a millisecond, and
 imports `inspect`, `ast` and `dis` to do so: together a third of the time a cold `bundle verify` took, most of it
 for classes that no run of it ever makes. Here a class gets methods that are shared by all, and its `__init__`
-is compiled when its first instance is made.
+is compiled when it has made some instances: a cold check makes few of each class, and one takes longer to compile
+than to bind ten times.
 
 Type checkers see the standard library's own decorator. `dataclasses.fields`, `replace` and `asdict` work: what
 they ask a class for is made when they ask. The arguments are those the client uses; another one is a TypeError.
@@ -28,6 +29,7 @@ else:
 
     _MISSING = object()
     _FIELDS = "__value_fields__"  # name -> _Field, in order
+    _BOUND = 10  # instances until a class's `__init__` is compiled
 
     class _Field:
         """One field: its default, or what makes it, and whether it counts for the hash."""
@@ -86,14 +88,41 @@ else:
         return cls
 
     def _first_init(cls: type) -> Callable[..., None]:
-        """An `__init__` that makes the real one, puts it into its own place, and goes on with it."""
+        """An `__init__` that binds a few times, then makes the real one and puts it into its own place.
+
+        What does not bind is for the real one to refuse, in Python's words.
+        """
+        left = _BOUND
 
         def first(self: Any, *args: Any, **values: Any) -> None:
-            made = _init(cls)
-            cls.__init__ = made
-            made(self, *args, **values)
+            nonlocal left
+            left -= 1
+            if left < 0 or not _bind(self, cls.__value_fields__, args, values):
+                made = _init(cls)
+                cls.__init__ = made
+                made(self, *args, **values)
+            elif hasattr(cls, "__post_init__"):
+                self.__post_init__()
 
         return first
+
+    def _bind(self: Any, fields: dict[str, _Field], args: tuple[Any, ...], values: dict[str, Any]) -> bool:
+        """Set every field; False, and nothing set, where the arguments are not those of the class."""
+        given = dict(zip(fields, args, strict=False))
+        if len(args) > len(fields) or not values.keys() <= fields.keys() - given.keys():
+            return False
+        given |= values
+        for name, each in fields.items():
+            if name not in given:
+                if each.default_factory is not _MISSING:
+                    given[name] = each.default_factory()
+                elif each.default is not _MISSING:
+                    given[name] = each.default
+                else:
+                    return False
+        for name in fields:
+            object.__setattr__(self, name, given[name])
+        return True
 
     def _init(cls: type) -> Callable[..., None]:
         space: dict[str, Any] = {"_set": object.__setattr__, "_made_by_default": _MISSING}

@@ -139,11 +139,25 @@ class VerifierKey:
         """Verify the bare signature of `message`. Which message a type signs is not known here."""
         try:
             if self.type == ML_DSA_44:
-                MLDSA44PublicKey.from_public_bytes(self.public_key).verify(signature, message)
+                _ml_dsa_44(self.public_key).verify(signature, message)
             else:
                 Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, message)
         except (InvalidSignature, ValueError):
             raise SignatureError(f"the signature by {self.name} ({self.key_id.hex()}) is false") from None
+
+
+def _ml_dsa_44(raw: bytes) -> MLDSA44PublicKey:
+    """The public key, without what `from_public_bytes` imports to ask for support: RSA, ciphers, a tenth of a check.
+
+    The door behind it is cryptography's own business and may move; then the public one is taken.
+    """
+    try:
+        from cryptography.hazmat.bindings._rust import openssl  # noqa: PLC0415
+
+        load = openssl.mldsa.from_mldsa44_public_bytes
+    except (ImportError, AttributeError):
+        load = MLDSA44PublicKey.from_public_bytes
+    return load(raw)
 
 
 class NoteSigner(Protocol):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import tarfile
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from countermark import cli, publish
+from countermark import __version__, cli, publish
 from countermark.pins import Home, RootInfo
 from countermark.serving import listening
 from tests.simulator import LOGIN_CODE, World
@@ -440,10 +441,36 @@ def test_a_bug_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Non
         cli.main(["key", "list"])
 
 
+def test_a_process_ends_with_the_code_and_all_that_was_said(shell: Shell) -> None:
+    """The process is cut short at its end: what was printed arrives, and what could not arrive is not allowed."""
+    command = [sys.executable, "-m", "countermark"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"countermark {__version__}\n")
+    wrong = subprocess.run([*command, "verify"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "FILE" in wrong.stderr
+    refused = subprocess.run([*command, "trust", "show"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "countermark: error: " in refused.stderr and refused.stdout == ""
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run([*command, "--version"], stdout=full, env=buffered, check=False)
+    assert lost.returncode == 141
+
+
+def test_garbage_is_collected_once_a_command_runs() -> None:
+    """Only while modules are loaded nobody looks for garbage: an audit makes too much of it."""
+    code = (
+        "import gc, countermark.commands_trust as trust\n"
+        "from countermark import __main__\n"
+        "assert not gc.isenabled()\n"
+        "trust.show = lambda arguments: 40 + gc.isenabled()\n"
+        "__main__.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "trust", "show"], check=False)
+    assert done.returncode == 41
+
+
 def test_help_imports_no_engine() -> None:
     """`--help` and argument errors start without network, TUF or cryptography code."""
-    import subprocess
-
     code = (
         "import sys; from countermark import cli\n"
         "try: cli.main(['--help'])\n"

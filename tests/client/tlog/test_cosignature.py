@@ -17,7 +17,7 @@ from countermark.tlog.cosignature import (
     ml_dsa_message,
 )
 from countermark.tlog.note import KeySigner, Note, Signature, VerifierKey, open_note
-from tests.log_samples import LOG, LOG_PQ, ORIGIN, TIME, W1, W2, checkpoint, signed, vectors
+from tests.log_samples import LOG, LOG_PQ, ORIGIN, TIME, W1, W2, checkpoint, ml_dsa, signed, vectors
 
 VECTORS = vectors("checkpoint")
 TEXT = checkpoint().text()
@@ -44,6 +44,23 @@ def test_the_known_ml_dsa_witness_signs_the_known_message() -> None:
     line = W2.sign(TEXT, time=TIME)
     assert line.sig[:8] == TIME.to_bytes(8, "big")
     W2.vkey.verify(message, line.sig[8:])
+
+
+@pytest.mark.parametrize("door", ["inner", "public"])
+def test_a_false_ml_dsa_signature_is_refused_by_either_door_of_cryptography(
+    monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    """The key is read by cryptography's inner function, or by the public one where that is gone."""
+    if door == "public":
+        import cryptography.hazmat.backends.openssl.backend  # it imports by that door, too
+
+        monkeypatch.delattr(cryptography.hazmat.bindings._rust, "openssl")
+    message = b"a message"
+    sig = ml_dsa(2).sign(message)
+    key = VerifierKey(W2.name, W2.vkey.type, ml_dsa(2).public_key().public_bytes_raw())
+    key.verify(message, sig)
+    with pytest.raises(SignatureError, match="is false"):
+        key.verify(message, sig[:-1] + bytes([sig[-1] ^ 1]))
 
 
 def test_the_message_in_the_docstring_is_real() -> None:
