@@ -69,6 +69,34 @@ def test_an_installer_from_the_pin_to_a_refusal(world: World) -> None:
     typist.type()
 
 
+def test_a_registry_that_keeps_serving_its_own_files(world: World) -> None:
+    """Namespace, batch, one that is partly wrong, look-up; then an installer's machine, which calls none verified."""
+    work = world.root / "corp"
+    work.mkdir()
+
+    def serve(version: str, says: str = "hello") -> None:
+        served = work / "served"
+        served.mkdir(exist_ok=True)
+        for path in world.project("acme-tool", version, says=says).iterdir():
+            if path.suffix in (".whl", ".gz"):
+                path.replace(served / path.name)
+
+    def first() -> None:
+        serve("1.0.0")
+        serve("1.1.0")
+
+    def anew() -> None:
+        shutil.rmtree(world.root / "acme-tool-1.1.0")
+        serve("1.1.0", "other bytes")
+        serve("1.2.0")
+
+    elsewhere = {"build acme-tool 1.0.0 and 1.1.0": first, "build acme-tool 1.1.0 anew, and 1.2.0": anew}
+    Typist(world, Page.read("registry"), trial_words(world), "corp-home", work, elsewhere).type()
+    world.run("countermark-server", "fsck", "--data", world.data)
+    world.run("countermark", "trust", "add", world.url, "--root-words", trial_words(world), home="auditor")
+    world.run("countermark", "audit", world.url, home="auditor")
+
+
 def test_an_operator_from_a_trial_to_a_real_registry(tmp_path: Path) -> None:
     """One command, a person, decisions, fsck, metrics, a restore that is refused; then a ceremony."""
     trial, real = World(tmp_path / "trial", settings=QUICK), World(tmp_path / "real", settings=QUICK)

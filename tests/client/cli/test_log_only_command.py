@@ -1,0 +1,120 @@
+"""`verify --log-only`: asked for by name, never called verified, in words, JSON and exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countermark import cli
+from countermark.pins import Home
+from tests.elsewhere import Elsewhere
+from tests.simulator import World
+
+NAME = "acme_demo-1.0-py3-none-any.whl"
+POLICY = '[[log-only]]\nnamespace = "corp"\n'
+MODE = ("verify", "--log-only", "--namespace", "corp")
+
+
+class Desk:
+    """A machine, a registry in memory, and a file that corp serves."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.world = World(now=int(time.time()))
+        self.corp = Elsewhere(self.world, "corp")
+        self.published = self.corp.publish()
+        self.world.sign_checkpoint()
+        self.home, self.capsys = folder / "home", capsys
+        self.file = folder / NAME
+        self.file.write_bytes(self.published.data)
+
+    def run(self, *words: object, expect: int = 0) -> tuple[str, str]:
+        code = cli.main([str(word) for word in words])
+        out, err = self.capsys.readouterr()
+        assert code == expect, f"{code}\n{out}\n{err}"
+        return out, err
+
+    def policy(self, text: str) -> None:
+        (self.home / "policy.toml").write_text(text)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    desk = Desk(tmp_path, capsys)
+    for name in ("CI", "COUNTERMARK_REGISTRY", "COUNTERMARK_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COUNTERMARK_HOME", str(desk.home))
+    for module in ("fetch", "commands_install"):
+        monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda: desk.world)
+    Home(desk.home).add(desk.world.base, desk.world.root)
+    return desk
+
+
+def test_it_is_never_called_verified(desk: Desk) -> None:
+    """With the policy's line exit 0, and every word says what it is not."""
+    desk.policy(POLICY)
+    out, err = desk.run(*MODE, desk.file)
+    assert out.startswith(
+        f"{NAME}: in the log only, not verified: no TUF, no verdict; entry #{desk.published.index} of"
+    )
+    assert ": verified" not in out + err and "nothing here is verified" in err
+    document: Any = json.loads(desk.run(*MODE, desk.file, "--json")[0])
+    assert (document["exit_code"], document["log_only"], document["namespace"]) == (0, True, "corp")
+    assert (document["verified"], document["artifacts"][0]["verified"]) == (False, False)
+    assert "findings" not in document["artifacts"][0]  # of another shape than what `verify` answers
+
+
+def test_without_the_policys_line_it_ends_in_5(desk: Desk) -> None:
+    """What was proved is printed, and who may call it enough."""
+    out, err = desk.run(*MODE, desk.file, expect=5)
+    assert "in the log only, not verified" in out
+    assert 'hint: in policy.toml: [[log-only]] with namespace = "corp"' in err
+    document: Any = json.loads(desk.run(*MODE, desk.file, "--json", expect=5)[0])
+    assert (document["artifacts"][0]["logged"], document["artifacts"][0]["exit_code"]) == (True, 5)
+
+
+def test_a_refused_file_is_not_logged_either(desk: Desk) -> None:
+    """JSON has the same members, and the words name the file's bytes."""
+    desk.policy(POLICY)
+    desk.file.write_bytes(b"worm")
+    _, err = desk.run(*MODE, desk.file, expect=7)
+    assert f"refused: {NAME} is sha256:" in err
+    document: Any = json.loads(desk.run(*MODE, desk.file, "--json", expect=7)[0])
+    assert (document["artifacts"][0]["logged"], document["verified"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("verify", "--log-only"), "go together"),
+        (("verify", "--namespace", "corp"), "go together"),
+        (("verify", "--log-only", "--namespace", ""), "is no namespace"),
+        (("verify", "--log-only", "--namespace", "../corp"), "is no namespace"),
+    ],
+)
+def test_both_names_are_needed(desk: Desk, words: tuple[str, ...], why: str) -> None:
+    """And nothing is asked of anybody before."""
+    desk.world.asked.clear()
+    _, err = desk.run(*words, desk.file, expect=2)
+    assert why in err and not desk.world.asked
+
+
+def test_a_lock_is_refused(desk: Desk) -> None:
+    """It pins what a registry lists."""
+    lock = desk.file.parent / "requirements.txt"
+    lock.write_text("")
+    assert "--log-only takes files" in desk.run(*MODE, lock, expect=2)[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[log-only]]\n", '[[log-only]]\nnamespace = ""\n', '[[log-only]]\nnamespace = "corp"\nkeys = "a"\n',
+     '[[log-only]]\nnamespace = "corp"\nmore = 1\n', 'log-only = "corp"\n'],
+)  # fmt: skip
+def test_a_policy_that_is_not_understood_allows_nothing(desk: Desk, text: str) -> None:
+    """A usage error, whatever is verified."""
+    desk.policy(text)
+    desk.run(*MODE, desk.file, expect=2)
