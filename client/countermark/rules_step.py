@@ -86,7 +86,8 @@ class Step:
         """All parties, and nobody else, have signed."""
         assert self.envelope is not None
         try:
-            check_signatures(self.envelope, {party.keyid: base64.b64decode(party.spki) for party in parties})
+            keys = {party.keyid: base64.b64decode(party.spki) for party in parties}
+            check_signatures(self.envelope, keys, verified=self.entry.verified)
         except SignatureError as error:
             refuse("signature-false", str(error))
 

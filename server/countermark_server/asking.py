@@ -10,14 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from countermark import rules
-from countermark.entry import make_entry
+from countermark.entry import Entry, make_entry
 from countermark.errors import CountermarkError
 from countermark.rules_state import State, holder_key, settled
 from countermark.statement import Envelope
@@ -32,27 +30,37 @@ def foresee(
     connection: Connection, type_: str, envelope: Envelope, registry: Mapping[str, Any], *, now: int
 ) -> None:
     """Raise the refusal that the log's rules would give this entry now."""
-    (refusal,) = foresee_all(connection, [proposal.Offer(type_, envelope, registry)], now=now)
+    view = SqlView(connection, db.rules_state)
+    (refusal,) = foresee_all(view, [proposal.Offer(type_, envelope, registry)], now=now)
     if refusal is not None:
         raise refusal
 
 
-def foresee_all(
-    connection: Connection, offers: Sequence[proposal.Offer], *, now: int
-) -> list[ServerError | None]:
-    """What the rules would say of each, were they taken in this order: None, or the refusal. Nothing is written."""
-    view = SqlView(connection, db.rules_state)  # its changes are dropped with it: nobody calls `flush`
-    log = view.get(("log",))
+def foresee_all(view: SqlView, offers: Sequence[proposal.Offer], *, now: int) -> list[ServerError | None]:
+    """What the rules would say of each, were they taken in this order: None, or the refusal.
+
+    Nothing is written: their changes are dropped with the view, which nobody may `flush`.
+    """
+    log = view.get(rules.LOG)
     if log is None or not log["size"]:
         raise ServerError(
             "unavailable", "the log has not begun yet: its first entries enrol the registry's keys"
         )
-    return [_foresee(view, offer, time=max(now, log["time"])) for offer in offers]
+    time = max(now, log["time"])
+    entries = [_formed(offer, time=time) for offer in offers]
+    view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
+    return [entry if isinstance(entry, ServerError) else _foresee(view, entry) for entry in entries]
 
 
-def _foresee(view: SqlView, offer: proposal.Offer, *, time: int) -> ServerError | None:
+def _formed(offer: proposal.Offer, *, time: int) -> Entry | ServerError:
     try:
-        entry = make_entry(type=offer.type, envelope=offer.envelope, registry=offer.registry, time=time)
+        return make_entry(type=offer.type, envelope=offer.envelope, registry=offer.registry, time=time)
+    except CountermarkError as error:
+        return ServerError("statement-invalid", str(error))
+
+
+def _foresee(view: SqlView, entry: Entry) -> ServerError | None:
+    try:
         result = rules.apply(view, entry)
     except CountermarkError as error:
         return ServerError("statement-invalid", str(error))
@@ -71,15 +79,39 @@ def make_room(connection: Connection, adding: int, *, most: int) -> None:
         raise ServerError("busy", f"{error}; nothing of this request was taken") from None
 
 
+def no_room(most: int) -> ServerError:
+    """The refusal of one request that found no place beside others."""
+    return ServerError(
+        "busy",
+        f"{most} entries wait for the log, which keeps no more waiting; nothing of this request was taken",
+    )
+
+
 def holder_state(connection: Connection, namespace: str, project: str, *, now: int) -> State | None:
     """The project (or namespace, where the project is empty) as the rules see it now; None: unknown to the log."""
-    state = SqlView(connection, db.rules_state).get(holder_key(namespace, project))
+    return holder_in(SqlView(connection, db.rules_state), namespace, project, now=now)
+
+
+def holder_in(view: SqlView, namespace: str, project: str, *, now: int) -> State | None:
+    """The same, in a view that is at hand."""
+    state = view.get(holder_key(namespace, project))
     return None if state is None else settled(state, now)
 
 
 def refusal_of(outcome: proposal.Outcome) -> ServerError:
     """Why the log did not take it."""
     return from_rule(outcome.refusal_code or "entry-refused", outcome.refusal or "refused by the log")
+
+
+class _Waiting:
+    """Somebody who waits for one proposal."""
+
+    def __init__(self, proposal_id: int) -> None:
+        self.proposal_id = proposal_id
+        self.told = threading.Lock()  # held until there is something to tell: the cheapest way to wait once
+        self.told.acquire()
+        self.outcome: proposal.Outcome | None = None
+        self.error: BaseException | None = None
 
 
 class Answers:
@@ -91,9 +123,9 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
-        self._waiting: dict[Future[proposal.Outcome], int] = {}
-        self._watching = False
+        self._news = threading.Condition()
+        self._waiting: set[_Waiting] = set()
+        self._watcher: threading.Thread | None = None
 
     def wait_for(self, proposal_id: int, *, seconds: float) -> proposal.Outcome:
         """The proposal's outcome, once settled or after `seconds`. ServerError: the rules refused it."""
@@ -109,6 +141,9 @@ class Answers:
             # The log settles in the order of ids, but for refusals, which it knows at once: the last one that
             # is not settled is the last to be.
             last = self.outcome(missing[-1], seconds=max(0.0, deadline - time.monotonic()))
+            found[missing[-1]] = last
+            if len(missing) == 1:
+                break
             with db.read(self._engine) as connection:
                 found.update(proposal.settled(connection, missing))
                 if not last.settled or time.monotonic() >= deadline:
@@ -118,52 +153,54 @@ class Answers:
 
     def outcome(self, proposal_id: int, *, seconds: float) -> proposal.Outcome:
         """The proposal's outcome, refused ones too, once settled or after `seconds`."""
-        future = Future[proposal.Outcome]()
-        with self._lock:
-            self._waiting[future] = proposal_id
-            if not self._watching:
-                self._watching = True
-                threading.Thread(target=self._watch, name="answers", daemon=True).start()
-        try:
-            outcome = future.result(seconds)
-        except FutureTimeoutError:
+        waiting = _Waiting(proposal_id)
+        with self._news:
+            self._waiting.add(waiting)
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="answers", daemon=True)
+                self._watcher.start()
+            self._news.notify()
+        if not waiting.told.acquire(timeout=seconds):
+            with self._news:
+                self._waiting.discard(waiting)
+        if waiting.error is not None:
+            raise waiting.error
+        if waiting.outcome is None:
             with db.read(self._engine) as connection:
-                outcome = proposal.outcome(connection, proposal_id)
-        finally:
-            with self._lock:
-                self._waiting.pop(future, None)
-        return outcome
+                return proposal.outcome(connection, proposal_id)
+        return waiting.outcome
 
     def _watch(self) -> None:
-        """Look until nobody waits; an error goes to everybody who does."""
-        news, asked = db.News(self._engine), set[int]()
+        """Look while anybody waits, for ever; an error goes to everybody who does, and ends it until the next."""
+        news, asked = db.News(self._engine), set[_Waiting]()
         try:
             while True:
-                with self._lock:
-                    wanted = set(self._waiting.values())
-                    if not wanted:
-                        self._watching = False
-                        return
+                with self._news:
+                    if not self._waiting:
+                        news.close()
+                        self._news.wait_for(lambda: self._waiting)
+                    wanted = set(self._waiting)
                 # Somebody new may have been answered before we knew of them.
                 if news.any() or not wanted <= asked:
                     self._tell(wanted)
                 asked = wanted
                 time.sleep(LOOK)
         except BaseException as error:
-            with self._lock:
-                self._watching = False
-                futures, self._waiting = list(self._waiting), {}
-            for future in futures:
-                future.set_exception(error)
+            with self._news:
+                self._watcher = None
+                failed, self._waiting = self._waiting, set()
+            for waiting in failed:
+                waiting.error = error
+                waiting.told.release()
         finally:
             news.close()
 
-    def _tell(self, wanted: set[int]) -> None:
+    def _tell(self, wanted: set[_Waiting]) -> None:
         with db.read(self._engine) as connection:
-            outcomes = proposal.settled(connection, wanted)
-        with self._lock:
-            told = [(f, outcomes[p]) for f, p in self._waiting.items() if p in outcomes]
-            for future, _ in told:
-                del self._waiting[future]
-        for future, outcome in told:
-            future.set_result(outcome)
+            outcomes = proposal.settled(connection, {waiting.proposal_id for waiting in wanted})
+        told = [waiting for waiting in wanted if waiting.proposal_id in outcomes]
+        with self._news:
+            self._waiting.difference_update(told)
+        for waiting in told:
+            waiting.outcome = outcomes[waiting.proposal_id]
+            waiting.told.release()

@@ -24,6 +24,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     CursorResult,
@@ -39,6 +40,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    false,
     text,
 )
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -142,7 +144,10 @@ proposal = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("type", String(32), nullable=False),
     Column("envelope", Text, nullable=True),  # DSSE envelope as JSON, or null (opaque)
-    Column("registry", Text, nullable=False),  # what the registry adds, as JSON
+    Column("registry", Text, nullable=False),  # what the registry adds, as canonical JSON
+    # A door has checked the entry's form, and each signature by the key it names: facts about bytes, which need
+    # not be found out twice. Whether the keys may sign is judged with the state (docs/adr).
+    Column("verified", Boolean, nullable=False, server_default=false()),
     Column("submission_id", ForeignKey("submission.id"), nullable=True),
     Column("created", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),  # pending | sequenced | published | refused

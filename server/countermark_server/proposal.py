@@ -19,20 +19,29 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
+from countermark.canonical import encode_canonical
 from countermark.statement import Envelope
 from countermark_server import db
 
 PENDING, SEQUENCED, PUBLISHED, REFUSED = "pending", "sequenced", "published", "refused"
 _TABLE = db.proposal
 _INSERT = _TABLE.insert()  # statements are built once: building them costs more than running them
-_ONE = select(_TABLE).where(_TABLE.c.id == bindparam("p"))
+_SAID = (
+    _TABLE.c.id,
+    _TABLE.c.state,
+    _TABLE.c.leaf_index,
+    _TABLE.c.leaf_hash,
+    _TABLE.c.refusal_code,
+    _TABLE.c.refusal,
+)
+_ONE = select(*_SAID).where(_TABLE.c.id == bindparam("p"))
 _INSERT_MANY = _INSERT.returning(_TABLE.c.id, sort_by_parameter_order=True)
 _PENDING = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(bindparam("most"))
 _WAITING = select(func.count()).select_from(_PENDING.subquery())
 IDS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
-_SETTLED = select(_TABLE).where(
-    _TABLE.c.id.in_(bindparam("p", expanding=True)), _TABLE.c.state.in_((PUBLISHED, REFUSED))
-)
+_ALL_SETTLED = select(*_SAID).where(_TABLE.c.state.in_((PUBLISHED, REFUSED)))
+_SETTLED = _ALL_SETTLED.where(_TABLE.c.id.in_(bindparam("p", expanding=True)))
+_SETTLED_BETWEEN = _ALL_SETTLED.where(_TABLE.c.id.between(bindparam("first"), bindparam("last")))
 
 
 class QueueFullError(Exception):
@@ -72,23 +81,36 @@ def propose(
     *,
     now: int,
     submission_id: int | None = None,
+    verified: bool = False,
 ) -> int:
-    """Ask for a place in the log; returns the id. Durable when the caller's transaction commits."""
-    row = _row(type_, envelope, registry, now=now, submission_id=submission_id)
+    """Ask for a place in the log; returns the id. Durable when the caller's transaction commits.
+
+    `verified`: the caller has foreseen this very entry (`asking.foresee`), so its form and its signatures are good.
+    """
+    row = _row(type_, envelope, registry, now=now, submission_id=submission_id, verified=verified)
     return db.inserted_id(connection.execute(_INSERT, row))
 
 
 def propose_all(connection: Connection, offers: Sequence[Offer], *, now: int) -> list[int]:
-    """Ask for a place for each, in their order, in the caller's transaction: all of them or none."""
-    rows = [_row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=None) for o in offers]
+    """Ask for a place for each offer, which the caller has foreseen, in their order: all of them or none."""
+    rows = [
+        _row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=None, verified=True)
+        for o in offers
+    ]
     return list(connection.execute(_INSERT_MANY, rows).scalars()) if rows else []
+
+
+def room(connection: Connection, *, most: int) -> int:
+    """How many places are left among the `most` that may wait."""
+    waiting: int = connection.execute(_WAITING, {"most": most}).scalar_one()
+    return most - waiting
 
 
 def check_room(connection: Connection, adding: int, *, most: int) -> None:
     """QueueFullError when fewer than `adding` places are left among the `most` that may wait."""
-    waiting = connection.execute(_WAITING, {"most": most}).scalar_one()
-    if waiting + adding > most:
-        raise QueueFullError(f"{waiting} entries wait for the log, which keeps at most {most} waiting")
+    left = room(connection, most=most)
+    if adding > left:
+        raise QueueFullError(f"{most - left} entries wait for the log, which keeps at most {most} waiting")
 
 
 def _row(
@@ -98,20 +120,24 @@ def _row(
     *,
     now: int,
     submission_id: int | None,
+    verified: bool = False,
 ) -> dict[str, Any]:
     return {
         "type": type_,
-        "envelope": None if envelope is None else json.dumps(envelope, separators=(",", ":"), sort_keys=True),
-        "registry": json.dumps(registry, separators=(",", ":"), sort_keys=True),
+        "envelope": None if envelope is None else encode_canonical(envelope).decode(),
+        "registry": encode_canonical(registry if type(registry) is dict else dict(registry)).decode(),
+        "verified": verified,
         "submission_id": submission_id,
         "created": now,
         "state": PENDING,
     }
 
 
-def propose_raw(connection: Connection, body: bytes, *, now: int) -> int:
-    """Ask for a place for raw bytes, in a log that takes nothing else."""
-    return propose(connection, "opaque", None, {"raw": base64.b64encode(body).decode("ascii")}, now=now)
+def propose_raw(connection: Connection, bodies: Sequence[bytes], *, now: int) -> list[int]:
+    """Ask for a place for raw bytes each, in a log that takes nothing else."""
+    raws = [{"raw": base64.b64encode(body).decode("ascii")} for body in bodies]
+    rows = [_row("opaque", None, raw, now=now, submission_id=None) for raw in raws]
+    return list(connection.execute(_INSERT_MANY, rows).scalars()) if rows else []
 
 
 def raw_body(row: RowMapping) -> bytes:
@@ -129,7 +155,13 @@ def outcome(connection: Connection, proposal_id: int) -> Outcome:
 
 def settled(connection: Connection, proposal_ids: Collection[int]) -> dict[int, Outcome]:
     """Those of these that are published or refused."""
-    wanted, found = sorted(proposal_ids), dict[int, Outcome]()
+    asked = set(proposal_ids)
+    wanted, found = sorted(asked), dict[int, Outcome]()
+    if len(wanted) > 1 and wanted[-1] - wanted[0] < 2 * len(
+        wanted
+    ):  # proposed together: one question for all
+        between = connection.execute(_SETTLED_BETWEEN, {"first": wanted[0], "last": wanted[-1]}).mappings()
+        return {row["id"]: _outcome(row) for row in between if row["id"] in asked}
     for start in range(0, len(wanted), IDS_PER_QUERY):
         rows = connection.execute(_SETTLED, {"p": wanted[start : start + IDS_PER_QUERY]}).mappings()
         found.update((row["id"], _outcome(row)) for row in rows)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from countermark.errors import CountermarkError, ProofError
 from countermark.tlog import proof as tlog_proof
@@ -26,7 +26,8 @@ from countermark_server import adopted
 from countermark_server.errors import ServerError
 from countermark_server.stores.public import CHECKPOINT, Public
 
-PROOFS_PER_READER = 10_000  # then the hashes remembered for one checkpoint are dropped, and memory with them
+PROOFS_PER_READER = 10_000  # then what is remembered for one checkpoint is dropped, and memory with it
+BUNDLES_PER_READER = 32  # entry bundles taken apart: 256 entries each, some 400 kB
 
 
 @dataclass
@@ -36,6 +37,7 @@ class _Tree:
     checkpoint: VerifiedCheckpoint
     read: TileHashes
     proofs: int = 0
+    bundles: dict[Tile, list[bytes]] = field(default_factory=dict)  # not verified
 
 
 class Published:
@@ -112,15 +114,23 @@ class Published:
                 f"entry {index} is not covered by the checkpoint of size {tree.checkpoint.size} yet",
             )
         at = tile_at(0, index // WIDTH, tree.checkpoint.size).bundle()
-        raw = self._public.tile(at)
-        if raw is None:
-            raise ServerError("proof-invalid", f"the log has no {at.path()}")
         # Its neighbours are not looked at: only this entry is handed out, and only with its own place in the tree.
-        entry = decode_bundle(raw, at.width)[index % WIDTH]
+        entry = self._bundle(tree, at)[index % WIDTH]
         found, leaf = leaf_hash(entry), tree.read([(0, index)])[0]
         if found != leaf:
             raise ProofError(f"entry {index} has the leaf hash {found.hex()}, the tree has {leaf.hex()}")
         return entry
+
+    def _bundle(self, tree: _Tree, at: Tile) -> list[bytes]:
+        known = tree.bundles.get(at)
+        if known is None:
+            raw = self._public.tile(at)
+            if raw is None:
+                raise ServerError("proof-invalid", f"the log has no {at.path()}")
+            if len(tree.bundles) >= BUNDLES_PER_READER:
+                tree.bundles = {}
+            known = tree.bundles[at] = decode_bundle(raw, at.width)
+        return known
 
     def _fetch(self, tile: Tile) -> bytes:
         assert tile.level != ENTRIES

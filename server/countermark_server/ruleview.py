@@ -12,6 +12,9 @@ block without writing, and the transaction that surrounds it rolls back.
 A file of a namespace is served elsewhere, so no submission knows its hash: its row in `logged_elsewhere` is
 written with its state, in the same transaction.
 
+Asking key by key costs a question each; whoever knows what many entries touch (`rules.keys`) lets the view `fetch`
+it all before. As with a dict, `get` hands out the value itself: it is shared, and nobody may change it in place.
+
 The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its own at what it applied, in
 `tufrepo_state`. Both are caches of the log: fsck replays it and compares.
 """
@@ -19,7 +22,7 @@ The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -30,9 +33,15 @@ from countermark_server import db
 
 Key = tuple[str, ...]
 Value = dict[str, Any]
+_ENCODE = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode
+KEYS_PER_QUERY = 512  # SQLite takes 999 parameters at the least
 # Built once: building a statement costs more than running it.
 _SELECTS = {
     table.name: select(table.c.value).where(table.c.key == bindparam("k"))
+    for table in (db.rules_state, db.tufrepo_state)
+}
+_FETCHES = {
+    table.name: select(table.c.key, table.c.value).where(table.c.key.in_(bindparam("k", expanding=True)))
     for table in (db.rules_state, db.tufrepo_state)
 }
 
@@ -44,7 +53,7 @@ class SqlView:
         self._connection = connection
         self._table = table
         self._select = _SELECTS[table.name]
-        self._known: dict[Key, str | None] = {}
+        self._known: dict[Key, Value | None] = {}
         self._changed: set[Key] = set()
         self._elsewhere: dict[Key, Value] = {}
 
@@ -58,19 +67,27 @@ class SqlView:
             self.flush()
 
     def get(self, key: Key) -> Value | None:
-        """The value of a key, or None. The object is the caller's: changing it changes nothing here."""
-        if key not in self._known:
+        """The value of a key, or None. It is the view's own: nobody may change it in place."""
+        try:
+            return self._known[key]
+        except KeyError:
             row = self._connection.execute(self._select, {"k": encode_key(key)}).first()
-            self._known[key] = None if row is None else row[0]
-        text = self._known[key]
-        if text is None:
-            return None
-        value: Value = json.loads(text)
-        return value
+            self._known[key] = value = None if row is None else json.loads(row[0])
+            return value
+
+    def fetch(self, keys: Iterable[Key]) -> None:
+        """Read all of these that are not known yet, in as few questions as it takes."""
+        unread = {encode_key(key): key for key in keys if key not in self._known}
+        names = sorted(unread)
+        for start in range(0, len(names), KEYS_PER_QUERY):
+            asked = {"k": names[start : start + KEYS_PER_QUERY]}
+            for name, text in self._connection.execute(_FETCHES[self._table.name], asked):
+                self._known[unread.pop(name)] = json.loads(text)
+        self._known.update(dict.fromkeys(unread.values()))
 
     def put(self, key: Key, value: Mapping[str, Any] | None) -> None:
         """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
-        self._known[key] = None if value is None else encode_value(value)
+        self._known[key] = None if value is None else dict(value)
         self._changed.add(key)
         if len(key) == 4 and key[0] == "file" and key[1] and value is not None:
             row = dict(zip(("namespace", "project", "filename"), key[1:], strict=True))
@@ -80,11 +97,11 @@ class SqlView:
         """Write what was put."""
         rows, gone = [], []
         for key in sorted(self._changed):
-            text = self._known[key]
-            if text is None:
+            value = self._known[key]
+            if value is None:
                 gone.append({"k": encode_key(key)})
             else:
-                rows.append({"key": encode_key(key), "value": text})
+                rows.append({"key": encode_key(key), "value": encode_value(value)})
         if rows:
             self._connection.execute(self._upsert(), rows)
         if self._elsewhere and self._table is db.rules_state:
@@ -113,9 +130,9 @@ class SqlView:
 
 def encode_key(key: Key) -> str:
     """A key as the table spells it."""
-    return json.dumps(list(key), separators=(",", ":"), ensure_ascii=True)
+    return _ENCODE(key)
 
 
 def encode_value(value: Mapping[str, Any]) -> str:
     """A value as the table spells it: one spelling, so that equal states are equal rows."""
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+    return _ENCODE(value)

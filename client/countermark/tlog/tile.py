@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from countermark.errors import MalformedError, NetworkError, ProofError
 from countermark.limits import ENTRY_MAX_BYTES, TREE_SIZE_MAX
-from countermark.tlog.merkle import HASH_SIZE, HashReader, RightEdge, leaf_hash, root_hash
+from countermark.tlog.merkle import HASH_SIZE, HashReader, RightEdge, leaf_hash, reader, root_hash
 from countermark.values import dataclass, replace
 
 WIDTH = 256
@@ -148,7 +148,8 @@ class TileHashes:
 
     def __init__(self, size: int, root_hash: bytes, fetch: Callable[[Tile], bytes]) -> None:
         self.size, self.root_hash, self._fetch = size, root_hash, fetch
-        self._believed: dict[Tile, list[bytes]] = {}
+        # By level and index of a tile: its hashes and those of the complete subtrees above them, made once.
+        self._believed: dict[tuple[int, int], HashReader] = {}
 
     def __call__(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
         return [self._hash(level, index) for level, index in places]
@@ -158,21 +159,22 @@ class TileHashes:
             raise ProofError(f"a tree of size {self.size} has no complete subtree {index} at level {level}")
         row, height = divmod(level, 8)
         tile, slot = divmod(index << height, WIDTH)
-        hashes = self._believe(tile_at(row, tile, self.size))
-        return root_hash(hashes[slot : slot + (1 << height)]) if height else hashes[slot]
+        read = self._believed.get((row, tile)) or self._believe(row, tile)
+        return read([(height, slot >> height)])[0]
 
-    def _believe(self, tile: Tile) -> list[bytes]:
+    def _believe(self, level: int, index: int) -> HashReader:
         """The hashes of a tile, up the tree first: a full tile is believed by its hash in the tile above."""
         if not self._believed:
             self._believe_edge()
-        if tile not in self._believed:
-            parent = self._believe(tile_at(tile.level + 1, tile.index // WIDTH, self.size))
-            hashes = self._read(tile)
-            claimed, expected = root_hash(hashes), parent[tile.index % WIDTH]
+        if (level, index) not in self._believed:
+            parent = self._believe(level + 1, index // WIDTH)
+            tile = tile_at(level, index, self.size)
+            read = reader(self._read(tile))
+            (claimed,), (expected,) = read([(8, 0)]), parent([(0, index % WIDTH)])
             if claimed != expected:
                 raise ProofError(f"{tile.path()} hashes to {claimed.hex()}, the tree has {expected.hex()}")
-            self._believed[tile] = hashes
-        return self._believed[tile]
+            self._believed[level, index] = read
+        return self._believed[level, index]
 
     def _believe_edge(self) -> None:
         """The partial tiles: their hashes, from the top level down, are all that the root hash is made of."""
@@ -184,7 +186,8 @@ class TileHashes:
         if claimed != self.root_hash:
             paths = ", ".join(tile.path() for tile in tiles) or "no tiles"
             raise ProofError(f"{paths} lead to {claimed.hex()}, the checkpoint has {self.root_hash.hex()}")
-        self._believed.update(zip(tiles, hashes, strict=True))
+        for tile, group in zip(tiles, hashes, strict=True):
+            self._believed[tile.level, tile.index] = reader(group)
 
     def _read(self, tile: Tile) -> list[bytes]:
         try:

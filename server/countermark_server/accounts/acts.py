@@ -28,23 +28,50 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
 
+from countermark.rules_state import holder_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db
 from countermark_server.accounts.statements import Placed, Statements
-from countermark_server.accounts.tokens import Principal, require_session
-from countermark_server.asking import foresee, holder_state
+from countermark_server.accounts.tokens import (
+    Principal,
+    authenticate,
+    authenticate_all,
+    require_session,
+)
+from countermark_server.asking import holder_in
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
+from countermark_server.ruleview import SqlView
 from countermark_server.stores.blobs import Blobs
+from countermark_server.together import Together
 
 PUBLISH, ATTEST = "publish", "attest"
 TYPES = ("yank", "unyank", "remove", "key-revoke", PUBLISH, ATTEST)
 OPEN_NONCE = bytes(32)  # of blobs that are public from the start
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What was signed, and the blob that an attest brings along."""
+
+    envelope: Envelope
+    statement: Statement
+    blob: bytes | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One request as it came: who says to send it, and what was signed. Only its form was checked."""
+
+    authorization: str | None
+    said: _Said
+    now: int
 
 
 class Acts:
@@ -55,11 +82,24 @@ class Acts:
         self._blobs = blobs
         self._statements = statements
         self._batch_max = batch_max
+        self._propose = Together(self._propose_all)
 
-    def one(self, principal: Principal, body: object, *, now: int) -> Placed:
-        """Propose the statement in `body` and wait for its place in the log."""
-        offer = self._offer(principal, body, now=now)
-        return self._statements.place(offer.type, offer.envelope, offer.registry)
+    def one(self, authorization: str | None, body: object, *, now: int) -> Placed:
+        """Propose the statement in `body`, together with what others send meanwhile, and wait for its place."""
+        said = self._read(body)
+        if isinstance(said, ServerError):
+            with db.read(self._engine) as connection:
+                authenticate(connection, authorization, now=now)  # a stranger hears that first
+            raise said
+        asked = _Asked(authorization, said, now)
+        if said.blob is None:
+            offer, taken = self._propose(asked)
+        else:  # nobody else waits for a blob to be written
+            ((offer, taken),) = self._propose_all([asked])
+        (done,) = self._statements.finish([offer], [taken])
+        if isinstance(done, ServerError):
+            raise done
+        return done
 
     def batch(self, principal: Principal, body: object, *, now: int) -> list[Placed | ServerError]:
         """Propose all statements of the batch that can be taken; one wait, and an answer for each, in order."""
@@ -68,72 +108,116 @@ class Acts:
             raise ServerError(
                 "bad-request", f'the body must be {{"entries": [...]}} with 1 to {self._batch_max} items'
             )
-        return self._statements.place_all([self._try(principal, item, now=now) for item in given])
+        read = [self._read(item) for item in given]
+        with db.read(self._engine) as connection:
+            view = SqlView(connection, db.rules_state)
+            view.fetch(_holders(each for each in read if not isinstance(each, ServerError)))
+            offers = [
+                each if isinstance(each, ServerError) else _offer(view, principal, each, now=now)
+                for each in read
+            ]
+            judged = self._statements.judge(view, offers, now=now)
+        self._keep(read, judged)
+        taken = self._statements.take(judged, now=now, all_or_none=True)
+        return self._statements.finish(offers, taken)
 
-    def _try(self, principal: Principal, item: object, *, now: int) -> Offer | ServerError:
+    def _propose_all(self, asked: Sequence[_Asked]) -> list[tuple[Offer | ServerError, Placed | ServerError]]:
+        """One look at tokens and state for all who ask now, and one transaction for those the rules would take."""
+        now = max(each.now for each in asked)
+        with db.read(self._engine) as connection:
+            principals = authenticate_all(connection, [each.authorization for each in asked], now=now)
+            view = SqlView(connection, db.rules_state)
+            view.fetch(_holders(each.said for each in asked))
+            offers = [
+                who if isinstance(who, ServerError) else _offer(view, who, each.said, now=now)
+                for who, each in zip(principals, asked, strict=True)
+            ]
+            judged = self._statements.judge(view, offers, now=now)
+        self._keep([each.said for each in asked], judged)
+        taken = self._statements.take(judged, now=now, all_or_none=False)
+        return list(zip(offers, taken, strict=True))
+
+    def _keep(self, said: Sequence[_Said | ServerError], judged: Sequence[object]) -> None:
+        """Keep the blobs of those that nothing speaks against: a refusal leaves none behind."""
+        for each, answer in zip(said, judged, strict=True):
+            if isinstance(each, _Said) and each.blob is not None and isinstance(answer, Offer):
+                self._blobs.put(OPEN_NONCE + each.blob)
+                # Kept. If we stop here nothing names it, and the same request again finds it there.
+
+    def _read(self, body: object) -> _Said | ServerError:
+        """What a request, or an item of a batch, says; or why it says nothing that this door takes."""
         try:
-            return self._offer(principal, item, now=now)
+            body, blob = _parted(body)
+            envelope, statement = self._statements.read(body, types=TYPES, what="statement")
         except ServerError as error:
             return error
-
-    def _offer(self, principal: Principal, body: object, *, now: int) -> Offer:
-        body, blob = _parted(body)
-        envelope, statement = self._statements.read(body, types=TYPES, what="statement")
         if (blob is None) == (statement.type == ATTEST):
-            raise ServerError(
+            return ServerError(
                 "bad-request",
                 f"an attest comes with its blob, and nothing else does; this is a {statement.type}",
             )
-        if blob is not None:
-            return self._attest(principal, envelope, statement, blob, now=now)
+        return _Said(envelope, statement, blob)
+
+
+def _holders(said: Iterable[_Said]) -> Iterator[tuple[str, ...]]:
+    """The rules' keys under which projects and namespaces of these statements are known."""
+    for each in said:
+        namespace, project = each.statement.predicate["namespace"], each.statement.predicate["project"]
+        if project:
+            yield holder_key(namespace, project)
+        if namespace:
+            yield holder_key(namespace, "")
+
+
+def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Offer | ServerError:
+    """The entry that is asked for, with what the registry adds; or why this door takes no such statement."""
+    envelope, statement = said.envelope, said.statement
+    try:
+        if said.blob is not None:
+            return _attest(view, principal, envelope, statement, said.blob, now=now)
         if statement.type == PUBLISH:
-            return Offer(PUBLISH, envelope, self._publish(principal, envelope, statement, now=now))
+            return Offer(PUBLISH, envelope, _publish(view, principal, envelope, statement, now=now))
         require_session(principal)
-        if not statement.predicate["project"] and not statement.predicate["namespace"]:
-            raise ServerError(
-                "statement-invalid",
-                "a role key of the registry is revoked by the authority key, not at this door",
-            )
-        return Offer(statement.type, envelope, {"actor": principal.account_id})
+    except ServerError as error:
+        return error
+    if not statement.predicate["project"] and not statement.predicate["namespace"]:
+        return ServerError(
+            "statement-invalid",
+            "a role key of the registry is revoked by the authority key, not at this door",
+        )
+    return Offer(statement.type, envelope, {"actor": principal.account_id})
 
-    def _publish(
-        self, principal: Principal, envelope: Envelope, statement: Statement, *, now: int
-    ) -> dict[str, Any]:
-        """What the registry adds to a publish: who sent it, and which enrolment its key has."""
-        namespace, project = statement.predicate["namespace"], statement.predicate["project"]
-        if not namespace:
-            raise ServerError(
-                "statement-invalid",
-                f"{statement.subject_name} is of the default namespace, whose files come in by upload",
-            )
-        with db.read(self._engine) as connection:
-            holders = [holder_state(connection, namespace, name, now=now) for name in (project, "")]
-        indexes = [h["keys"][k]["index"] for h in holders if h for k in envelope.keyids if k in h["keys"]]
-        index = indexes[0] if indexes else None  # a key of the project goes before one of its namespace
-        return {"identity": None, "key_index": index, "uploader": principal.account_id}
 
-    def _attest(
-        self, principal: Principal, envelope: Envelope, statement: Statement, blob: bytes, *, now: int
-    ) -> Offer:
-        """Keep what the statement names, once nothing else speaks against it: a refusal leaves no blob behind."""
-        said = statement.predicate
-        raw = OPEN_NONCE + blob
-        if (found := hashlib.sha256(raw).hexdigest()) != said["statement_sha256"]:
-            raise ServerError(
-                "statement-mismatch",
-                f"the statement names blob {said['statement_sha256']}, the one that came along is {found}",
-            )
-        offer = Offer(ATTEST, envelope, {"verified": "not-checked"})
-        with db.read(self._engine) as connection:
-            holders = [holder_state(connection, said["namespace"], n, now=now) for n in (said["project"], "")]
-            if not any(principal.account_id in holder["owners"] for holder in holders if holder):
-                raise ServerError(
-                    "not-owner", f"{principal.account_id} may not attest in {said['project']!r}"
-                )
-            foresee(connection, offer.type, offer.envelope, offer.registry, now=now)
-        self._blobs.put(raw)
-        # Kept. If we stop here nothing names it, and the same request again finds it there.
-        return offer
+def _publish(
+    view: SqlView, principal: Principal, envelope: Envelope, statement: Statement, *, now: int
+) -> dict[str, Any]:
+    """What the registry adds to a publish: who sent it, and which enrolment its key has."""
+    namespace, project = statement.predicate["namespace"], statement.predicate["project"]
+    if not namespace:
+        raise ServerError(
+            "statement-invalid",
+            f"{statement.subject_name} is of the default namespace, whose files come in by upload",
+        )
+    holders = [holder_in(view, namespace, name, now=now) for name in (project, "")]
+    indexes = [h["keys"][k]["index"] for h in holders if h for k in envelope.keyids if k in h["keys"]]
+    index = indexes[0] if indexes else None  # a key of the project goes before one of its namespace
+    return {"identity": None, "key_index": index, "uploader": principal.account_id}
+
+
+def _attest(
+    view: SqlView, principal: Principal, envelope: Envelope, statement: Statement, blob: bytes, *, now: int
+) -> Offer:
+    """An owner's statement about a blob, which is the one that came along."""
+    said = statement.predicate
+    if (found := hashlib.sha256(OPEN_NONCE + blob).hexdigest()) != said["statement_sha256"]:
+        raise ServerError(
+            "statement-mismatch",
+            f"the statement names blob {said['statement_sha256']}, the one that came along is {found}",
+        )
+    holders = [holder_in(view, said["namespace"], name, now=now) for name in (said["project"], "")]
+    if not any(principal.account_id in holder["owners"] for holder in holders if holder):
+        raise ServerError("not-owner", f"{principal.account_id} may not attest in {said['project']!r}")
+    return Offer(ATTEST, envelope, {"verified": "not-checked"})
 
 
 def _parted(body: object) -> tuple[object, bytes | None]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
@@ -20,7 +21,7 @@ from countermark.errors import MalformedError
 from countermark.rules import file_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db, proposal
-from countermark_server.asking import Answers, foresee_all, make_room, refusal_of
+from countermark_server.asking import Answers, foresee_all, make_room, no_room, refusal_of
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
 from countermark_server.published import Published
@@ -35,6 +36,9 @@ class Placed:
     index: int | None
     leaf_hash: str | None
     proposal: int | None  # None: the log had this file before
+
+
+Judged: TypeAlias = Offer | Placed | ServerError  # an offer that would be taken, or its answer already
 
 
 class Statements:
@@ -83,46 +87,86 @@ class Statements:
 
     def place(self, type_: str, envelope: Envelope, registry: Mapping[str, Any]) -> Placed:
         """Propose an entry that the rules would take now, and wait for its place in the log."""
-        (done,) = self.place_all([Offer(type_, envelope, registry)])
+        offer, now = Offer(type_, envelope, registry), int(self._clock())
+        with db.read(self._engine) as connection:
+            judged = self.judge(SqlView(connection, db.rules_state), [offer], now=now)
+        (done,) = self.finish([offer], self.take(judged, now=now, all_or_none=True))
         if isinstance(done, ServerError):
             raise done
         return done
 
-    def place_all(self, asked: Sequence[Offer | ServerError]) -> list[Placed | ServerError]:
-        """Propose those that the rules would take, together, and wait once; an answer for each, in order.
+    def judge(self, view: SqlView, asked: Sequence[Offer | ServerError], *, now: int) -> list[Judged]:
+        """What each would be answered, were they proposed together: still the offer, if the rules would take it.
 
         What is refused already stays refused. A file that the log has, with the same bytes, is answered like the
-        first time. ServerError `busy`: there is no room for all of them, and none was taken.
+        first time.
         """
-        answers, taken, now = (
-            list[Placed | ServerError | None](asked_only(asked)),
-            list[int](),
-            int(self._clock()),
-        )
-        offers = [(n, each) for n, each in enumerate(asked) if isinstance(each, Offer)]
-        with db.read(self._engine) as connection:
-            foreseen = foresee_all(connection, [offer for _, offer in offers], now=now) if offers else []
-            for (n, offer), refusal in zip(offers, foreseen, strict=True):
-                if refusal is None:
-                    taken.append(n)
-                else:
-                    answers[n] = self._known(connection, offer, refusal)
-        chosen = dict(offers)
+        offers = [each for each in asked if isinstance(each, Offer)]
+        refusals = iter(foresee_all(view, offers, now=now) if offers else [])
+        judged = list[Judged]()
+        for each in asked:
+            refusal = each if isinstance(each, ServerError) else next(refusals)
+            if refusal is None or isinstance(each, ServerError):
+                judged.append(each)
+            else:
+                judged.append(self._known(view, each, refusal))
+        return judged
+
+    def take(self, judged: Sequence[Judged], *, now: int, all_or_none: bool) -> list[Placed | ServerError]:
+        """Propose the offers among these, in one transaction; each is now on its way.
+
+        ServerError `busy`: there is no room for all of them, and none was taken; without `all_or_none` those who
+        find no room are answered so, one by one.
+        """
+        offers = [each for each in judged if isinstance(each, Offer)]
+        if not offers:
+            return [each for each in judged if not isinstance(each, Offer)]
         with db.write(self._engine) as connection:
-            make_room(connection, len(taken), most=self._queue_max)
-            ids = proposal.propose_all(connection, [chosen[n] for n in taken], now=now)
+            if all_or_none:
+                make_room(connection, len(offers), most=self._queue_max)
+            left = proposal.room(connection, most=self._queue_max)
+            ids = iter(proposal.propose_all(connection, offers[: max(left, 0)], now=now))
         # Committed. If we stop here the log takes the entries all the same, and the sender finds them there.
-        outcomes = self._answers.outcomes(ids, seconds=self._wait)
-        with db.read(self._engine) as connection:
-            for n, asked_id in zip(taken, ids, strict=True):
-                outcome = outcomes[asked_id]
-                answers[n] = (
-                    self._known(connection, chosen[n], refusal_of(outcome))
-                    if outcome.state == proposal.REFUSED
-                    else _placed(asked_id, outcome)
-                )
-        assert None not in answers
-        return [answer for answer in answers if answer is not None]
+        answers = list[Placed | ServerError]()
+        for each in judged:
+            if not isinstance(each, Offer):
+                answers.append(each)
+            elif (given := next(ids, None)) is not None:
+                answers.append(Placed(False, None, None, given))
+            else:
+                answers.append(no_room(self._queue_max))
+        return answers
+
+    def finish(
+        self, asked: Sequence[Offer | ServerError], taken: Sequence[Placed | ServerError]
+    ) -> list[Placed | ServerError]:
+        """Wait once for all that are on their way; an answer for each, in order."""
+        ids = [each.proposal for each in taken if isinstance(each, Placed) and not each.public]
+        waited = [each for each in ids if each is not None]
+        outcomes = self._answers.outcomes(waited, seconds=self._wait) if waited else {}
+        refused = any(outcome.state == proposal.REFUSED for outcome in outcomes.values())
+        # Only who was refused meanwhile needs another look: the log may have taken the same file from another.
+        with db.read(self._engine) if refused else nullcontext() as connection:
+            return [
+                self._answer(connection, offer, each, outcomes)
+                for offer, each in zip(asked, taken, strict=True)
+            ]
+
+    def _answer(
+        self,
+        connection: Connection | None,
+        offer: Offer | ServerError,
+        taken: Placed | ServerError,
+        outcomes: Mapping[int, proposal.Outcome],
+    ) -> Placed | ServerError:
+        if isinstance(taken, ServerError) or taken.proposal is None:
+            return taken
+        outcome = outcomes[taken.proposal]
+        if outcome.state != proposal.REFUSED:
+            return _placed(taken.proposal, outcome)
+        assert connection is not None
+        assert isinstance(offer, Offer)
+        return self._known(SqlView(connection, db.rules_state), offer, refusal_of(outcome))
 
     def status(self, asked_id: int) -> Placed:
         """What became of a proposal. ServerError: it was refused, or never made."""
@@ -150,21 +194,16 @@ class Statements:
         checkpoint, proofs = self._published.prove_all(wanted)
         return checkpoint.decode(), [[base64.b64encode(h).decode("ascii") for h in each] for each in proofs]
 
-    def _known(self, connection: Connection, offer: Offer, refusal: ServerError) -> Placed | ServerError:
+    def _known(self, view: SqlView, offer: Offer, refusal: ServerError) -> Placed | ServerError:
         """A publish of bytes that the log has under this name is no refusal: its first entry stands."""
         if refusal.code != "file-exists":
             return refusal
         said = Statement.parse(offer.envelope.payload)
         key = file_key(said.predicate["namespace"], said.predicate["project"], said.subject_name)
-        file = SqlView(connection, db.rules_state).get(key)
+        file = view.get(key)
         if file is None or file["sha256"] != said.subject_sha256:
             return refusal
         return Placed(self._published.covers(file["index"]), file["index"], file["lh"], None)
-
-
-def asked_only(asked: Sequence[Offer | ServerError]) -> list[ServerError | None]:
-    """What is answered already: the refusals."""
-    return [each if isinstance(each, ServerError) else None for each in asked]
 
 
 def _placed(asked_id: int, outcome: proposal.Outcome) -> Placed:

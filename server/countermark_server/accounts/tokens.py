@@ -14,9 +14,10 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark_server import db
 from countermark_server.accounts.people import Randomness
@@ -27,7 +28,7 @@ _PREFIX = {SESSION: "cms_", UPLOAD: "cmu_"}
 SECRET_BYTES = 32
 SESSION_SECONDS = 3600
 HEADER_MAX_CHARS = 1024  # a token has 47
-_BY_DIGEST = select(db.token).where(db.token.c.secret_sha256 == bindparam("d"))
+_BY_DIGEST = select(db.token).where(db.token.c.secret_sha256.in_(bindparam("d", expanding=True)))
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,35 @@ def issue_token(
 
 def authenticate(connection: Connection, authorization: str | None, *, now: int) -> Principal:
     """Who sent this Authorization header. ServerError `not-authenticated`: nobody we know (any more)."""
-    secret = _secret(authorization)
-    if secret is None:
-        raise ServerError(
+    (who,) = authenticate_all(connection, [authorization], now=now)
+    if isinstance(who, ServerError):
+        raise who
+    return who
+
+
+def authenticate_all(
+    connection: Connection, authorizations: Sequence[str | None], *, now: int
+) -> list[Principal | ServerError]:
+    """Who sent each of these headers, all asked for at once; or why that is nobody we know."""
+    secrets_given = [_secret(authorization) for authorization in authorizations]
+    digests = [None if secret is None else _digest(secret) for secret in secrets_given]
+    wanted = sorted({digest for digest in digests if digest is not None})
+    rows = connection.execute(_BY_DIGEST, {"d": wanted}).mappings().all() if wanted else []
+    found = {row["secret_sha256"]: row for row in rows}
+    return [_principal(digest, found.get(digest or ""), now=now) for digest in digests]
+
+
+def _principal(digest: str | None, row: RowMapping | None, *, now: int) -> Principal | ServerError:
+    if digest is None:
+        return ServerError(
             "not-authenticated", "this needs a token: user name __token__, the token as password"
         )
-    digest = _digest(secret)
-    row = connection.execute(_BY_DIGEST, {"d": digest}).mappings().first()
     # The lookup is by digest, which an attacker cannot steer byte by byte; the comparison repeats it in
     # constant time, so that no database's collation decides what is equal.
     if row is None or not hmac.compare_digest(row["secret_sha256"], digest):
-        raise ServerError("not-authenticated", "this token is not known here")
+        return ServerError("not-authenticated", "this token is not known here")
     if row["revoked"] is not None or (row["expires"] is not None and row["expires"] < now):
-        raise ServerError("not-authenticated", "this token has expired or was revoked")
+        return ServerError("not-authenticated", "this token has expired or was revoked")
     return Principal(row["account_id"], row["kind"])
 
 

@@ -39,12 +39,13 @@ RECOSIGN_SECONDS = 3600  # an unchanged head's cosignatures are renewed after th
 RETRY_SECONDS = 0.25  # after a failed publication
 # Statements are built once: building them costs more than running them.
 _TABLE = db.proposal
-_COVERED = (
-    select(_TABLE)
-    .where(_TABLE.c.state == SEQUENCED, _TABLE.c.leaf_index < bindparam("size"))
+_COVERED = (_TABLE.c.state == SEQUENCED, _TABLE.c.leaf_index < bindparam("size"))
+_UPLOADS = (
+    select(_TABLE.c.submission_id, _TABLE.c.leaf_index, _TABLE.c.leaf_hash)
+    .where(*_COVERED, _TABLE.c.type == "publish", _TABLE.c.submission_id.is_not(None))
     .order_by(_TABLE.c.id)
 )
-_PUBLISHED = update(_TABLE).where(_TABLE.c.id == bindparam("p")).values(state=PUBLISHED)
+_PUBLISHED = update(_TABLE).where(*_COVERED).values(state=PUBLISHED)
 
 
 class NoQuorumError(Exception):
@@ -162,15 +163,14 @@ class Publisher:
         now = int(self._clock())
         staged = [name for bundle_size, name in self._staging.sizes() if bundle_size <= size]
         with self._mutex, db.write(self._engine) as connection:
-            rows = connection.execute(_COVERED, {"size": size}).mappings().all()
-            if rows:
-                connection.execute(_PUBLISHED, [{"p": row["id"]} for row in rows])
-            for row in rows:
-                if row["type"] == "publish" and row["submission_id"] is not None:
-                    _logged(connection, row, now=now)
+            uploads = connection.execute(_UPLOADS, {"size": size}).mappings().all()
+            # Nothing is sequenced meanwhile (the mutex): these are the same rows.
+            told = connection.execute(_PUBLISHED, {"size": size}).rowcount
+            for row in uploads:
+                _logged(connection, row, now=now)
             for name in staged:
                 heads.applied(connection, self._origin, name)
-        return len(rows)
+        return told
 
     def tidy(self, size: int) -> None:
         """Drop what a public checkpoint covers: staging bundles, then partial tiles. A failure costs disk space."""

@@ -81,7 +81,7 @@ class Sequencer:
         *,
         origin: str,
         clock: Callable[[], float],
-        batch: int = 256,
+        batch: int = 1024,
         mutex: threading.Lock | None = None,
         raw_add: bool = False,
     ) -> None:
@@ -192,13 +192,15 @@ class Sequencer:
         judged = Judged([], [], [], 0)
         with SqlView(connection, db.rules_state) as view:
             time = max(int(self._clock()), last_time(view))  # a clock that went back stands still here
-            for row in rows:
-                entry, refusal = _try(view, row, time)
+            formed = [_formed(row, time) for row in rows]
+            view.fetch(key for entry in formed if isinstance(entry, Entry) for key in rules.keys(entry))
+            for row, asked in zip(rows, formed, strict=True):
+                entry, refusal = _try(view, row, asked)
                 if entry is None:
                     judged.refused.append({"p": row["id"], "s": row["submission_id"], **refusal})
                     continue
                 index = size + len(judged.entries)
-                judged.sequenced.append({"p": row["id"], "i": index, "h": leaf_hash(entry.raw).hex()})
+                judged.sequenced.append({"p": row["id"], "i": index, "h": entry.leaf_hash.hex()})
                 judged.entries.append(entry.raw)
         if size == 0 and judged.refused and not self._raw_add:
             raise LogError(f"a genesis entry was refused: {judged.refused[0]['message']}")
@@ -283,9 +285,21 @@ def check_kind(view: SqlView, *, raw_add: bool) -> None:
         raise LogError(f"this log was created as one {kind}, and testing.raw_add is {raw_add}".lower())
 
 
+def _formed(row: RowMapping, time: int) -> Entry | Exception:
+    """The leaf that a proposal asks for, of whatever the rules will say; or why there can be none."""
+    try:
+        return _entry(row, time)
+    except Exception as error:
+        return error
+
+
 def _entry(row: RowMapping, time: int) -> Entry:
     if row["type"] == "opaque":
         return Entry.opaque(raw_body(row))
+    if row["verified"]:
+        return Entry.reassemble(
+            type=row["type"], envelope=row["envelope"], registry=row["registry"], time=time
+        )
     return make_entry(
         type=row["type"],
         envelope=Envelope.parse(json.loads(row["envelope"] or "null")),
@@ -294,11 +308,12 @@ def _entry(row: RowMapping, time: int) -> Entry:
     )
 
 
-def _try(view: SqlView, row: RowMapping, time: int) -> tuple[Entry | None, dict[str, str]]:
+def _try(view: SqlView, row: RowMapping, asked: Entry | Exception) -> tuple[Entry | None, dict[str, str]]:
     """The entry, once the rules allowed it and their changes are in the view; or why there is none."""
     try:
-        entry = _entry(row, time)
-        result = rules.apply(view, entry)
+        if isinstance(asked, Exception):
+            raise asked
+        result = rules.apply(view, asked)
     except SQLAlchemyError:
         raise
     except rules.RuleVersionError as error:
@@ -312,7 +327,7 @@ def _try(view: SqlView, row: RowMapping, time: int) -> tuple[Entry | None, dict[
         return None, {"code": result.code, "message": result.message}
     for key, value in result.writes.items():
         view.put(key, value)
-    return entry, {}
+    return asked, {}
 
 
 def _settle(connection: Connection, judged: Judged) -> None:

@@ -11,16 +11,18 @@ would come in by another way. No client can take it for a registry, since it nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from flask import Blueprint, Response, request
 from sqlalchemy import Engine
 
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark_server import db, proposal
-from countermark_server.asking import Answers, make_room
+from countermark_server.asking import Answers, no_room
 from countermark_server.errors import ServerError
 from countermark_server.settings import Settings
+from countermark_server.together import Together
 
 PATH = "/log/add"
 READS = ("GET", "HEAD", "OPTIONS")
@@ -31,6 +33,7 @@ def blueprint(
 ) -> Blueprint:
     """The one write door of a raw log, and the bar in front of all others."""
     doors = Blueprint("raw", __name__)
+    propose: Together[bytes, int] = Together(partial(_propose, settings, engine, clock))
 
     @doors.before_app_request
     def _nothing_else() -> None:
@@ -41,7 +44,8 @@ def blueprint(
 
     @doors.post(PATH)
     def add() -> Response:
-        index = _add(settings, engine, answers, _body(), now=int(clock()))
+        # Once this returns the leaf comes in any case; its sender, if we stop here, knows no index.
+        index = _index(answers.wait_for(propose(_body()), seconds=settings.web.wait))
         headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
         return Response(str(index), headers=headers)
 
@@ -61,12 +65,18 @@ def _body() -> bytes:
     return body
 
 
-def _add(settings: Settings, engine: Engine, answers: Answers, body: bytes, *, now: int) -> int:
+def _propose(
+    settings: Settings, engine: Engine, clock: Callable[[], float], bodies: Sequence[bytes]
+) -> list[int | Exception]:
+    """Their proposals, in one transaction: for as many as there is room for."""
+    most = settings.entries.queue_max
     with db.write(engine) as connection:
-        make_room(connection, 1, most=settings.entries.queue_max)
-        asked = proposal.propose_raw(connection, body, now=now)
-    # Committed. If we stop here the leaf comes all the same, and its sender, without an answer, knows no index.
-    outcome = answers.wait_for(asked, seconds=settings.web.wait)
+        taken = bodies[: max(proposal.room(connection, most=most), 0)]
+        ids = proposal.propose_raw(connection, taken, now=int(clock()))
+    return [*ids, *(no_room(most) for _ in bodies[len(taken) :])]
+
+
+def _index(outcome: proposal.Outcome) -> int:
     if outcome.state != proposal.PUBLISHED:
         raise ServerError(
             "unavailable",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from countermark.entry import Entry
-from countermark_server import db
+from countermark.statement import KeySigner, Statement, sign
+from countermark_server import db, proposal
 from countermark_server.log.sequence import LogError
 from countermark_server.log.tree import public_tree
-from tests.log_world import NOW, LogWorld, drain
+from tests.log_world import ACCOUNT, NOW, ORIGIN, LogWorld, drain, key
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -217,3 +220,43 @@ def test_a_log_that_was_not_created_is_not_loaded(tmp_path: Path) -> None:
         world.station().sequencer.load()
     assert world.rows() == before
     world.close()
+
+
+def propose_publish(world: LogWorld, signer: KeySigner, *, verified: bool, false: bool = False) -> int:
+    """A publish proposal by this key, which says whether a door has verified it."""
+    digest = hashlib.sha256(b"1").hexdigest()
+    predicate = {
+        "origin": ORIGIN, "namespace": "", "project": "acme", "prev": None, "version": "1", "length": 10,
+        "metadata_sha256": digest, "record_sha256": None,
+    }  # fmt: skip
+    envelope = sign(Statement("acme-1.tar.gz", digest, "publish", predicate), signer).to_dict()
+    if false:
+        envelope["signatures"][0]["sig"] = base64.b64encode(bytes(64)).decode()
+    registry = {"uploader": ACCOUNT, "key_index": None, "identity": None}
+    with db.write(world.engine) as connection:
+        return proposal.propose(connection, "publish", envelope, registry, now=NOW, verified=verified)
+
+
+@pytest.mark.parametrize(
+    ("verified", "false", "stranger", "said"),
+    [
+        (False, False, False, None),
+        (True, False, False, None),
+        (False, True, False, "signature-false"),  # what no door has verified is verified here
+        (False, False, True, "key-unknown"),
+        (True, False, True, "key-unknown"),  # whether a key may sign is never known beforehand
+    ],
+)
+def test_what_a_door_has_verified_is_still_judged(
+    world: LogWorld, verified: bool, false: bool, stranger: bool, said: str | None
+) -> None:
+    """The log takes a door's word for a signature that holds, and for nothing that depends on the state."""
+    world.begin()
+    signer = KeySigner(key("stranger")) if stranger else world.roles["registry"]
+    asked = propose_publish(world, signer, verified=verified, false=false)
+    station = world.station()
+    station.check_start()
+    drain(station)
+    assert world.outcome(asked).refusal_code == said
+    assert [entry.type for entry in entries(world)][4:] == ([] if said else ["publish"])
+    world.check()
