@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 from werkzeug.wsgi import get_input_stream
 
 from countermark_server.errors import ServerError
 from countermark_server.stores.immutable import unnamed_file
+from countermark_server.upload.multipart import read_parts
 
 FIELD_MAX_BYTES = 8 * 1024 * 1024  # the README travels in `description`
 FORM_MAX_BYTES = 16 * 1024 * 1024  # all fields beside the file
@@ -63,9 +62,6 @@ class HashingFile:
         """The digests by the names the form gives them."""
         return {name: hasher.hexdigest() for name, hasher in self._hashers.items()}
 
-    def __getattr__(self, name: str) -> Any:  # read, seek, close, ...: as the temporary file does
-        return getattr(self.stream, name)
-
 
 @dataclass(frozen=True)
 class Form:
@@ -84,22 +80,16 @@ class Form:
 @contextmanager
 def read_form(environ: Mapping[str, Any], folder: Path, *, max_bytes: int) -> Iterator[Form]:
     """Read the request's form for the length of the block. ServerError: which field is at fault."""
-    try:
-        stream = get_input_stream(dict(environ), max_content_length=max_bytes + FORM_MAX_BYTES)
-        mimetype, options = _content_type(environ)
-        length = environ.get("CONTENT_LENGTH") or ""
-        _, fields, files = _parser(folder, max_bytes).parse(
-            stream, mimetype, int(length) if length.isdecimal() else None, options
-        )
-    except RequestEntityTooLarge:
-        raise ServerError("too-large", f"the form is larger than a file of {max_bytes} bytes needs") from None
-    except ValueError as error:
-        raise ServerError("form-invalid", f"the form is not multipart/form-data: {error}") from None
-    try:
-        yield _form(fields, files)
-    finally:
-        for file in files.values():
-            file.close()
+    with ExitStack() as until:
+        try:
+            arrived = _arrived(environ, folder, until, max_bytes=max_bytes)
+        except RequestEntityTooLarge:
+            raise ServerError(
+                "too-large", f"the form is larger than a file of {max_bytes} bytes needs"
+            ) from None
+        except ValueError as error:
+            raise ServerError("form-invalid", f"the form is not multipart/form-data: {error}") from None
+        yield _form(arrived)
 
 
 def drain(environ: Mapping[str, Any], *, max_bytes: int) -> None:
@@ -113,72 +103,98 @@ def drain(environ: Mapping[str, Any], *, max_bytes: int) -> None:
         left -= len(chunk)
 
 
-def _parser(folder: Path, max_bytes: int) -> FormDataParser:
-    def factory(
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None,
-        content_length: int | None = None,
-    ) -> Any:
-        return HashingFile(folder, max_bytes)
+class _Arrived:
+    """The parts as they came, by name: values of the fields that count, and files with their names."""
 
-    return FormDataParser(
-        stream_factory=factory,
-        max_form_memory_size=FIELD_MAX_BYTES,
-        max_form_parts=FORM_MAX_PARTS,
-        silent=False,
-    )
+    def __init__(self) -> None:
+        self.fields: dict[str, list[str]] = {}
+        self.files: dict[str, list[tuple[str, HashingFile]]] = {}
+
+    def get(self, name: str) -> str | None:
+        """The first value of a field."""
+        values = self.fields.get(name)
+        return values[0] if values else None
 
 
-def _content_type(environ: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+def _arrived(environ: Mapping[str, Any], folder: Path, until: ExitStack, *, max_bytes: int) -> _Arrived:
+    """Read the body; its files are closed with `until`."""
+    stream = get_input_stream(dict(environ), max_content_length=max_bytes + FORM_MAX_BYTES)
+    arrived = _Arrived()
+    for number, (part, content) in enumerate(read_parts(stream, _boundary(environ))):
+        if number >= FORM_MAX_PARTS:
+            raise RequestEntityTooLarge
+        if part.filename is None:
+            value = _field(content)
+            if part.name in _SINGLE:
+                arrived.fields.setdefault(part.name, []).append(value.decode("utf-8", "replace"))
+            continue
+        file = HashingFile(folder, max_bytes)
+        until.callback(file.stream.close)
+        for chunk in content:
+            file.write(chunk)
+        arrived.files.setdefault(part.name, []).append((part.filename, file))
+    return arrived
+
+
+def _field(content: Iterator[bytes]) -> bytes:
+    chunks, length = [], 0
+    for chunk in content:
+        length += len(chunk)
+        if length > FIELD_MAX_BYTES:
+            raise RequestEntityTooLarge
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _boundary(environ: Mapping[str, Any]) -> str:
     mimetype, options = parse_options_header(environ.get("CONTENT_TYPE", ""))
     if mimetype != "multipart/form-data":
         raise ServerError(
             "form-invalid", f"the form is {mimetype or 'of no type'!r}, must be multipart/form-data"
         )
-    return mimetype, options
+    return options.get("boundary", "")
 
 
-def _form(fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> Form:
+def _form(arrived: _Arrived) -> Form:
     for name in _SINGLE:
-        if len(fields.getlist(name)) > 1:
+        if len(arrived.fields.get(name, ())) > 1:
             raise ServerError("form-invalid", f"the form has the field {name!r} more than once")
-    if fields.get(":action") != "file_upload":
-        raise ServerError(
-            "form-invalid", f"the form's :action is {fields.get(':action')!r}, must be 'file_upload'"
-        )
-    if fields.get("protocol_version", "1") != "1":
-        raise ServerError(
-            "form-invalid", f"the form's protocol_version is {fields['protocol_version']!r}, must be '1'"
-        )
-    if not fields.get("name"):
+    action, version, filetype = map(arrived.get, (":action", "protocol_version", "filetype"))
+    if action != "file_upload":
+        raise ServerError("form-invalid", f"the form's :action is {action!r}, must be 'file_upload'")
+    if version not in (None, "1"):
+        raise ServerError("form-invalid", f"the form's protocol_version is {version!r}, must be '1'")
+    if not (name := arrived.get("name") or ""):
         raise ServerError("form-invalid", "the form has no name")
-    if fields.get("filetype") not in FILE_TYPES:
+    if filetype not in FILE_TYPES:
         raise ServerError(
-            "form-invalid", f"the form's filetype is {fields.get('filetype')!r}, must be bdist_wheel or sdist"
+            "form-invalid", f"the form's filetype is {filetype!r}, must be bdist_wheel or sdist"
         )
-    content = files.getlist("content")
-    if len(content) != 1 or not content[0].filename:
-        raise ServerError("form-invalid", f"the form has {len(content)} files named 'content', must have one")
-    hashed = content[0].stream
-    assert isinstance(hashed, HashingFile)
-    _check_digests(fields, hashed)
-    hashed.seek(0)
+    filename, file = _only_file(arrived.files.get("content", ()))
+    digests = file.digests()
+    _check_digests(arrived, digests)
+    file.stream.seek(0)
     return Form(
-        name=fields["name"],
-        version=fields.get("version") or None,
-        filetype=fields["filetype"],
-        filename=content[0].filename,
-        attestations=fields.get("attestations") or None,
-        file=hashed.stream,
-        sha256=hashed.digests()["sha256_digest"],
-        length=hashed.length,
+        name=name,
+        version=arrived.get("version") or None,
+        filetype=filetype,
+        filename=filename,
+        attestations=arrived.get("attestations") or None,
+        file=file.stream,
+        sha256=digests["sha256_digest"],
+        length=file.length,
     )
 
 
-def _check_digests(fields: MultiDict[str, str], file: HashingFile) -> None:
-    for name, actual in file.digests().items():
-        said = fields.get(name)
+def _only_file(files: Sequence[tuple[str, HashingFile]]) -> tuple[str, HashingFile]:
+    if len(files) != 1 or not files[0][0]:
+        raise ServerError("form-invalid", f"the form has {len(files)} files named 'content', must have one")
+    return files[0]
+
+
+def _check_digests(arrived: _Arrived, digests: Mapping[str, str]) -> None:
+    for name, actual in digests.items():
+        said = arrived.get(name)
         if said and not hmac.compare_digest(said.lower().encode(), actual.encode()):
             raise ServerError(
                 "digest-mismatch", f"the form says {name} {said[:80]}, the file that arrived has {actual}"
