@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from countermark.errors import MalformedError, NetworkError, ProofError
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark.tlog import merkle
+from countermark.tlog.merkle import prove_inclusion
 from countermark.tlog.tile import (
     ENTRIES,
     Tile,
@@ -303,6 +306,22 @@ def test_entries_are_believed_when_they_hash_to_their_slots(size: int) -> None:
             open_bundle(encode_bundle(good[:-1]), bundle, hashes)
     with pytest.raises(ProofError):
         open_bundle(raw, replace(bundle, index=bundle.index + 1), hashes)
+
+
+def test_threads_share_a_reader() -> None:
+    """Who asks while another thread believes the edge gets the same hashes, and no error."""
+    size, everything = 70_000, tile_files(FILES[70_000])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for _ in range(20):
+                hashes = TileHashes(size, checkpoint(size).root_hash, everything)
+                asked = [threads.submit(prove_inclusion, size - 1 - n, size, hashes) for n in range(4)]
+                for n, proof in enumerate(asked):
+                    assert proof.result(30) == prove_inclusion(size - 1 - n, size, hashes)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @given(st.integers(1, 70_000), st.data())
