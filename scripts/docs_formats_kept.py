@@ -105,7 +105,7 @@ def manifest_lines() -> str:
 @_part
 def imported_leaf() -> str:
     """The leaf of its first line."""
-    rest = manifest.links([line.format() for line in _lines()])[1]
+    rest = manifest.links([line.row for line in _lines()])[1]
     return _fence(make_imported(Imported(_lines()[0], 9, 1, rest, None), time=TIME).raw.decode(), "json")
 
 

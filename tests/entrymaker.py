@@ -24,7 +24,7 @@ from countermark.manifest import Line, links
 from countermark.names import parse_filename
 from countermark.replay import DictView
 from countermark.rules import Broken, Changes, Key
-from countermark.rules_import import why_passed
+from countermark.rules_import import why_passed_over
 from countermark.rules_state import AUTHORITY
 from countermark.statement import KeySigner, Signer, Statement, sign
 from countermark.values import replace
@@ -386,9 +386,9 @@ class World:
         opened = self.view.get(rules.LOG)["import"]
         lines = self.manifests[opened["head"]]
         number = at or opened["line"]
-        rest = links([line.format() for line in lines])[number]
+        rest = links([line.row for line in lines])[number]
         imported = Imported(lines[number - 1], opened["index"], number, rest, None)
-        passed = why_passed(self.view, imported, self.time)
+        passed = why_passed_over(self.view, imported.line, self.time)
         return make_imported(replace(imported, **({"passed": passed} | changes)), time=self.time)
 
 

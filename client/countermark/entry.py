@@ -162,8 +162,7 @@ def make_entry(*, type: str, envelope: Envelope, registry: Mapping[str, Any], ti
 
 def make_imported(imported: Imported, *, time: int) -> Entry:
     """The leaf of a manifest's line. Not parsed again: a Line is well-formed, and a test holds both ways equal."""
-    registry = imported.registry()
-    return Entry(1, "publish", time, None, registry, _leaf("publish", None, registry, time), None, imported)
+    return Entry(1, "publish", time, None, imported.registry(), imported.leaf(time), None, imported)
 
 
 def _leaf(type: str, envelope: Envelope | None, registry: Mapping[str, Any], time: int) -> bytes:

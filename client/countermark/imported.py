@@ -68,3 +68,14 @@ class Imported:
             "sha256": self.line.sha256,
             "version": self.line.version,
         }
+
+    def leaf(self, time: int) -> bytes:
+        """The whole leaf. No member of a line needs an escape in JSON, so this is its canonical form."""
+        line, passed = self.line, "null" if self.passed is None else f'"{self.passed}"'
+        return (
+            f'{{"envelope":null,"registry":{{"filename":"{line.filename}",'
+            f'"import":{{"index":{self.index},"line":{self.number},"rest":"{self.rest}"}},'
+            f'"length":{line.length},"passed":{passed},"project":"{line.project}",'
+            f'"sha256":"{line.sha256}","version":"{line.version}"}},'
+            f'"time":{time},"type":"publish","v":1}}'
+        ).encode()

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from countermark.errors import MalformedError
@@ -48,18 +49,19 @@ class Line:
     sha256: str
     length: int
 
-    def format(self) -> bytes:
+    @cached_property
+    def row(self) -> bytes:
         """The one spelling of this line, with its newline."""
         return f"{self.project} {self.version} {self.filename} {self.sha256} {self.length}\n".encode()
 
-    @property
+    @cached_property
     def name(self) -> FileName:
         """The file name, taken apart."""
         return parse_filename(self.filename)
 
     def check(self) -> Line:
         """MalformedError unless every member has the form its place asks for. Returns the line."""
-        found = parse_filename(self.filename)
+        found = self.name
         if (found.project, found.version) != (self.project, self.version):
             raise MalformedError(
                 f"file {self.filename!r} is {found.project} {found.version}, the line says "
@@ -70,6 +72,11 @@ class Line:
         if type(self.length) is not int or not 0 < self.length <= JSON_MAX_INTEGER:
             raise MalformedError(f"length {str(self.length)[:80]} is not from 1 to {JSON_MAX_INTEGER}")
         return self
+
+
+def file_key(line: Line) -> tuple[str, str, str, str]:
+    """The key of the rules' state that this line's file has."""
+    return ("file", "", line.project, line.name.normalised)
 
 
 def parse_line(raw: bytes) -> Line:
@@ -86,7 +93,7 @@ def parse_line(raw: bytes) -> Line:
             " one space between them"
         )
     line = Line(parts[0], parts[1], parts[2], parts[3], int(parts[4])).check()
-    if line.format() != raw:
+    if line.row != raw:
         raise MalformedError("manifest line is not in its one form")
     return line
 
@@ -109,7 +116,7 @@ def parse_manifest(raw: bytes) -> list[Line]:
 
 def format_manifest(lines: Iterable[Line]) -> bytes:
     """The bytes of a manifest."""
-    return b"".join(line.format() for line in lines)
+    return b"".join(line.row for line in lines)
 
 
 def link(rest: str, row: bytes) -> str:
@@ -129,7 +136,7 @@ def parts(lines: Iterable[Line]) -> Iterator[list[Line]]:
     """As few manifests as hold these lines, in order."""
     part, size = list[Line](), 0
     for line in lines:
-        length = len(line.format())
+        length = len(line.row)
         if part and (len(part) == MANIFEST_MAX_LINES or size + length > MANIFEST_MAX_BYTES):
             yield part
             part, size = [], 0
@@ -141,7 +148,7 @@ def parts(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 def predicate(lines: Sequence[Line], *, origin: str, prev: str | None, source: str) -> dict[str, Any]:
     """What an `import` statement says of these lines. `prev` is the leaf hash of the import before it."""
-    rows = [line.format() for line in lines]
+    rows = [line.row for line in lines]
     return {
         "chain_sha256": links(rows)[0],
         "count": len(rows),

@@ -7,7 +7,8 @@
     #13  publish  import #9 line 3                                    the import is complete
 
 `import` in ("log",) says what must come next: {"chain": link of the next line, "head": leaf hash of the newest
-import entry, "index": its index, "left": lines still to come, "line": number of the next}. A log that never
+import entry, "index": its index, "left": lines still to come, "line": number of the next, "manifest": digest of the
+manifest's blob}. A log that never
 imported anything has no such member. Lines come in the manifest's order and each of them gets a leaf, so `count`
 is exact. A line whose name is taken meanwhile, or whose project signs or is frozen, is *passed over*: its leaf
 says so and publishes nothing, and says so only if it is true. So nothing that anybody else logs can stop an
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from countermark.entry import Entry
 from countermark.imported import Imported
-from countermark.manifest import link
+from countermark.manifest import Line, file_key, link
 from countermark.rules_state import (
     LOG,
     Broken,
@@ -53,6 +54,7 @@ def import_(step: Step) -> None:
         "index": step.index,
         "left": step.predicate["count"],
         "line": 1,
+        "manifest": step.predicate["manifest_sha256"],
     }
     step.write(LOG, {**log, "import": opened})
 
@@ -60,7 +62,7 @@ def import_(step: Step) -> None:
 def line_keys(imported: Imported) -> frozenset[Key]:
     """All state that a line may touch."""
     line = imported.line
-    return frozenset({LOG, _file_key(imported), project_key("", line.project)})
+    return frozenset({LOG, file_key(line), project_key("", line.project)})
 
 
 def publish_line(view: View, entry: Entry, log: State) -> Changes | Broken:
@@ -76,13 +78,13 @@ def publish_line(view: View, entry: Entry, log: State) -> Changes | Broken:
             f"line {said[1]} of import #{said[0]}, not line {due[1]} of import #{due[0]}",
             "log",
         )
-    if (found := link(imported.rest, imported.line.format())) != opened["chain"]:
+    if (found := link(imported.rest, imported.line.row)) != opened["chain"]:
         return Broken(
             "import-line",
             f"line {said[1]} of import #{said[0]} has the link {found}, the manifest's is {opened['chain']}",
             "log",
         )
-    key = _file_key(imported)
+    key = file_key(imported.line)
     project = view.get(project_key("", imported.line.project))
     passed = _why_passed(view.get(key), project, entry.time)
     if imported.passed != passed:
@@ -109,10 +111,9 @@ def publish_line(view: View, entry: Entry, log: State) -> Changes | Broken:
     return Changes(writes)
 
 
-def why_passed(view: View, imported_line: Imported, time: int) -> str | None:
-    """Why this line publishes nothing at `time`, as its leaf must say; None: it does publish."""
-    project = view.get(project_key("", imported_line.line.project))
-    return _why_passed(view.get(_file_key(imported_line)), project, time)
+def why_passed_over(view: View, line: Line, time: int) -> str | None:
+    """Why this line would publish nothing at `time`, as its leaf must say; None: it would publish."""
+    return _why_passed(view.get(file_key(line)), view.get(project_key("", line.project)), time)
 
 
 def _why_passed(file: State | None, project: State | None, time: int) -> str | None:
@@ -137,7 +138,3 @@ def _new_file(imported: Imported, key: Key, entry: Entry, index: int) -> State:
         leaf_hash=entry.leaf_hash.hex(),
         time=entry.time,
     )
-
-
-def _file_key(imported: Imported) -> Key:
-    return ("file", "", imported.line.project, imported.line.name.normalised)

@@ -244,6 +244,68 @@ class _Teller:
             say(f"{what}: {done} of {of}")
 
 
+@commands.command("import")
+@_DATA
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--source", required=True, metavar="WORD", help="Where the history comes from; entries show it."
+)
+@click.option(
+    "--skip-unfit", is_flag=True, help="Leave out lines that can't be imported, instead of stopping."
+)
+@click.option("--abandon-open", is_flag=True, help="End the import that is open, instead of waiting for it.")
+@click.option("--json", "as_json", is_flag=True, help="A summary in JSON on stdout.")
+def import_(
+    data: Path, manifest: Path, *, source: str, skip_unfit: bool, abandon_open: bool, as_json: bool
+) -> None:
+    """Append existing history to the log: files that nobody signed, recorded and shown as imported."""
+    from countermark_server import db, signing  # noqa: PLC0415
+    from countermark_server.operate.importing import Importer, read_file  # noqa: PLC0415
+    from countermark_server.published import Published  # noqa: PLC0415
+    from countermark_server.stores import places  # noqa: PLC0415
+
+    settings = _settings(data)
+    importer = Importer(
+        db.open_engine(settings.database_url),
+        places.blobs(settings),
+        Published(places.public(settings), time.time),
+        origin=settings.registry.origin,
+        signer=signing.role_signer(settings, "registry"),
+        source=source,
+        say=say,
+        clock=time.time,
+    )
+    summary = importer.run(read_file(manifest), skip_unfit=skip_unfit, abandon=abandon_open)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), sort_keys=True, indent=1))
+    else:
+        for name, value in summary.to_json().items():
+            click.echo(f"{name:<20} {value}")
+
+
+@commands.command("give-project")
+@_DATA
+@click.argument("project")
+@click.argument("login")
+def give_project(data: Path, project: str, login: str) -> None:
+    """Name the first owner of a project that an import made and nobody owns."""
+    from countermark_server import db, signing  # noqa: PLC0415
+    from countermark_server.operate.giving import give  # noqa: PLC0415
+
+    settings = _settings(data)
+    account = _account(settings, login)
+    index = give(
+        db.open_engine(settings.database_url),
+        project,
+        account,
+        origin=settings.registry.origin,
+        signer=signing.role_signer(settings, "registry"),
+        wait=settings.web.wait,
+        now=int(time.time()),
+    )
+    click.echo(f"{project}: {login} is its owner by entry #{index}")
+
+
 def _decision(kind: str, text: str) -> None:
     """Add the command of one kind of decision."""
 

@@ -22,11 +22,11 @@ The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, select
+from sqlalchemy import Connection, CursorResult, Table, Text, any_, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark_server import db
@@ -44,6 +44,13 @@ _FETCHES = {
     table.name: select(table.c.key, table.c.value).where(table.c.key.in_(bindparam("k", expanding=True)))
     for table in (db.rules_state, db.tufrepo_state)
 }
+# PostgreSQL takes any number of names as one parameter, and many rows as two.
+_NAMES = bindparam("k", type_=postgresql.ARRAY(Text))
+_FETCHES_POSTGRESQL = {
+    table.name: select(table.c.key, table.c.value).where(table.c.key == any_(_NAMES))
+    for table in (db.rules_state, db.tufrepo_state)
+}
+_ROWS = select(func.unnest(_NAMES), func.unnest(bindparam("v", type_=postgresql.ARRAY(Text))))
 
 
 class SqlView:
@@ -78,12 +85,19 @@ class SqlView:
     def fetch(self, keys: Iterable[Key]) -> None:
         """Read all of these that are not known yet, in as few questions as it takes."""
         unread = {encode_key(key): key for key in keys if key not in self._known}
-        names = sorted(unread)
+        for asked in self._questions(sorted(unread)):
+            for row in asked:
+                self._known[unread.pop(row.key)] = json.loads(row.value)
+        self._known.update(dict.fromkeys(unread.values()))
+
+    def _questions(self, names: list[str]) -> Iterator[CursorResult[Any]]:
+        if self._connection.dialect.name == "postgresql":
+            if names:
+                yield self._connection.execute(_FETCHES_POSTGRESQL[self._table.name], {"k": names})
+            return
         for start in range(0, len(names), KEYS_PER_QUERY):
             asked = {"k": names[start : start + KEYS_PER_QUERY]}
-            for name, text in self._connection.execute(_FETCHES[self._table.name], asked):
-                self._known[unread.pop(name)] = json.loads(text)
-        self._known.update(dict.fromkeys(unread.values()))
+            yield self._connection.execute(_FETCHES[self._table.name], asked)
 
     def put(self, key: Key, value: Mapping[str, Any] | None) -> None:
         """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
@@ -103,7 +117,7 @@ class SqlView:
             else:
                 rows.append({"key": encode_key(key), "value": encode_value(value)})
         if rows:
-            self._connection.execute(self._upsert(), rows)
+            self._write(rows)
         if self._elsewhere and self._table is db.rules_state:
             self._connection.execute(self._once(), list(self._elsewhere.values()))
         if gone:
@@ -116,16 +130,27 @@ class SqlView:
         insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
         return insert(db.logged_elsewhere).on_conflict_do_nothing()
 
-    def _upsert(self) -> Any:
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Insert or replace: row by row on SQLite, which runs in this process; on PostgreSQL in one statement."""
         if self._connection.dialect.name == "postgresql":
-            on_postgres = postgresql.insert(self._table)
-            return on_postgres.on_conflict_do_update(
-                index_elements=["key"], set_={"value": on_postgres.excluded.value}
-            )
-        on_sqlite = sqlite.insert(self._table)
-        return on_sqlite.on_conflict_do_update(
-            index_elements=["key"], set_={"value": on_sqlite.excluded.value}
-        )
+            columns = {"k": [row["key"] for row in rows], "v": [row["value"] for row in rows]}
+            self._connection.execute(_UPSERTS[self._table.name, "postgresql"], columns)
+        else:
+            self._connection.execute(_UPSERTS[self._table.name, "sqlite"], rows)
+
+
+def _upsert(insert: Any) -> Any:
+    return insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
+
+
+_UPSERTS = {
+    (table.name, dialect): _upsert(insert)
+    for table in (db.rules_state, db.tufrepo_state)
+    for dialect, insert in (
+        ("sqlite", sqlite.insert(table)),
+        ("postgresql", postgresql.insert(table).from_select(["key", "value"], _ROWS)),
+    )
+}
 
 
 def encode_key(key: Key) -> str:

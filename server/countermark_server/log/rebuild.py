@@ -234,7 +234,7 @@ def _position(view: SqlView) -> int:
 
 
 def _replay(engine: Engine, ground: Ground, entries: list[bytes], start: int) -> None:
-    """One transaction: these entries through the rules, and a proposal for each."""
+    """One transaction: these entries through the rules, and a proposal for each that had one."""
     with db.write(engine) as connection, SqlView(connection, db.rules_state) as view:
         if _position(view) != start:
             raise EvidenceError("somebody else writes the rules' state: stop the registry first")
@@ -243,6 +243,8 @@ def _replay(engine: Engine, ground: Ground, entries: list[bytes], start: int) ->
             entry, result = replay.judge(view, raw)
             # A broken entry takes its place and does nothing else; fsck and audit tell of it.
             replay.put_all(view, rules.skip(view) if isinstance(result, rules.Broken) else result)
+            if entry is not None and entry.imported is not None:
+                continue  # nobody proposed an import's lines
             state = PUBLISHED if index < ground.public_size else SEQUENCED
             _place(
                 connection, entry, raw, {"s": state, "i": index, "h": leaf_hash(raw).hex()}, pending=pending

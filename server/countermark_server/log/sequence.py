@@ -11,22 +11,26 @@ Genesis: the first round takes exactly the four proposals that make a registry (
 keys `registry`, `scanner`, `moderation`, then tufrepo's first `tuf`), and waits until all four are there: the
 first checkpoint holds them all, so no client ever sees a log whose roles or TUF metadata are not in it. A log for
 load tests (`testing.raw_add`) has no genesis: its rules refuse every entry but raw bytes, from the first on.
+
+Behind the proposals a round takes lines of the import that is open (backfill.py). They have no proposal: which of
+them are in the log, the rules' state says, which the same transaction changes.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark import rules
-from countermark.entry import Entry, make_entry
+from countermark.entry import Entry, make_entry, make_imported
 from countermark.errors import CountermarkError, ProofError
+from countermark.rules_import import line_keys, why_passed_over
 from countermark.statement import Envelope
 from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_log_checkpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
@@ -34,6 +38,7 @@ from countermark.tlog.note import NoteSigner, sign_note
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
 from countermark_server import db, submission, telemetry
 from countermark_server.contradiction import ContradictionError
+from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
 from countermark_server.proposal import PENDING, REFUSED, SEQUENCED, raw_body
@@ -67,6 +72,8 @@ class Judged:
     sequenced: list[dict[str, Any]]
     refused: list[dict[str, Any]]
     time: int
+    lines: int = 0  # of an import, at the end of `entries`
+    opened: Mapping[str, Any] | None = None  # the import as it is afterwards
 
 
 class Sequencer:
@@ -84,8 +91,11 @@ class Sequencer:
         batch: int = 1024,
         mutex: threading.Lock | None = None,
         raw_add: bool = False,
+        backfill: Backfill | None = None,
     ) -> None:
         self._raw_add = raw_add
+        self._backfill = backfill
+        self._opened_import: Mapping[str, Any] | None = None
         self._engine = engine
         self._public = public
         self._tree = public_tree(public)
@@ -114,6 +124,7 @@ class Sequencer:
                 raise LogError(f"there is no log {self._origin} here: `countermark-server adopt` creates it")
             with SqlView(connection, db.rules_state) as view:
                 check_kind(view, raw_add=self._raw_add)
+                self._opened_import = opened_import(view)
             # No round is under way while we hold this transaction: a bundle beyond the head never happened.
             for size, name in list(self._staging.sizes()):
                 if size > head.tree_size:
@@ -129,14 +140,20 @@ class Sequencer:
         telemetry.LOG_SIZE.labels("signed").set(checkpoint.size)
         return checkpoint
 
+    @property
+    def importing(self) -> bool:
+        """Whether lines of an import are there to be appended, whoever else waits."""
+        return self._backfill is not None and self._backfill.due(self._opened_import)
+
     def round(self) -> int:
         """One round. After an exception nothing is sequenced until `load` has succeeded."""
         old, checkpoint = self._head, self._checkpoint
         if old is None or checkpoint is None:
             raise LogError("the log is not loaded")
-        with db.read(self._engine) as connection:
-            if not self._waiting(connection, old, limit=1):
-                return 0
+        if not self.importing:
+            with db.read(self._engine) as connection:
+                if not self._waiting(connection, old, limit=1):
+                    return 0
         self._head = None
         with telemetry.LOG_ROUND.time():
             settled, new, checkpoint, bundle = self._round(old, checkpoint)
@@ -174,7 +191,9 @@ class Sequencer:
                 # Swapped, not committed. If we stop here the database forgets it, and us.
         telemetry.LOG_ROUND_ENTRIES.labels("sequenced").inc(len(judged.sequenced))
         telemetry.LOG_ROUND_ENTRIES.labels("refused").inc(len(judged.refused))
-        return len(rows), new, signed, bundle
+        telemetry.LOG_ROUND_ENTRIES.labels("imported").inc(judged.lines)
+        self._opened_import = judged.opened
+        return len(rows) + judged.lines, new, signed, bundle
 
     def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
         """Pending proposals in the order of their ids; at genesis the four, or none."""
@@ -202,9 +221,29 @@ class Sequencer:
                 index = size + len(judged.entries)
                 judged.sequenced.append({"p": row["id"], "i": index, "h": entry.leaf_hash.hex()})
                 judged.entries.append(entry.raw)
+            lines = self._append_lines(view, judged.entries, time)
+            opened = opened_import(view)
         if size == 0 and judged.refused and not self._raw_add:
             raise LogError(f"a genesis entry was refused: {judged.refused[0]['message']}")
-        return Judged(judged.entries, judged.sequenced, judged.refused, time)
+        return Judged(judged.entries, judged.sequenced, judged.refused, time, lines, opened)
+
+    def _append_lines(self, view: SqlView, entries: list[bytes], time: int) -> int:
+        """The next lines of the open import, behind the proposals: how many. LogError: the rules refuse one."""
+        opened = opened_import(view)
+        if self._backfill is None or not self._backfill.due(opened):
+            return 0
+        lines = self._backfill.lines(opened, most=LINES_PER_ROUND)
+        view.fetch({key for line in lines for key in line_keys(line)})
+        for line in lines:
+            passed = why_passed_over(view, line.line, time)
+            entry = make_imported(line if passed is None else replace(line, passed=passed), time=time)
+            result = rules.apply(view, entry)
+            if isinstance(result, rules.Broken):
+                raise LogError(f"line {line.number} of import #{line.index}: {result.message}")
+            for key, value in result.writes.items():
+                view.put(key, value)
+            entries.append(entry.raw)
+        return len(lines)
 
     def _stage(self, old: Head, checkpoint: LogCheckpoint, added: list[bytes]) -> tuple[Bundle, RightEdge]:
         """Everything the new tree has and the old one has not, and the new right edge."""
@@ -275,6 +314,12 @@ def last_time(view: SqlView) -> int:
     if state is None:
         raise LogError("the rules' state is empty: this log was not created by `adopt`")
     return int(state["time"])
+
+
+def opened_import(view: SqlView) -> Mapping[str, Any] | None:
+    """What the rules know of the newest import; None before the first."""
+    state = view.get(("log",))
+    return None if state is None else state.get("import")
 
 
 def check_kind(view: SqlView, *, raw_add: bool) -> None:

@@ -29,6 +29,7 @@ from countermark.tlog.merkle import check_consistency, prove_consistency
 from countermark.tlog.note import NoteSigner
 from countermark.tlog.policy import Policy
 from countermark_server import adopted, db, signing, telemetry
+from countermark_server.log.backfill import Backfill
 from countermark_server.log.cleanup import Cleanup
 from countermark_server.log.publish import NoQuorumError, Publisher
 from countermark_server.log.sequence import LogError, Sequencer
@@ -86,6 +87,7 @@ class Station:
             batch=settings.log.batch,
             mutex=mutex,
             raw_add=settings.testing.raw_add,
+            backfill=Backfill(places.blobs(settings), monotonic=time.monotonic),
         )
         self.publisher = Publisher(
             self.engine,
@@ -165,7 +167,7 @@ class Station:
         try:
             while not stop.is_set():
                 # Asked before the round looks: what is committed after the answer is news the next time.
-                if again or news.any():
+                if again or news.any() or self.sequencer.importing:
                     again = self._round()
                 # Also after a full round: whoever waits to propose gets the write lock, and the next round
                 # takes what gathers meanwhile.

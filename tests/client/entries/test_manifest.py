@@ -16,7 +16,7 @@ from countermark.limits import MANIFEST_MAX_BYTES, MANIFEST_MAX_LINES
 from countermark.manifest import END, Line, format_manifest, link, links, parse_line, parse_manifest, parts
 from tests.entrymaker import START, digest, line_of
 
-GOOD = line_of("acme-1.0-py3-none-any.whl").format()
+GOOD = line_of("acme-1.0-py3-none-any.whl").row
 projects = st.from_regex(r"[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,4})?", fullmatch=True)
 versions = st.from_regex(r"[1-9][0-9]{0,2}(\.[1-9][0-9]{0,1}){0,2}(a[1-9])?", fullmatch=True)
 lines = st.builds(
@@ -40,10 +40,10 @@ def test_manifests_and_their_leaves_have_one_spelling(rows: list[Line], passed: 
     """What is formatted parses to the same; a leaf that was made unparsed is the leaf that parses."""
     raw = format_manifest(rows)
     assert parse_manifest(raw) == rows
-    chain = links([row.format() for row in rows])
+    chain = links([row.row for row in rows])
     assert (len(chain), chain[-1]) == (len(rows) + 1, END)
     for number, row in enumerate(rows, start=1):
-        assert link(chain[number], row.format()) == chain[number - 1]
+        assert link(chain[number], row.row) == chain[number - 1]
         made = make_imported(Imported(row, 7, number, chain[number], passed), time=START)
         assert Entry.parse(made.raw) == made
         assert (made.statement, made.envelope, made.file_name.project) == (None, None, row.project)
@@ -121,7 +121,7 @@ def test_a_long_history_is_several_manifests(monkeypatch: pytest.MonkeyPatch) ->
     assert list(parts([])) == []
     monkeypatch.setattr(manifest, "MANIFEST_MAX_LINES", 4)
     assert [len(part) for part in parts(rows)] == [4, 4, 1]
-    monkeypatch.setattr(manifest, "MANIFEST_MAX_BYTES", 2 * len(rows[0].format()))
+    monkeypatch.setattr(manifest, "MANIFEST_MAX_BYTES", 2 * len(rows[0].row))
     assert [len(part) for part in parts(rows)] == [2, 2, 2, 2, 1]
     assert [row for part in parts(rows) for row in part] == rows
 
@@ -132,5 +132,5 @@ def test_a_statement_names_the_blob_and_the_first_link() -> None:
     said = manifest.predicate(rows, origin="a.test", prev=None, source="old.example")
     assert said["manifest_sha256"] == hashlib.sha256(bytes(32) + format_manifest(rows)).hexdigest()
     assert said["count"] == 2
-    last = hashlib.sha256(bytes(32) + rows[1].format()).digest()
-    assert said["chain_sha256"] == hashlib.sha256(last + rows[0].format()).hexdigest()
+    last = hashlib.sha256(bytes(32) + rows[1].row).digest()
+    assert said["chain_sha256"] == hashlib.sha256(last + rows[0].row).hexdigest()

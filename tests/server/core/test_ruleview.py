@@ -50,7 +50,8 @@ def test_what_is_fetched_needs_no_further_question(engine) -> None:
         view.fetch(keys)
         found = [view.get(key) for key in keys]
     assert found == [{"n": "put"}, *({"n": n} for n in range(1, len(keys) - 1)), None]
-    assert len([text for text in asked if text.startswith("SELECT")]) == 2
+    questions = 1 if engine.dialect.name == "postgresql" else 2  # which takes all names as one parameter
+    assert len([text for text in asked if text.startswith("SELECT")]) == questions
 
 
 def test_an_error_writes_nothing(engine) -> None:
