@@ -2,7 +2,8 @@
  * remembers, and an operator who restores the database, the store or both from an older copy.
  *
  * Every option of `Machine` is a step of server/countermark_server/log; the process may die, or another thread or
- * machine may run, before and after it. `did(STEP)` names what is durable, or leaves the machine, in it.
+ * machine may run, before and after it. `did(STEP)` names what is durable, or leaves the machine, in it; steps.py
+ * reads this file, and test_code.py holds the code to the same order.
  *
  * What must hold whatever happens:
  *   one root per size        all that ever left a machine lies in one history              (expose)
@@ -65,8 +66,8 @@ inline expose(s, r, by) {                               /* a signature reaches s
     fi
 }
 
-inline send(s, r) {                                     /* it leaves the machine; after a restore nobody knows what was */
-    if                                                  /* sent and got lost before, so only what arrived counts */
+inline send(s, r) {                                     /* it leaves the machine: after a restore nobody knows what */
+    if                                                  /* was sent and got lost, so only what arrived counts */
     :: !restored -> expose(s, r, sent)
     :: else
     fi
@@ -181,7 +182,8 @@ proctype Machine(byte me) {
         :: answer == NO -> at = DOWN; forget()
         :: answer == AHEAD -> refuse()
         fi; sound() }
-    :: atomic { at == WITNESSED -> did(TELL); tell(limit); at = SETTLED; sound() }
+    :: atomic { at == WITNESSED && limit == 0 -> running = true; offer(size, root); at = IDLE }
+    :: atomic { at == WITNESSED && limit > 0 -> did(TELL); tell(limit); at = SETTLED; sound() }
     :: atomic { at == SETTLED -> did(DROP);
         drop(1, limit + 1); limit = 0; running = true; offer(size, root); at = IDLE; sound() }
 
@@ -201,7 +203,7 @@ proctype Machine(byte me) {
             :: else
             fi;
             at = HELD
-        :: else -> at = DOWN                            /* somebody moved it: load again */
+        :: else -> at = DOWN; forget()                  /* somebody moved it: the process ends */
         fi }
     :: atomic { at == HELD -> did(STAGE);
         if
