@@ -91,11 +91,17 @@ def propose(
     return db.inserted_id(connection.execute(_INSERT, row))
 
 
-def propose_all(connection: Connection, offers: Sequence[Offer], *, now: int) -> list[int]:
+def propose_all(
+    connection: Connection,
+    offers: Sequence[Offer],
+    *,
+    now: int,
+    submission_ids: Sequence[int | None] | None = None,
+) -> list[int]:
     """Ask for a place for each offer, which the caller has foreseen, in their order: all of them or none."""
     rows = [
-        _row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=None, verified=True)
-        for o in offers
+        _row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=submission, verified=True)
+        for o, submission in zip(offers, submission_ids or [None] * len(offers), strict=True)
     ]
     return list(connection.execute(_INSERT_MANY, rows).scalars()) if rows else []
 

@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark_server import db
 from countermark_server.journey import State, is_legal
 
 LEASE_SECONDS = 120  # longer than any scan may take
 _TABLE = db.submission
-_INSERT = _TABLE.insert()  # statements are built once: building them costs more than running them
+# Statements are built once: building them costs more than running them.
+_INSERT = {
+    dialect: insert(_TABLE).on_conflict_do_nothing().returning(_TABLE.c.id)
+    for dialect, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+}
 _NAMED = select(_TABLE).where(
     _TABLE.c.namespace == bindparam("n"),
     _TABLE.c.project == bindparam("p"),
@@ -30,10 +35,14 @@ class IllegalMoveError(Exception):
     """A station tried a move that the journey does not know, or the row had moved already."""
 
 
-def receive(connection: Connection, *, now: int, **columns: Any) -> int:
-    """Insert a submission in state `received`; returns its id. IntegrityError: the name is taken."""
+def receive(connection: Connection, *, now: int, **columns: Any) -> int | None:
+    """Insert a submission in state `received`; returns its id, or None where the name is taken.
+
+    (PostgreSQL waits for who is about to take it. Several names of one transaction go in sorted, so that no two wait
+    for each other.)
+    """
     row = {**columns, "state": State.RECEIVED, "state_since": now, "uploaded": now}
-    return db.inserted_id(connection.execute(_INSERT, row))
+    return connection.execute(_INSERT[connection.dialect.name], row).scalar()
 
 
 def claim(connection: Connection, state: State, *, now: int, limit: int = 1) -> Sequence[RowMapping]:

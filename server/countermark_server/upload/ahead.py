@@ -28,12 +28,13 @@ whoever writes to it can add only what the rules refuse. Nothing of it is public
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, bindparam, delete, func, select
 
 from countermark.entry import normalise_filename
+from countermark.rules_state import State
 from countermark.statement import Envelope, Statement
 from countermark_server import db, submission
 from countermark_server.accounts.statements import Statements
@@ -47,6 +48,10 @@ AHEAD_SECONDS = 24 * 3600  # from signing to uploading a release; a build that w
 AHEAD_MAX = 512  # waiting for one account, and for one project: the largest releases have some 200 files
 WAITING, LOGGED = "waiting", "logged"
 _TABLE = db.statement_ahead
+# Built once: building a statement costs more than running it.
+_USED = delete(_TABLE).where(
+    _TABLE.c.namespace == "", _TABLE.c.project == bindparam("p"), _TABLE.c.filename == bindparam("f")
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Ahead:
         with db.read(self._engine) as connection:
             known = submission.find(connection, "", project, filename)
             if known is None or known["sha256"] != statement.subject_sha256:
-                index = key_index(connection, project, envelope, now=now)
+                index = key_index(holder_state(connection, "", project, now=now), envelope)
                 registry = {"uploader": principal.account_id, "key_index": index, "identity": None}
                 foresee(connection, PUBLISH, envelope, registry, now=now)
                 known = None
@@ -89,9 +94,8 @@ class Ahead:
         return Taken(project, named, statement.subject_sha256, WAITING, expires)
 
 
-def key_index(connection: Connection, project: str, envelope: Envelope, *, now: int) -> int | None:
-    """The enrolment of the key that signed, as the log's newest state has it; the rules judge whether it fits."""
-    state = holder_state(connection, "", project, now=now)
+def key_index(state: State | None, envelope: Envelope) -> int | None:
+    """The enrolment of the key that signed, in this state of its project; the rules judge whether it fits."""
     item = None if state is None else state["keys"].get(envelope.keyids[0])
     return None if item is None else item["index"]
 
@@ -123,9 +127,11 @@ def missing(connection: Connection, artifact: Artifact) -> ServerError:
     )
 
 
-def used(connection: Connection, artifact: Artifact) -> None:
-    """The name is taken from now on: no statement about it can wait any more."""
-    connection.execute(delete(_TABLE).where(*_file(artifact.names.project, artifact.names.filename)))
+def used(connection: Connection, artifacts: Sequence[Artifact]) -> None:
+    """Their names are taken from now on: no statement about them can wait any more."""
+    names = [{"p": each.names.project, "f": each.names.filename} for each in artifacts]
+    if names:
+        connection.execute(_USED, names)
 
 
 def _keep(

@@ -17,8 +17,8 @@ answered like the first time, without a second entry.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,20 @@ from prometheus_client import Counter, Histogram
 from sqlalchemy import Connection, Engine, RowMapping, select
 from sqlalchemy.exc import IntegrityError
 
+from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, submission, telemetry
 from countermark_server.accounts.tokens import Principal, authenticate
-from countermark_server.asking import Answers, foresee, holder_state, make_room
+from countermark_server.asking import Answers, foresee_all, holder_in, holder_state, no_room
 from countermark_server.errors import ServerError
 from countermark_server.journey import State
+from countermark_server.proposal import PUBLISHED, Offer, Outcome
 from countermark_server.published import Published
+from countermark_server.ruleview import SqlView
 from countermark_server.settings import Settings
 from countermark_server.standings import Standing, said, standing, state_of
 from countermark_server.stores.blobs import Blobs
+from countermark_server.together import Together
 from countermark_server.upload import ahead
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
@@ -77,8 +81,7 @@ class _Checked:
     uploader: str
     artifact: Artifact
     attestations: str | None  # verbatim
-    envelope: Envelope
-    registry: Mapping[str, Any]
+    offer: Offer
 
 
 class Receiver:
@@ -102,6 +105,7 @@ class Receiver:
         self._answers = answers
         self._registry = registry
         self._clock = clock
+        self._propose = Together(self._propose_all)
 
     @property
     def incoming(self) -> Path:
@@ -141,14 +145,7 @@ class Receiver:
         if asked is None:  # another upload of this name was first, between (3) and (6)
             return self._take(principal, form)
         outcome = self._answers.wait_for(asked, seconds=self._settings.web.wait)  # (7)
-        with db.read(self._engine) as connection:
-            row = submission.find(connection, "", names.project, names.filename)
-            if row is None or row["sha256"] != form.sha256:
-                raise ServerError(
-                    "entry-refused", f"the log did not take {names.served_name}: {outcome.refusal}"
-                )
-            stands = standing(connection, row)
-        answer = self._answer(row, stands)  # (8)
+        answer = self._answered(checked.artifact, outcome)  # (8)
         if answer.proof is not None:
             TIME_TO_PROOF.observe(time.perf_counter() - started)
         return answer
@@ -156,11 +153,17 @@ class Receiver:
     def _check(self, principal: Principal, form: Form, names: Names) -> _Checked:
         artifact = read_artifact(form, names, self._settings.upload)  # (4)
         attestations = read_attestations(form.attestations)
+        now = int(self._clock())
         with db.read(self._engine) as connection:
-            envelope, key_index = self._statement(connection, artifact, attestations)
+            view = SqlView(connection, db.rules_state)
+            view.fetch((rules.LOG, rules.holder_key("", names.project)))
+            envelope, key_index = self._statement(connection, view, artifact, attestations, now=now)
             registry = {"uploader": principal.account_id, "key_index": key_index, "identity": None}
-            foresee(connection, PUBLISH, envelope, registry, now=int(self._clock()))  # (5)
-        return _Checked(principal.account_id, artifact, attestations.verbatim, envelope, registry)
+            offer = Offer(PUBLISH, envelope, registry)
+            (refusal,) = foresee_all(view, [offer], now=now)  # (5)
+        if refusal is not None:
+            raise refusal
+        return _Checked(principal.account_id, artifact, attestations.verbatim, offer)
 
     def _check_owner(self, connection: Connection, principal: Principal, names: Names) -> None:
         state = holder_state(connection, "", names.project, now=int(self._clock()))
@@ -168,16 +171,21 @@ class Receiver:
             raise ServerError("not-owner", f"this account is no owner of {names.project!r}")
 
     def _statement(
-        self, connection: Connection, artifact: Artifact, attestations: Attestations
+        self,
+        connection: Connection,
+        view: SqlView,
+        artifact: Artifact,
+        attestations: Attestations,
+        *,
+        now: int,
     ) -> tuple[Envelope, int | None]:
         """The publish statement: the owner's, or the registry's in the place of one who never signed."""
         expected = publish_statement(artifact, self._settings.registry.origin)
-        project, now = artifact.names.project, int(self._clock())
+        state = holder_in(view, "", artifact.names.project, now=now)
         envelope = attestations.publish or ahead.waiting(connection, artifact, now=now)
         if envelope is not None:
             check_publish(envelope, expected)
-            return envelope, ahead.key_index(connection, project, envelope, now=now)
-        state = holder_state(connection, "", project, now=now)
+            return envelope, ahead.key_index(state, envelope)
         if state is not None and state["signed"]:
             raise ahead.missing(connection, artifact)
         return self._in_place(expected), None
@@ -190,38 +198,42 @@ class Receiver:
         artifact = checked.artifact
         self._blobs.keep({artifact.sha256: form.file, artifact.metadata_sha256: artifact.metadata})
         # Blobs are durable. If we stop here no row names them, and the client, who got no answer, sends again.
-        now = int(self._clock())
+        return self._propose(checked)
+
+    def _propose_all(self, asked: Sequence[_Checked]) -> list[int | Exception | None]:
+        """Rows and proposals of all who come now, in one transaction; each one's proposal, or None."""
         try:
-            with db.write(self._engine) as connection:
-                make_room(connection, 1, most=self._settings.entries.queue_max)
-                received = submission.receive(
-                    connection,
-                    now=now,
-                    namespace="",
-                    project=artifact.names.project,
-                    version=artifact.names.version,
-                    filename=artifact.names.filename,
-                    served_name=artifact.names.served_name,
-                    display_name=artifact.display_name,
-                    sha256=artifact.sha256,
-                    length=artifact.length,
-                    filetype=artifact.filetype,
-                    requires_python=artifact.requires_python,
-                    metadata_sha256=artifact.metadata_sha256,
-                    uploader=checked.uploader,
-                    attestations=checked.attestations,
-                )
-                ahead.used(connection, artifact)
-                return proposal.propose(
-                    connection,
-                    PUBLISH,
-                    checked.envelope.to_dict(),
-                    checked.registry,
-                    now=now,
-                    submission_id=received,
-                )
-        except IntegrityError:
-            return None
+            return self._propose_together(asked)
+        except IntegrityError:  # one of them did it: an account that was erased meanwhile
+            if len(asked) == 1:
+                raise
+        found: list[int | Exception | None] = []
+        for each in asked:
+            try:
+                found += self._propose_together([each])
+            except Exception as error:
+                found.append(error)
+        return found
+
+    def _propose_together(self, asked: Sequence[_Checked]) -> list[int | Exception | None]:
+        now, most = int(self._clock()), self._settings.entries.queue_max
+        found: list[int | Exception | None] = [no_room(most)] * len(asked)
+        with db.write(self._engine) as connection:
+            left = max(proposal.room(connection, most=most), 0)
+            order = sorted(range(min(left, len(asked))), key=lambda at: _name(asked[at]))
+            ids = [_received(connection, asked[at], now=now) for at in order]
+            taken = [(at, number) for at, number in zip(order, ids, strict=True) if number is not None]
+            ahead.used(connection, [asked[at].artifact for at, _ in taken])
+            proposed = proposal.propose_all(
+                connection,
+                [asked[at].offer for at, _ in taken],
+                now=now,
+                submission_ids=[number for _, number in taken],
+            )
+        found[: len(order)] = [None] * len(order)
+        for (at, _), asked_id in zip(taken, proposed, strict=True):
+            found[at] = asked_id
+        return found
 
     def _again(self, row: RowMapping, form: Form) -> Answer:
         """The name is taken: by these bytes, which is fine at any time, or by others, for ever."""
@@ -252,18 +264,58 @@ class Receiver:
             query = select(db.submission).where(db.submission.c.id == submission_id)
             return connection.execute(query).mappings().first()
 
+    def _answered(self, artifact: Artifact, outcome: Outcome) -> Answer:
+        """What became of the upload whose proposal this was."""
+        names = artifact.names
+        if outcome.state == PUBLISHED and outcome.index is not None and outcome.leaf_hash is not None:
+            # Its own publish entry, which nothing followed yet when it became public.
+            answer = _told(names.project, names.served_name, artifact.sha256, State.LOGGED, Standing("ok"))
+            proof = self._published.prove(outcome.index, outcome.leaf_hash).decode()
+            return replace(answer, index=outcome.index, leaf_hash=outcome.leaf_hash, proof=proof)
+        with db.read(self._engine) as connection:
+            row = submission.find(connection, "", names.project, names.filename)
+            if row is None or row["sha256"] != artifact.sha256:
+                raise ServerError(
+                    "entry-refused", f"the log did not take {names.served_name}: {outcome.refusal}"
+                )
+            stands = standing(connection, row)
+        return self._answer(row, stands)
+
     def _answer(self, row: RowMapping, stands: Standing) -> Answer:
-        proof = None
-        if row["leaf_index"] is not None:
-            proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
         state = state_of(row, stands)
-        return Answer(
-            index=row["leaf_index"],
-            leaf_hash=row["leaf_hash"],
-            sha256=row["sha256"],
-            state=state,
-            proof=proof,
-            project=row["project"],
-            filename=row["served_name"],
-            message=said(state, stands),
-        )
+        answer = _told(row["project"], row["served_name"], row["sha256"], state, stands)
+        if row["leaf_index"] is None:
+            return answer
+        proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
+        return replace(answer, index=row["leaf_index"], leaf_hash=row["leaf_hash"], proof=proof)
+
+
+def _name(checked: _Checked) -> tuple[str, str]:
+    return checked.artifact.names.project, checked.artifact.names.filename
+
+
+def _received(connection: Connection, checked: _Checked, *, now: int) -> int | None:
+    """The upload's row; None: its name was taken."""
+    artifact = checked.artifact
+    return submission.receive(
+        connection,
+        now=now,
+        namespace="",
+        project=artifact.names.project,
+        version=artifact.names.version,
+        filename=artifact.names.filename,
+        served_name=artifact.names.served_name,
+        display_name=artifact.display_name,
+        sha256=artifact.sha256,
+        length=artifact.length,
+        filetype=artifact.filetype,
+        requires_python=artifact.requires_python,
+        metadata_sha256=artifact.metadata_sha256,
+        uploader=checked.uploader,
+        attestations=checked.attestations,
+    )
+
+
+def _told(project: str, filename: str, sha256: str, state: State, stands: Standing) -> Answer:
+    """The answer without index and proof."""
+    return Answer(None, None, sha256, state, None, project, filename, said(state, stands))
