@@ -3,10 +3,10 @@
     {"_type":"snapshot","expires":"...","meta":{"bins-00.json":{"version":3},...},"spec_version":"1.0.31",
      "version":12}
 
-The snapshot names the version of each of 4,096 bins, and TUF's canonical JSON of it takes tens of
+The snapshot names the version of each of 4,096 or 16,384 bins, and TUF's canonical JSON of it takes tens of
 milliseconds. Of two snapshots nearly all entries are equal, so each is kept as a finished fragment of text in
-its place in the order, and the signed part is one join. The file is the signed part with its signatures
-around it, without serialising anything twice.
+its place in the order, and neighbours as a finished piece: the signed part is a join of pieces, of which one
+or two are new. The file is the signed part with its signatures around it, without serialising anything twice.
 
 What comes out equals tuf's own bytes, letter for letter; a property test says so. That holds only for what
 fragments can say: plain ASCII names, versions and nothing else; anything else is refused here. And because a
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -28,6 +28,7 @@ from tuf.api.metadata import SPECIFICATION_VERSION, Metadata, Root, Snapshot
 from countermark.errors import EvidenceError
 
 SAMPLE = 50  # one snapshot in so many is verified by tuf itself
+PIECE = 128  # fragments a piece: about the root of how many there are, so neither join is long
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}\.json")
 
 
@@ -37,6 +38,7 @@ class Fragments:
     def __init__(self, versions: Mapping[str, int] | None = None) -> None:
         self._names: list[str] = []
         self._text: dict[str, str] = {}
+        self._pieces: dict[int, str] = {}  # where no fragment has changed since it was joined
         self.update(versions or {})
 
     def update(self, versions: Mapping[str, int]) -> None:
@@ -46,6 +48,8 @@ class Fragments:
                 raise ValueError(f"{name!r} version {version!r} does not fit into a snapshot fragment")
             if name not in self._text:
                 insort(self._names, name)
+                self._pieces.clear()  # all behind it moved
+            self._pieces.pop(bisect_left(self._names, name) // PIECE, None)
             self._text[name] = f'"{name}":{{"version":{version}}}'
 
     def signed_part(self, version: int, expires: datetime) -> bytes:
@@ -58,8 +62,14 @@ class Fragments:
             "version": version,
         }
         frame = json.dumps(head, sort_keys=True, separators=(",", ":"))
-        meta = ",".join(self._text[name] for name in self._names)
+        meta = ",".join(map(self._piece, range(-(-len(self._names) // PIECE))))
         return frame.replace('"meta":0', '"meta":{' + meta + "}", 1).encode("ascii")
+
+    def _piece(self, number: int) -> str:
+        if number not in self._pieces:
+            names = self._names[number * PIECE : (number + 1) * PIECE]
+            self._pieces[number] = ",".join([self._text[name] for name in names])
+        return self._pieces[number]
 
 
 def sign_snapshot(fragments: Fragments, version: int, expires: datetime, signer: Signer) -> bytes:

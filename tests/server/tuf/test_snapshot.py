@@ -11,7 +11,7 @@ from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
 from countermark.bins import role_name
 from countermark.errors import EvidenceError
-from countermark_server.tufrepo.snapshot import Fragments, check_stock, sign_snapshot
+from countermark_server.tufrepo.snapshot import PIECE, Fragments, check_stock, sign_snapshot
 from tests.simulator import signing_key
 
 SIGNER = CryptoSigner(signing_key("snapshot"))
@@ -40,6 +40,24 @@ def test_signed_part_and_file_equal_tufs_own(first, updates, version):
     metadata.sign(SIGNER)
     file = sign_snapshot(fragments, version, EXPIRES, SIGNER)
     assert file == metadata.to_bytes(JSONSerializer(compact=True))
+
+
+def test_pieces_equal_tufs_own_whatever_changes_in_them():
+    """More names than a piece holds: versions change in one or in many, and new names push all others on."""
+    meta = dict.fromkeys(NAMES[3:], 1)
+    assert len(meta) > 3 * PIECE
+    fragments = Fragments(meta)
+    for update in (
+        {NAMES[-1]: 2},
+        dict.fromkeys(NAMES[9::50], 3),
+        {NAMES[0]: 1},
+        {NAMES[1]: 1, NAMES[300]: 4},
+    ):
+        fragments.signed_part(1, EXPIRES)
+        fragments.update(update)
+        meta |= update
+        expected = CanonicalJSONSerializer().serialize(stock(meta, 2))
+        assert fragments.signed_part(2, EXPIRES) == expected
 
 
 @pytest.mark.parametrize(
