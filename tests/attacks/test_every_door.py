@@ -23,13 +23,15 @@ import pytest
 
 from countermark.audit import audit
 from countermark.bundling import make
-from countermark.clientpolicy import ClientPolicy, Mode, Policies
+from countermark.clientpolicy import ClientPolicy, LogOnly, Mode, Policies
 from countermark.errors import CountermarkError
 from countermark.filestore import FileStore
+from countermark.logonly import verify_log_only
 from countermark.offline import verify_bundles
 from countermark.proxy import Proxy
 from countermark.serving import Request, Stream
 from countermark.simplepage import parse_links
+from tests.elsewhere import Elsewhere, held
 from tests.machine import Machine, artifact
 from tests.mutations import Mutant, mutants, sampled
 from tests.simulator import HTML, Published, World
@@ -57,6 +59,9 @@ class Scene:
         self.world.publish("beta", signed=False)
         self.machine = Machine(folder / "home", self.world)
         self.store = folder / "store"
+        self.corp = Elsewhere(self.world, "corp")
+        self.elsewhere = [self.corp.publish()]
+        self.world.release()
         self.machine.accept(self.wheel)
         self.past = self.world.copy()
         self.world.now += 600
@@ -64,6 +69,7 @@ class Scene:
         self.world.yank(self.wheel)
         self.held = self.world.publish("acme-demo", "3.0", list_it=False)
         self.world.decide("hold", self.held, "malware")
+        self.elsewhere.append(self.corp.publish(version="2.0"))
         self.world.release()
         self.world.now += 300
         self.world.heartbeat()
@@ -126,6 +132,21 @@ def verifying(scene: Scene) -> Any:
     for shown in report["artifacts"]:
         shown.pop("hint", None)
     worst = [each for each in report["artifacts"] if each["exit_code"] in (3, 7)]
+    return Refusal(worst[0]["exit_code"], str(worst[0])) if worst else report
+
+
+def checking_the_log(scene: Scene) -> Any:
+    """Two files that corp serves itself, against the log alone."""
+    artifacts = [held(file, "corp") for file in scene.elsewhere]
+    report = verify_log_only(
+        artifacts,
+        "corp",
+        scene.machine.registry,
+        scene.world,
+        now=scene.world.now,
+        policies=Policies(local=ClientPolicy(log_only=(LogOnly("corp"),))),
+    ).to_json()
+    worst = [each for each in report["artifacts"] if each["exit_code"]]
     return Refusal(worst[0]["exit_code"], str(worst[0])) if worst else report
 
 
@@ -265,6 +286,7 @@ class Doing:
 
 DOINGS = {
     "verify": Doing(verifying, samples=20),
+    "log-only": Doing(checking_the_log, samples=20, harmless=(*HARMLESS, _line_twice)),
     "bundle": Doing(bundling),
     "proxy": Doing(proxying),
     # An auditor's memory goes on past whatever is authentic, and its findings say what is missing (5).
