@@ -17,14 +17,34 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from countermark import keyfile, manifest, rules, schema
-from countermark.entry import make_imported
+from countermark.bundle import Logged
+from countermark.entry import make_entry, make_imported
 from countermark.imported import Imported
+from countermark.logbundle import LogBundle, open_log_bundle
 from countermark.namespaces import Namespace
 from countermark.replay import DictView, put_all
-from countermark.statement import Statement
+from countermark.statement import Statement, sign
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.tlog import merkle, tile
-from docs_formats import ORIGIN, TIME, _checkpoint, _fence, _part, _publish, _publisher, _seed, _shortened
+from countermark.tlog.checkpoint import Checkpoint
+from countermark.tlog.note import sign_note
+from countermark.tufjson import Root
+from countermark.values import replace
+from docs_formats import (
+    ORIGIN,
+    TIME,
+    _checkpoint,
+    _fence,
+    _log,
+    _part,
+    _publish,
+    _publisher,
+    _root,
+    _seed,
+    _shortened,
+    _trust,
+    _witness,
+)
 
 _HASH = {name: f"{number:x}a" * 32 for number, name in enumerate(("leaf", "evidence", "rules", "bins"), 1)}
 _PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
@@ -177,6 +197,25 @@ def namespace_memory() -> str:
         read.save(path, _checkpoint_root())
         shown = _shortened(json.loads(path.read_bytes()))
     return _fence(json.dumps(shown, indent=1), "json")
+
+
+@_part
+def log_bundle() -> str:
+    """A log-only bundle that opens from the example's root."""
+    registry = {"identity": None, "key_index": 0, "uploader": "ab" * 16}
+    said = replace(_publish(), predicate={**_publish().predicate, "namespace": "corp"})
+    entry = make_entry(type="publish", envelope=sign(said, _publisher()), registry=registry, time=TIME)
+    leaves = [merkle.leaf_hash(b"a"), entry.leaf_hash, merkle.leaf_hash(b"c")]
+    head = Checkpoint(ORIGIN, 3, merkle.root_hash(leaves))
+    made = LogBundle(
+        namespace="corp",
+        index=1,
+        checkpoint=sign_note(head.text(), [*_log(), _witness()], time=TIME).format(),
+        trust_file=_trust().format(),
+        entries=(Logged(1, entry.raw, merkle.prove_inclusion(1, 3, merkle.reader(leaves))),),
+    )
+    open_log_bundle(LogBundle.parse(made.format()), Root.parse(_root()), now=TIME)
+    return _fence(json.dumps(_shortened(json.loads(made.format())), indent=1), "json")
 
 
 def _checkpoint_root() -> bytes:

@@ -15,7 +15,8 @@ from typing import Any
 from countermark.clientpolicy import ClientPolicy, LogOnly, Policies
 from countermark.entry import make_entry
 from countermark.errors import CountermarkError
-from countermark.logonly import Logged, LogOnlyReport, verify_log_only
+from countermark.logged import Logged
+from countermark.logonly import LogOnlyReport, verify_log_only
 from countermark.rules import file_key, holder_key
 from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark.verified import Artifact

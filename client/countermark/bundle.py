@@ -77,10 +77,7 @@ class Bundle:
         return encode_canonical(
             {
                 "bin": {"leaf": self.bin.format().decode(), "proof": _format_hashes(self.bin_proof)},
-                "entries": [
-                    {"entry": each.entry.decode(), "index": each.index, "proof": _format_hashes(each.proof)}
-                    for each in self.entries
-                ],
+                "entries": format_entries(self.entries),
                 "format": FORMAT,
                 "roots": [root.decode() for root in self.roots],
                 "target": {
@@ -111,10 +108,7 @@ class Bundle:
                 bin_proof=_hashes(document["bin"]["proof"]),
                 timestamp=document["timestamp"].encode(),
                 trust_file=document["trust_file"].encode(),
-                entries=tuple(
-                    Logged(_count(each["index"]), each["entry"].encode(), _hashes(each["proof"]))
-                    for each in document["entries"]
-                ),
+                entries=parse_entries(document["entries"]),
                 roots=tuple(root.encode() for root in document["roots"]),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -123,9 +117,6 @@ class Bundle:
             raise MalformedError(
                 "the bundle is of another version, or has members this program does not know"
             )
-        indices = [each.index for each in found.entries]
-        if indices != sorted(set(indices)) or len(indices) > BUNDLE_ENTRIES_MAX:
-            raise MalformedError(f"a bundle holds up to {BUNDLE_ENTRIES_MAX} entries, in order, each once")
         return found
 
 
@@ -172,9 +163,7 @@ def open_bundle(
     check_spelling(bundle.timestamp, root)
     timestamp = Timestamp.parse(bundle.timestamp)
     # (2) The root accepts the trust file. Against another log, or other witnesses.
-    trust_file = TrustFile.parse(bundle.trust_file)
-    if trust_file.digest not in root.trust_files:
-        raise PolicyError(f"the trust file {trust_file.digest[:16]} is not one root {root.version} accepts")
+    trust_file = accepted_trust_file(bundle.trust_file, root)
     # (3) Every log key and the quorum signed the checkpoint that the timestamp carries. Against a private log.
     checkpoint = open_carried(timestamp, trust_file, now=now)
     _check_times(root, timestamp, trust_file, checkpoint.quorum_time, now)
@@ -190,11 +179,42 @@ def open_bundle(
     check_target(bundle.path, bundle.target, bundle.target_proof, bundle.bin)
     target = ListedTarget.parse(bundle.path, bundle.bin.role, bundle.target)
     # (5) Every entry is in the checkpoint's tree. Against a file, or a key, that nobody logged.
-    for each in bundle.entries:
-        offered = proof.TlogProof(each.index, each.proof, checkpoint.raw)
-        proof.check(each.entry, offered, checkpoint)
-    entries = {each.index: each.entry for each in bundle.entries}
+    entries = check_entries(bundle.entries, checkpoint)
     return OpenedBundle(root, timestamp, trust_file, checkpoint, target, entries)
+
+
+def format_entries(entries: Sequence[Logged]) -> list[dict[str, Any]]:
+    """Entries and their proofs, as a bundle holds them."""
+    return [
+        {"entry": each.entry.decode(), "index": each.index, "proof": _format_hashes(each.proof)}
+        for each in entries
+    ]
+
+
+def parse_entries(values: Any) -> tuple[Logged, ...]:
+    """The same read back; what is not of that form leaks KeyError, TypeError, AttributeError or ValueError."""
+    entries = tuple(
+        Logged(_count(each["index"]), each["entry"].encode(), _hashes(each["proof"])) for each in values
+    )
+    indices = [each.index for each in entries]
+    if indices != sorted(set(indices)) or len(indices) > BUNDLE_ENTRIES_MAX:
+        raise MalformedError(f"a bundle holds up to {BUNDLE_ENTRIES_MAX} entries, in order, each once")
+    return entries
+
+
+def check_entries(entries: Sequence[Logged], checkpoint: VerifiedCheckpoint) -> dict[int, bytes]:
+    """Every entry is in the checkpoint's tree; their bytes, by index."""
+    for each in entries:
+        proof.check(each.entry, proof.TlogProof(each.index, each.proof, checkpoint.raw), checkpoint)
+    return {each.index: each.entry for each in entries}
+
+
+def accepted_trust_file(raw: bytes, root: Root) -> TrustFile:
+    """The trust file in these bytes, if the root accepts it."""
+    trust_file = TrustFile.parse(raw)
+    if trust_file.digest not in root.trust_files:
+        raise PolicyError(f"the trust file {trust_file.digest[:16]} is not one root {root.version} accepts")
+    return trust_file
 
 
 def newest_root(pinned: Root, offered: Sequence[bytes], known: Mapping[int, bytes]) -> Root:
@@ -224,14 +244,19 @@ def newest_root(pinned: Root, offered: Sequence[bytes], known: Mapping[int, byte
     return root
 
 
-def _check_times(root: Root, timestamp: Timestamp, trust_file: TrustFile, time: int, now: int) -> None:
-    """What expires must have been good at T; and no timestamp is good for longer than they are signed for."""
+def check_trust_times(root: Root, trust_file: TrustFile, time: int) -> None:
+    """Root and trust file were good at T."""
     if time >= root.expires:
         raise StaleError(f"root version {root.version} had expired when the quorum saw the checkpoint")
-    if time >= timestamp.expires:
-        raise StaleError(f"timestamp {timestamp.version} had expired when the quorum saw the checkpoint")
     if not trust_file.valid_at(time):
         raise StaleError(f"the trust file of version {trust_file.version} was not in force at {time}")
+
+
+def _check_times(root: Root, timestamp: Timestamp, trust_file: TrustFile, time: int, now: int) -> None:
+    """What expires must have been good at T; and no timestamp is good for longer than they are signed for."""
+    check_trust_times(root, trust_file, time)
+    if time >= timestamp.expires:
+        raise StaleError(f"timestamp {timestamp.version} had expired when the quorum saw the checkpoint")
     if timestamp.expires - TIMESTAMP_LIFETIME.total_seconds() > now + COSIGNATURE_MAX_SKEW.total_seconds():
         raise StaleError(
             f"the timestamp expires in {timestamp.expires - now} s, and none is signed for so long",

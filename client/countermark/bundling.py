@@ -4,7 +4,8 @@
     made["acme-1.0-py3-none-any.whl"]         # the bytes of acme-1.0-py3-none-any.whl.countermark
 
 A bundle is made of what `verify` verified, in the same view, and of nothing else; a file that policy refuses
-gets none. Each new bundle is opened once from the pinned root before it is handed out.
+gets none. Each new bundle is opened once from the pinned root before it is handed out. The same holds for what
+`verify --log-only` proved, and its bundles (logbundle.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from countermark.clientpolicy import Policies
 from countermark.entry import Entry
 from countermark.errors import NetworkError, worst
 from countermark.fetch import Fetcher
+from countermark.logbundle import LogBundle, open_log_bundle
+from countermark.logonly import memory_of, newest, prove
 from countermark.logreader import LogReader
 from countermark.pins import Registry, newer_roots
 from countermark.signature import check_publisher
@@ -62,13 +65,56 @@ def bundle_of(view: View, artifact: Artifact) -> bytes:
         bin_proof=view.bin_proof(bin_number(path, view.timestamp.bit_length)),
         timestamp=view.timestamp.raw,
         trust_file=view.trust_file.format(),
-        entries=tuple(
-            Logged(number, entry, view.log.inclusion(number)) for number, entry in sorted(log.read.items())
-        ),
+        entries=_proved(log, view.log),
         roots=tuple(newer_roots(view.cache, view.registry.info.version).values()),
     ).format()
     open_bundle(Bundle.parse(raw), Root.parse(view.registry.root), now=view.now)
     return raw
+
+
+def make_log_only(
+    artifacts: Sequence[Artifact],
+    namespace: str,
+    registry: Registry,
+    fetcher: Fetcher,
+    *,
+    now: int,
+    policies: Policies,
+) -> dict[str, bytes]:
+    """The log-only bundle of each file of a namespace; raises the gravest error when one is refused."""
+    with opened(registry, fetcher, now=now) as view:
+        head, history = newest(view, namespace)
+        indexes = {}
+        for artifact in artifacts:
+            logged = prove(head, history, artifact, policies)
+            if logged.finding is not None:
+                raise logged.finding
+            indexes[artifact.filename] = logged.index
+        history.save(memory_of(registry, namespace), head.checkpoint.root_hash)
+        return {name: _log_bundle_of(head, namespace, index) for name, index in indexes.items()}
+
+
+def _log_bundle_of(head: View, namespace: str, index: int) -> bytes:
+    log = _Recorder(head.log)
+    entry = Entry.parse(log.entry(index))
+    check_publisher(_Recorded(head.timestamp, head.trust_file, head.checkpoint, log), entry, index)
+    raw = LogBundle(
+        namespace=namespace,
+        index=index,
+        checkpoint=head.checkpoint.raw,
+        trust_file=head.trust_file.format(),
+        entries=_proved(log, head.log),
+        roots=tuple(newer_roots(head.cache, head.registry.info.version).values()),
+    ).format()
+    open_log_bundle(LogBundle.parse(raw), Root.parse(head.registry.root), now=head.now)
+    return raw
+
+
+def _proved(recorder: _Recorder, log: LogReader) -> tuple[Logged, ...]:
+    """What was read, each with its inclusion proof."""
+    return tuple(
+        Logged(number, entry, log.inclusion(number)) for number, entry in sorted(recorder.read.items())
+    )
 
 
 @dataclass

@@ -280,6 +280,12 @@ def _bundle_arguments(commands: Any) -> None:
     for action in (make, check):
         action.add_argument("files", nargs="+", type=Path, metavar="FILE")
         action.add_argument(
+            "--log-only",
+            action="store_true",
+            help="files that other registries serve, by the log alone: no TUF, no verdict, never verified",
+        )
+        action.add_argument("--namespace", metavar="NAME", help="with --log-only: whose files they must be")
+        action.add_argument(
             "--dir",
             type=Path,
             default=Path("countermark"),

@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from countermark.bundle import SUFFIX
@@ -33,21 +34,27 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def make(arguments: argparse.Namespace) -> int:
     from countermark.bundling import make as make_bundles  # noqa: PLC0415  (lazy: offline needs none of this)
+    from countermark.bundling import make_log_only  # noqa: PLC0415
     from countermark.fetch import HttpFetcher  # noqa: PLC0415
 
+    namespace, suffix = _asked(arguments)
     home, registry, remarks = _pinned(arguments)
-    artifacts = [Artifact.from_path(path) for path in arguments.files]
+    artifacts = [Artifact.from_path(path, namespace=namespace) for path in arguments.files]
     for artifact in artifacts if not arguments.replace else ():
-        path = arguments.dir / f"{artifact.filename}{SUFFIX}"
+        path = arguments.dir / f"{artifact.filename}{suffix}"
         if path.exists():  # before anything is asked or written; create_file holds against races
             raise UsageError(f'"{path}" already exists', hint="--replace says that it may be overwritten")
     policies = Policies(local=load_policy(home.policy_file))
-    made = make_bundles(artifacts, registry, HttpFetcher(), now=int(time.time()), policies=policies)
+    fetcher, now = HttpFetcher(), int(time.time())
+    if namespace:
+        made = make_log_only(artifacts, namespace, registry, fetcher, now=now, policies=policies)
+    else:
+        made = make_bundles(artifacts, registry, fetcher, now=now, policies=policies)
     for remark in remarks:
         say(remark, colour=YELLOW)
     written = []
     for name, raw in made.items():
-        path = arguments.dir / f"{name}{SUFFIX}"
+        path = arguments.dir / f"{name}{suffix}"
         if arguments.replace:
             replace_file(path, raw, mode=0o644)
         else:
@@ -62,11 +69,12 @@ def make(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     max_age = _seconds(arguments.max_age)
+    namespace, suffix = _asked(arguments)
     home, registry, remarks = _pinned(arguments)
     files = []
     for path in arguments.files:
-        artifact = Artifact.from_path(path)
-        bundle = arguments.dir / f"{artifact.filename}{SUFFIX}"
+        artifact = Artifact.from_path(path, namespace=namespace)
+        bundle = arguments.dir / f"{artifact.filename}{suffix}"
         raw = read_file(bundle, max_bytes=OFFLINE_BUNDLE_MAX_BYTES)
         if raw is None:
             raise UsageError(
@@ -75,6 +83,10 @@ def verify(arguments: argparse.Namespace) -> int:
             )
         files.append((artifact, raw))
     policies = Policies(local=load_policy(home.policy_file))
+    if namespace:
+        return _verify_log_only(
+            files, namespace, registry, max_age, policies, remarks=remarks, json=arguments.json
+        )
     report = verify_bundles(
         files, registry, now=int(time.time()), max_age=max_age, policies=policies, remarks=remarks
     )
@@ -82,6 +94,58 @@ def verify(arguments: argparse.Namespace) -> int:
         put_json(report.to_json())
     else:
         _talk(report)
+    return report.exit_code
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The namespace of a log-only bundle (empty: it is about listed files), and the suffix of such bundles."""
+    if not arguments.log_only and arguments.namespace is None:
+        return "", SUFFIX
+    from countermark.logbundle import SUFFIX as LOG_SUFFIX  # noqa: PLC0415  (lazy: listed files need none of this)
+    from countermark.logged import asked_namespace  # noqa: PLC0415
+
+    return asked_namespace(arguments.log_only, arguments.namespace), LOG_SUFFIX
+
+
+def _verify_log_only(
+    files: Sequence[tuple[Artifact, bytes]],
+    namespace: str,
+    registry: Registry,
+    max_age: int,
+    policies: Policies,
+    *,
+    remarks: Sequence[str],
+    json: bool,
+) -> int:
+    from countermark.logged import NO_TUF, Logged  # noqa: PLC0415
+    from countermark.logoffline import verify_log_bundles  # noqa: PLC0415
+
+    report = verify_log_bundles(
+        files,
+        namespace,
+        registry,
+        now=int(time.time()),
+        max_age=max_age,
+        policies=policies,
+        remarks=remarks,
+    )
+    if json:
+        put_json(report.to_json())
+        return report.exit_code
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
+    for result in report.results:
+        outcome, name = result.outcome, result.outcome.artifact.name
+        if isinstance(outcome, Logged):
+            put(f"{name}: {outcome.sentence}", colour=YELLOW)
+            for sentence in result.sentences:
+                put(f"  {sentence}")
+        error = outcome.finding if isinstance(outcome, Logged) else outcome.error
+        if error is not None:
+            say(f"refused: {name}: {error}", colour=RED)
+            if error.hint:
+                say(f"hint: {error.hint}")
+    say(f"log only, offline: nothing here is verified ({NO_TUF})", colour=YELLOW)
     return report.exit_code
 
 

@@ -78,9 +78,10 @@ def _verify_log_only(
     remarks: Sequence[str],
 ) -> int:
     """The other question, asked by both its names or not at all: nothing falls back to it."""
-    from countermark.logonly import verify_log_only  # noqa: PLC0415  (lazy: a listed file needs none of this)
+    from countermark.logged import asked_namespace  # noqa: PLC0415  (lazy: a listed file needs none of this)
+    from countermark.logonly import verify_log_only  # noqa: PLC0415
 
-    namespace = log_only_namespace(arguments)
+    namespace = asked_namespace(arguments.log_only, arguments.namespace)
     if locks:
         raise UsageError("a lock pins what a registry lists; --log-only takes files")
     artifacts = [Artifact.from_path(path, namespace=namespace) for path in files]
@@ -94,18 +95,8 @@ def _verify_log_only(
     return report.exit_code
 
 
-def log_only_namespace(arguments: argparse.Namespace) -> str:
-    """The namespace that goes with --log-only; UsageError where one of the two is missing."""
-    if not arguments.log_only or arguments.namespace is None:
-        raise UsageError(
-            "--log-only and --namespace NAME go together",
-            hint="anybody may open a namespace and log any bytes there: say whose files these must be",
-        )
-    return str(arguments.namespace)
-
-
 def _talk_log_only(report: LogOnlyReport) -> None:
-    from countermark.logonly import NO_TUF, Logged  # noqa: PLC0415
+    from countermark.logged import NO_TUF, Logged  # noqa: PLC0415
 
     for remark in report.remarks:
         say(remark, colour=YELLOW)

@@ -25,73 +25,35 @@ it holds what it should not, the file where its bytes are others, the owner or a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from countermark import rules
 from countermark.clientpolicy import Policies
-from countermark.entry import Entry
 from countermark.errors import (
     CountermarkError,
     EvidenceError,
     MalformedError,
     PolicyError,
     StaleError,
-    UsageError,
     WithdrawnError,
     worst,
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher, decode_json
 from countermark.limits import FETCH_MAX_BYTES, HEAD_MAX_AGE
+from countermark.logged import Logged, check_namespace, check_pins, decided, named, publish_of
 from countermark.logreader import LogReader
-from countermark.names import normalise_filename
 from countermark.namespaces import Namespace, read_namespace
 from countermark.pins import Registry
 from countermark.rules_state import compromised_by
-from countermark.schema import is_namespace
-from countermark.signature import SignedBy, check_publisher
-from countermark.tlog import merkle
+from countermark.signature import check_publisher
 from countermark.tlog.policy import NONE
 from countermark.trust import Level, View, opened
 from countermark.values import dataclass
 from countermark.verified import Artifact, Refused, Step, TamperedError
 from countermark.withdrawals import described
-
-NO_TUF = "no TUF, no verdict"
-
-
-@dataclass(frozen=True)
-class Logged:
-    """Steps 1 to 6 held: the file is its publisher's, by the log alone. `finding`: policy wants more than that."""
-
-    artifact: Artifact
-    index: int
-    leaf_hash: str
-    signed_by: SignedBy
-    steps: tuple[Step, ...]
-    remarks: tuple[str, ...]
-    sentence: str
-    finding: PolicyError | None = None
-
-    @property
-    def exit_code(self) -> int:
-        return 0 if self.finding is None else self.finding.exit_code
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **_named(self.artifact),
-            "error": None if self.finding is None else str(self.finding),
-            "exit_code": self.exit_code,
-            "hint": None if self.finding is None else self.finding.hint,
-            "index": self.index,
-            "leaf_hash": self.leaf_hash,
-            "logged": True,
-            "remarks": list(self.remarks),
-            "signed_by": self.signed_by.to_json(),
-            "steps": [{"by": s.by, "proved": s.proved, "step": s.number} for s in self.steps],
-            "verified": False,
-        }
 
 
 @dataclass(frozen=True)
@@ -112,7 +74,7 @@ class LogOnlyReport:
     def to_json(self) -> dict[str, Any]:
         refused = {"logged": False}
         return {
-            "artifacts": [refused | _named(o.artifact) | o.to_json() for o in self.outcomes],
+            "artifacts": [refused | named(o.artifact) | o.to_json() for o in self.outcomes],
             "exit_code": self.exit_code,
             "log_only": True,
             "namespace": self.namespace,
@@ -143,7 +105,7 @@ def verify_log_only(
 ) -> LogOnlyReport:
     """Check files of one namespace against the log alone. Errors of the log or of trust itself are raised."""
     check_namespace(namespace)
-    memory = registry.folder / "namespaces" / f"{namespace}.json"
+    memory = memory_of(registry, namespace)
     try:
         with opened(registry, fetcher, now=now) as view:
             head, history = newest(view, namespace)
@@ -164,13 +126,9 @@ def verify_log_only(
         return abandoned.report
 
 
-def check_namespace(namespace: str) -> None:
-    """UsageError unless it is the name of a namespace, and not the default one's."""
-    if not namespace or not is_namespace(namespace):
-        raise UsageError(
-            f'"{namespace}" is no namespace',
-            hint="files of the default one are listed: countermark verify FILE",
-        )
+def memory_of(registry: Registry, namespace: str) -> Path:
+    """Where this machine keeps how far it has read a namespace."""
+    return registry.folder / "namespaces" / f"{namespace}.json"
 
 
 def newest(view: View, namespace: str) -> tuple[View, Namespace]:
@@ -191,7 +149,7 @@ def newest(view: View, namespace: str) -> tuple[View, Namespace]:
     def reader() -> LogReader:
         return LogReader(head.registry.log_url, head.checkpoint, head.fetcher)
 
-    memory = head.registry.folder / "namespaces" / f"{namespace}.json"
+    memory = memory_of(head.registry, namespace)
     history = read_namespace(namespace, reader, head.trust_file, head=head.checkpoint, memory=memory)
     return head, history
 
@@ -212,7 +170,7 @@ def prove(head: View, history: Namespace, artifact: Artifact, policies: Policies
     # (4) The look-up says where; what stands there must be the publish of this very file.
     index = _where(head, history, artifact)
     raw = head.log.entry(index)
-    entry = _entry_of(head, artifact, index, raw)
+    entry = publish_of(head, artifact, index, raw, teller=f"the look-up of {head.registry.url}")
     steps.append(Step(4, f"entry #{index} of {checkpoint.size} in {checkpoint.origin}", "the log"))
     # (6) first, what the log should not hold: its signature says nothing. Against a publish behind the rules' back.
     if index in history.broken:
@@ -222,41 +180,13 @@ def prove(head: View, history: Namespace, artifact: Artifact, policies: Policies
         )
     # (5) Who signed, why that key counts, and whether it is one pinned here.
     signed_by = check_publisher(head, entry, index)
-    if signed_by.finding is not None:
-        raise signed_by.finding
-    accepted = policies.log_only_for(artifact.namespace)
-    for pins in (policies.pins_for(artifact.project), accepted.keys if accepted else frozenset[str]()):
-        if pins and not pins & signed_by.keyids:
-            raise PolicyError(
-                f"{artifact.filename} is signed by {signed_by.keyid}, which is not pinned for "
-                f"{artifact.namespace}/{artifact.project}"
-            )
+    check_pins(artifact, signed_by, policies)
     steps.append(Step(5, signed_by.sentence, signed_by.party))
     # (6) The name is this entry's, and no entry since withdraws it. Against a held file, a key found compromised.
     remarks = _check_standing(head, history, artifact, index)
     steps.append(Step(6, f"all {checkpoint.size} entries read for namespace {artifact.namespace}", "the log"))
     # (7) Whether that is enough, only this machine can say.
-    finding = None if accepted else _not_enough(artifact.namespace)
-    if accepted:
-        steps.append(Step(7, f"the log is enough for {artifact.namespace}", "this machine's policy"))
-    return Logged(
-        artifact=artifact,
-        index=index,
-        leaf_hash=merkle.leaf_hash(raw).hex(),
-        signed_by=signed_by,
-        steps=tuple(steps),
-        remarks=remarks,
-        sentence=f"in the log only, not verified: {NO_TUF}; entry #{index} of {checkpoint.size} in "
-        f"{checkpoint.origin}, namespace {artifact.namespace}, {signed_by.sentence}",
-        finding=finding,
-    )
-
-
-def _not_enough(namespace: str) -> PolicyError:
-    return PolicyError(
-        f"nothing on this machine says that the log is enough for namespace {namespace}: {NO_TUF}",
-        hint=f'in policy.toml: [[log-only]] with namespace = "{namespace}"',
-    )
+    return decided(head, artifact, index, raw, signed_by, policies=policies, steps=steps, remarks=remarks)
 
 
 def _steps(head: View) -> list[Step]:
@@ -302,32 +232,6 @@ def _where(head: View, history: Namespace, artifact: Artifact) -> int:
     return index
 
 
-def _entry_of(head: View, artifact: Artifact, index: int, raw: bytes) -> Entry:
-    """The publish of this file; another entry is the look-up's lie, other bytes are the file's."""
-    lie = f"{artifact.filename}: the look-up of {head.registry.url} names entry #{index}, which is"
-    try:
-        entry = Entry.parse(raw)
-    except MalformedError as error:
-        raise TamperedError(f"{lie} no entry: {error}", entry=raw) from None
-    statement = entry.statement
-    if entry.type != "publish" or statement is None:
-        raise TamperedError(f"{lie} a {entry.type}", entry=raw)
-    predicate = statement.predicate
-    said = (predicate["namespace"], predicate["project"], normalise_filename(statement.subject_name))
-    asked = (artifact.namespace, artifact.project, normalise_filename(artifact.filename))
-    if said != asked or predicate["origin"] != head.checkpoint.origin:
-        name = f"{predicate['namespace']}/{predicate['project']}/{statement.subject_name}"
-        raise TamperedError(f"{lie} the publish of {name} in {predicate['origin']}", entry=raw)
-    if statement.subject_sha256 != artifact.sha256 or artifact.length not in (None, predicate["length"]):
-        raise TamperedError(
-            f"{artifact.filename} is sha256:{artifact.sha256} with {artifact.length} bytes, entry #{index} of "
-            f"{predicate['origin']} says sha256:{statement.subject_sha256} with {predicate['length']}",
-            entry=raw,
-            claimed=artifact.sha256.encode(),
-        )
-    return entry
-
-
 def _check_standing(head: View, history: Namespace, artifact: Artifact, index: int) -> tuple[str, ...]:
     """The file's standing by the rules, after every entry up to the head; remarks about a yank."""
     key = rules.file_key(artifact.namespace, artifact.project, artifact.filename)
@@ -350,14 +254,3 @@ def _keep_evidence(head: View, error: EvidenceError) -> None:
     evidence = Evidence(EvidenceClass.OBSERVATION, [str(error)], objects, head.registry.url)
     path = save(evidence, head.registry.folder / "evidence", time=head.now)
     error.hint = error.hint or f'evidence is in "{path}"'
-
-
-def _named(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "filename": artifact.filename,
-        "namespace": artifact.namespace,
-        "project": artifact.project,
-        "sha256": artifact.sha256,
-        "source": artifact.source,
-        "version": artifact.version,
-    }

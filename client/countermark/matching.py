@@ -9,15 +9,25 @@ is held to the same. Where two sides disagree the error carries both, with the i
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from countermark.entry import Entry
 from countermark.names import normalise_filename, normalise_version
 from countermark.signature import Proved
+from countermark.timestamp import Timestamp
 from countermark.tlog import merkle
 from countermark.tufjson import ListedTarget
 from countermark.verified import Artifact, TamperedError
 
 
-def check_target(view: Proved, artifact: Artifact, target: ListedTarget) -> None:
+class Listing(Proved, Protocol):
+    """And of its index, by the word of the timestamp key."""
+
+    @property
+    def timestamp(self) -> Timestamp: ...
+
+
+def check_target(view: Listing, artifact: Artifact, target: ListedTarget) -> None:
     """The file is the target: length and hash."""
     if target.sha256 != artifact.sha256:
         raise TamperedError(
@@ -33,7 +43,7 @@ def check_target(view: Proved, artifact: Artifact, target: ListedTarget) -> None
         )
 
 
-def entry_of(view: Proved, artifact: Artifact, target: ListedTarget) -> Entry:
+def entry_of(view: Listing, artifact: Artifact, target: ListedTarget) -> Entry:
     """The publish entry a target names; it must say what the target and the artifact say."""
     raw = view.log.entry(target.index)
     found = merkle.leaf_hash(raw).hex()

@@ -18,15 +18,13 @@ Nothing else is written, and of the network nothing is imported.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from countermark.bundle import Bundle, OpenedBundle, open_bundle
+from countermark.claims import ago, keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.errors import CountermarkError, EvidenceError, PolicyError, StaleError, worst
-from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.matching import check_target, entry_of
 from countermark.pins import Registry, newer_roots
 from countermark.signature import SignedBy, check_publisher
@@ -56,9 +54,9 @@ class Claims:
         standing = "listed and in good standing" if self.yank is None else f"listed, yanked by #{self.yank},"
         seen = ", ".join(self.witnesses) or "nobody"
         return (
-            f"logged by {_utc(self.time)}: entry #{self.index} of {self.size} in {self.origin}, seen by {seen}",
+            f"logged by {utc(self.time)}: entry #{self.index} of {self.size} in {self.origin}, seen by {seen}",
             f"{standing} as of entry {self.applied}, by the timestamp key",
-            f"unknown since {_utc(self.time)}, {_ago(self.age)} ago",
+            f"unknown since {utc(self.time)}, {ago(self.age)} ago",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -148,7 +146,7 @@ def _judge(
         claims = _claims(opened, now)
         if claims.age > max_age:
             raise StaleError(
-                f"{artifact.filename}: its bundle is {_ago(claims.age)} old, {_ago(max_age)} are allowed",
+                f"{artifact.filename}: its bundle is {ago(claims.age)} old, {ago(max_age)} are allowed",
                 hint="make a new bundle, or allow more with --max-age",
             )
         _note(steps, registry, opened, head)
@@ -266,16 +264,8 @@ def _claims(opened: OpenedBundle, now: int) -> Claims:
 
 
 def _keep_evidence(registry: Registry, raw: bytes, error: CountermarkError, now: int) -> None:
-    """Keep what contradicts itself; a folder that cannot be written does not change the verdict."""
-    if not isinstance(error, EvidenceError):
-        return
-    own = getattr(error, "evidence", None)
-    evidence = own or Evidence(EvidenceClass.OBSERVATION, [str(error)], {"bundle": raw})
-    with contextlib.suppress(OSError):
-        newer = newer_roots(registry.folder / "tuf", Root.parse(registry.root).version)
-        evidence = evidence.about(registry.url, registry.root, newer, _trust_file(raw))
-        path = save(evidence, registry.folder / "evidence", time=now)
-        error.hint = error.hint or f'evidence ({evidence.kind.value}) is in "{path}"'
+    if isinstance(error, EvidenceError):
+        keep_bundle_evidence(registry, raw, error, trust_file=_trust_file(raw), now=now)
 
 
 def _trust_file(raw: bytes) -> bytes | None:
@@ -283,13 +273,3 @@ def _trust_file(raw: bytes) -> bytes | None:
         return Bundle.parse(raw).trust_file
     except EvidenceError:
         return None
-
-
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _ago(seconds: int) -> str:
-    if seconds >= 7200:
-        return f"{seconds // 3600} h"
-    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"

@@ -21,7 +21,6 @@ from countermark.entry import Entry
 from countermark.errors import PolicyError, SignatureError
 from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH, RECOVERY_WAIT
 from countermark.statement import Envelope, check_signatures, keyid_of
-from countermark.timestamp import Timestamp
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.trustfile import TrustFile
 from countermark.values import dataclass
@@ -34,10 +33,8 @@ class Entries(Protocol):
 
 
 class Proved(Protocol):
-    """What is known of a registry at one moment: a View online (trust.py), or an opened bundle."""
+    """What is known of a log at one moment: a View online (trust.py), or an opened bundle."""
 
-    @property
-    def timestamp(self) -> Timestamp: ...
     @property
     def trust_file(self) -> TrustFile: ...
     @property

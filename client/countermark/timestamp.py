@@ -15,8 +15,9 @@ import json
 from typing import Any
 
 from countermark.errors import EvidenceError, MalformedError, PolicyError
-from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
+from countermark.tlog.note import Note
 from countermark.tlog.policy import NONE
 from countermark.trustfile import TrustFile
 from countermark.tufjson import LEAK, Root, canonical, parse_time, verifies
@@ -95,15 +96,22 @@ def check_spelling(raw: bytes, root: Root) -> None:
         )
 
 
-def open_carried(timestamp: Timestamp, trust_file: TrustFile, *, now: int) -> VerifiedCheckpoint:
-    """The checkpoint the timestamp carries: every log key, the quorum, and equal to what TUF says of it."""
-    policy = trust_file.policy
+def open_head(raw: bytes, trust_file: TrustFile, *, now: int) -> VerifiedCheckpoint:
+    """A checkpoint of the trust file's log, whoever offers it: every log key, and the quorum."""
+    policy, origin = trust_file.policy, Checkpoint.parse(Note.parse(raw).text).origin
     if policy.quorum == NONE and not _unowned(trust_file.origin):
         raise PolicyError(f"the log {trust_file.origin} asks for no witness, which only test names may do")
-    checkpoint = open_checkpoint(timestamp.checkpoint, policy, now=now)
+    if origin != trust_file.origin:
+        raise EvidenceError(f"the checkpoint is of the log {origin}, not of {trust_file.origin}")
+    return open_checkpoint(raw, policy, now=now)
+
+
+def open_carried(timestamp: Timestamp, trust_file: TrustFile, *, now: int) -> VerifiedCheckpoint:
+    """The checkpoint the timestamp carries: every log key, the quorum, and equal to what TUF says of it."""
+    checkpoint = open_head(timestamp.checkpoint, trust_file, now=now)
     said = (timestamp.origin, timestamp.size, timestamp.root_hash)
     carried = (checkpoint.origin, checkpoint.size, checkpoint.root_hash.hex())
-    if said != carried or checkpoint.origin != trust_file.origin:
+    if said != carried:
         raise EvidenceError(f"the timestamp says {said}, the checkpoint it carries says {carried}")
     if timestamp.applied > checkpoint.size:
         raise EvidenceError(

@@ -55,10 +55,9 @@ from countermark.limits import (
 from countermark.logreader import LogReader
 from countermark.pins import Registry, newer_roots
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
-from countermark.timestamp import Timestamp, check_spelling, open_carried
-from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
+from countermark.timestamp import Timestamp, check_spelling, open_carried, open_head
+from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.merkle import HASH_SIZE
-from countermark.tlog.note import Note
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
 from countermark.tufjson import ListedTarget, Root
@@ -151,10 +150,7 @@ class View:
         url = f"{self.registry.log_url}/checkpoint"
         raw = self.fetcher.get(url, max_bytes=NOTE_MAX_BYTES)
         assert raw is not None
-        origin = Checkpoint.parse(Note.parse(raw).text).origin
-        if origin != self.trust_file.origin:
-            raise EvidenceError(f"{url} is of the log {origin}, not of {self.trust_file.origin}")
-        head = open_checkpoint(raw, self.trust_file.policy, now=self.now)
+        head = open_head(raw, self.trust_file, now=self.now)
         for size, what in (
             (self.checkpoint.size, "its timestamp carries"),
             (self.timeline.size, "seen here was"),

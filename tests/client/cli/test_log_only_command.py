@@ -118,3 +118,26 @@ def test_a_policy_that_is_not_understood_allows_nothing(desk: Desk, text: str) -
     """A usage error, whatever is verified."""
     desk.policy(text)
     desk.run(*MODE, desk.file, expect=2)
+
+
+def test_a_bundle_for_a_machine_without_network(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made and read by the same names; the plain commands do not see it, and it does not see theirs."""
+    monkeypatch.chdir(desk.file.parent)
+    desk.policy(POLICY)
+    mode = MODE[1:]
+    out, _ = desk.run("bundle", "make", *mode, desk.file)
+    assert out.startswith(f"countermark/{NAME}.log-only.countermark: ")
+    assert "already exists" in desk.run("bundle", "make", *mode, desk.file, expect=2)[1]
+    desk.world.down = lambda path: True
+    out, err = desk.run("bundle", "verify", *mode, desk.file)
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{NAME}: in the log only, not verified: no TUF, no verdict; entry #")
+    assert lines[2] == "  nothing is said of its standing: no TUF, no verdict, no later entry was read"
+    assert "nothing here is verified" in err
+    document: Any = json.loads(desk.run("bundle", "verify", *mode, desk.file, "--json")[0])
+    assert (document["verified"], document["log_only"]) == (False, True)
+    assert "no bundle" in desk.run("bundle", "verify", desk.file, expect=2)[1]
+    assert "go together" in desk.run("bundle", "verify", "--log-only", desk.file, expect=2)[1]
+    (desk.home / "policy.toml").unlink()
+    out, err = desk.run("bundle", "verify", *mode, desk.file, expect=5)
+    assert "nothing on this machine says" in err

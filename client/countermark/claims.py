@@ -1,0 +1,36 @@
+"""What both kinds of bundle need to be spoken of: times and ages in words, and evidence kept without network."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+
+from countermark.errors import EvidenceError
+from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.pins import Registry, newer_roots
+from countermark.tufjson import Root
+
+
+def keep_bundle_evidence(
+    registry: Registry, raw: bytes, error: EvidenceError, *, trust_file: bytes | None, now: int
+) -> None:
+    """Keep what contradicts itself; a folder that cannot be written does not change the verdict."""
+    own = getattr(error, "evidence", None)
+    evidence = own or Evidence(EvidenceClass.OBSERVATION, [str(error)], {"bundle": raw})
+    with contextlib.suppress(OSError):
+        newer = newer_roots(registry.folder / "tuf", Root.parse(registry.root).version)
+        evidence = evidence.about(registry.url, registry.root, newer, trust_file)
+        path = save(evidence, registry.folder / "evidence", time=now)
+        error.hint = error.hint or f'evidence ({evidence.kind.value}) is in "{path}"'
+
+
+def utc(seconds: int) -> str:
+    """A moment, as people write it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ago(seconds: int) -> str:
+    """An age, in the unit that fits."""
+    if seconds >= 7200:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"
