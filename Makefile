@@ -7,6 +7,7 @@
 #   make bench         every figure we quote, printed and written to bench/results.json
 #   make docs          write the generated pages anew (make lint fails when they are not true)
 #   make test-full     make test, and the runs that take minutes
+#   make soak          a registry whose processes are killed at random, under load, for SECONDS=600; then an audit
 #   make lock          write requirements/*.txt anew
 #
 # PYTHON=python3.12 picks an interpreter for .venv.
@@ -15,14 +16,15 @@ PYTHON ?= python3
 DATA ?= .work/registry
 LISTEN ?= 127.0.0.1:8080
 KEEP ?=
+SECONDS_OF_SOAK := $(or $(SECONDS),600)
 PYTEST_ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help demo test test-full serve lint bench docs lock setup setup-dev components clean
+.PHONY: help demo test test-full soak serve lint bench docs lock setup setup-dev components clean
 
 help:
-	@sed -n '3,13p' Makefile | cut -c3-
+	@sed -n '3,14p' Makefile | cut -c3-
 
 setup:
 	@scripts/setup.sh run
@@ -32,7 +34,7 @@ setup-dev:
 
 # Programs of others that tests run for real; fetched once, into .work.
 components:
-	@scripts/components.sh nginx promtool systemd-analyze postgresql gcc spin
+	@scripts/components.sh nginx promtool strace systemd-analyze postgresql gcc spin
 
 demo: setup
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
@@ -55,6 +57,9 @@ lint: setup-dev
 	@$(BIN)/mypy --platform darwin client/countermark
 	@$(BIN)/python scripts/docs.py --check
 	@$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
+
+soak: setup-dev
+	@$(BIN)/python bench/soak.py --seconds $(SECONDS_OF_SOAK)
 
 bench: setup-dev components
 	@$(BIN)/python bench/run.py

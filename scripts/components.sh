@@ -86,9 +86,10 @@ for name in "$@"; do
         nginx) need nginx nginx usr/sbin/nginx ;;
         systemd-analyze) need systemd-analyze systemd usr/bin/systemd-analyze ;;
         promtool) need promtool prometheus usr/bin/promtool ;;
+        strace) need strace strace usr/bin/strace ;;
         postgresql) need_postgresql ;;
         spin) need spin spin usr/bin/spin ;;
         gcc) need gcc gcc usr/bin/gcc ;;
-        *) say "no component $name; there are nginx, promtool, systemd-analyze, postgresql, spin and gcc"; exit 2 ;;
+        *) say "no component $name; there are nginx, promtool, strace, systemd-analyze, postgresql, spin and gcc"; exit 2 ;;
     esac
 done

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from sqlalchemy import select
 
 from countermark.errors import NetworkError
-from countermark.fetch import Answer
+from countermark.fetch import Answer, Fetcher
 from countermark.serving import Request
 from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog.checkpoint import open_checkpoint, open_log_checkpoint
@@ -82,14 +82,23 @@ class WitnessFetcher:
 class LogWorld:
     """One log in `folder`."""
 
-    def __init__(self, folder: Path, *, clock: Clock | None = None, raw_add: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        raw_add: bool = False,
+        fetcher: Fetcher | None = None,
+        witness_url: str = "http://witness.test",
+    ) -> None:
+        """`fetcher`: the witness is somebody else's, at `witness_url`; otherwise it is one of our own."""
         self.clock = clock or Clock()
         self.settings = Settings(
             folder,
             database=load(folder).database,  # from the environment, which tests/server/conftest.py sets
             storage=load(folder).storage,
             registry=Registry(origin=ORIGIN),
-            log=Log(witness_urls="w1=http://witness.test", witness_timeout=5.0),
+            log=Log(witness_urls=f"w1={witness_url}", witness_timeout=5.0),
             testing=Testing(raw_add=raw_add),
         )
         self.public = places.public(self.settings)
@@ -110,12 +119,14 @@ class LogWorld:
             valid_from=NOW,
         )
         self.roles = {role: KeySigner(key(role)) for role in GENESIS_ROLES}
-        state = folder / "witness.sqlite"
+        self.fetcher: Any = fetcher or self._own_witness(folder / "witness.sqlite", cosigner)
+        self.engine = db.open_engine(self.settings.database_url)
+
+    def _own_witness(self, state: Path, cosigner: Ed25519CosignatureSigner) -> WitnessFetcher:
         store = WitnessStore.load(state) if state.exists() else WitnessStore.create(state)
         if store.log(ORIGIN) is None:
             store.add_log([signer.vkey for signer in self.signers])
-        self.fetcher = WitnessFetcher(Witness(store, cosigner, lambda: int(self.clock())))
-        self.engine = db.open_engine(self.settings.database_url)
+        return WitnessFetcher(Witness(store, cosigner, lambda: int(self.clock())))
 
     # --- its database, saved and lost -----------------------------------------------------------------
     def save_database(self, to: Path) -> None:

@@ -23,6 +23,7 @@ from countermark_server.log.staging import Staging
 from countermark_server.log.station import Station
 from countermark_server.stores import heads
 from countermark_server.stores.public import Public
+from tests.faults.recovery import acknowledged, recover
 from tests.log_world import LogWorld, drain
 
 
@@ -103,30 +104,6 @@ def crash() -> None:
 
 def fail() -> None:
     raise OSError(5, "input/output error")
-
-
-def acknowledged(world: LogWorld, ids: list[int]) -> dict[int, tuple[int | None, str | None]]:
-    found = {i: world.outcome(i) for i in ids}
-    return {i: (o.index, o.leaf_hash) for i, o in found.items() if o.state == "published"}
-
-
-def recover(world: LogWorld, before: dict[int, tuple[int | None, str | None]], ids: list[int]) -> None:
-    """Restart, finish, add more, and look at the whole world after every step."""
-    world.check_signatures()
-    station = world.station()
-    station.check_start()
-    world.check()
-    drain(station)
-    world.check()
-    after = acknowledged(world, ids)
-    assert sorted(after) == sorted(ids), "a proposal was lost"
-    assert {i: after[i] for i in before} == before, "an acknowledged entry moved"
-    more = world.upload(99)
-    drain(station)
-    assert world.outcome(more).state == "published"
-    world.check()
-    assert not list(station.staging.sizes())
-    station.engine.dispose()
 
 
 @pytest.mark.parametrize("persisted", [False, True], ids=["not persisted", "persisted"])
