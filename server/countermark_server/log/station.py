@@ -22,13 +22,14 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from countermark.errors import CountermarkError, EvidenceError, UsageError
+from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import Fetcher, HttpFetcher
 from countermark.tlog.checkpoint import LogCheckpoint, open_log_checkpoint
 from countermark.tlog.merkle import check_consistency, prove_consistency
 from countermark.tlog.note import NoteSigner
 from countermark.tlog.policy import Policy
 from countermark_server import adopted, db, signing, telemetry
+from countermark_server.contradiction import StartRefusedError, check_not_older
 from countermark_server.log.backfill import Backfill
 from countermark_server.log.cleanup import Cleanup
 from countermark_server.log.publish import NoQuorumError, Publisher
@@ -46,10 +47,6 @@ START_RETRY = 0.05  # seconds between two tries
 SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
-
-
-class StartRefusedError(EvidenceError):
-    """Somebody knows more about this log than its head row does: starting would fork it."""
 
 
 class Station:
@@ -140,11 +137,7 @@ class Station:
             time.sleep(START_RETRY)
 
     def _check_public(self, public: LogCheckpoint, head: LogCheckpoint) -> None:
-        if public.size > head.size:
-            raise StartRefusedError(
-                f"the public checkpoint is at size {public.size}, the head row at {head.size}: "
-                "the database is older than what the world has seen"
-            )
+        check_not_older(public.size, head.size)
         read = public_tree(self.public).reader(head.size, head.root_hash)
         proof = prove_consistency(public.size, head.size, read)
         try:

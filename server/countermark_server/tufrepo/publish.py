@@ -21,12 +21,15 @@ from countermark.errors import NetworkError
 from countermark.fetch import Fetcher
 from countermark.limits import TIMESTAMPS_MAX
 from countermark.statement import Signer, Statement, sign
+from countermark.tlog.checkpoint import open_log_checkpoint
 from countermark.trustfile import TrustFile
 from countermark_server import db, proposal, submission, telemetry
+from countermark_server.contradiction import check_not_older
 from countermark_server.journey import State
 from countermark_server.listing import Target
 from countermark_server.ruleview import SqlView
-from countermark_server.stores.public import CANDIDATE, Public
+from countermark_server.stores import heads
+from countermark_server.stores.public import CANDIDATE, CHECKPOINT, Public
 from countermark_server.tufrepo import store
 from countermark_server.tufrepo.candidate import (
     OFFLINE,
@@ -91,7 +94,17 @@ class Repository:
         self._relay_at = 0.0
         self._retry_at = 0.0  # no publish earlier (the timestamper did not answer)
         self._renewed_at = float("-inf")  # bins, by this process
+        self._check_start()
         self.load()
+
+    def _check_start(self) -> None:
+        """StartRefusedError: the database is older than the public log. Nothing was claimed, signed or written."""
+        raw = self._public.read(CHECKPOINT)
+        if raw is not None:
+            public = open_log_checkpoint(raw, self._parts.trust_file.log_keys)
+            with db.read(self._engine) as connection:
+                head = heads.load(connection, self._origin)
+            check_not_older(public.size, 0 if head is None else head.tree_size)
 
     def load(self) -> None:
         """Take up where the database says we are. Also what follows any error."""

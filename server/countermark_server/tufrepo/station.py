@@ -2,7 +2,8 @@
 
 After an error everything is loaded anew from the database and tried again; what is not public has not happened.
 Only a refusal by the log, or files of ours that are not what we wrote, end the process: going on would be
-guessing.
+guessing. A database that was restored from a backup is refused at the start, in the words in which the log
+refuses it: it would have us write files for a second time that are public already.
 """
 
 from __future__ import annotations

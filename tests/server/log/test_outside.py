@@ -15,9 +15,10 @@ import pytest
 from countermark.errors import NetworkError
 from countermark.fetch import Answer
 from countermark.tlog.cosignature import Ed25519CosignatureSigner
+from countermark_server.contradiction import StartRefusedError
 from countermark_server.log.publish import NoQuorumError
 from countermark_server.log.sequence import LogError
-from countermark_server.log.station import StartRefusedError, Station
+from countermark_server.log.station import Station
 from countermark_server.log.witnesses import WitnessAheadError, WitnessDisagreesError
 from tests.log_world import NOW, LogWorld, drain, key
 

@@ -14,9 +14,10 @@ from countermark.errors import CountermarkError, SignatureError, UsageError
 from countermark.tlog.checkpoint import Checkpoint, open_checkpoint
 from countermark.tlog.note import Ed25519NoteSigner, Note, NoteSigner, Signature, sign_note
 from countermark_server import telemetry
+from countermark_server.contradiction import StartRefusedError
 from countermark_server.log import publish
 from countermark_server.log.sequence import LogError
-from countermark_server.log.station import StartRefusedError, only_sequencer
+from countermark_server.log.station import only_sequencer
 from countermark_server.log.witnesses import WitnessAheadError, WitnessDisagreesError
 from countermark_server.stores.heads import HeadExistsError, HeadLostError
 from countermark_server.stores.public import CHECKPOINT

@@ -8,6 +8,8 @@ import pytest
 from countermark.entry import Entry
 from countermark.errors import EvidenceError
 from countermark.statement import KeySigner
+from countermark_server import db
+from countermark_server.contradiction import StartRefusedError
 from countermark_server.log import witnesses
 from countermark_server.log.publish import NoQuorumError
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
@@ -195,3 +197,27 @@ def test_digests_that_are_none_never_reach_a_proposal(world, monkeypatch, said):
         world.repository._relay.unlogged()
     assert (world.rows(), world.public.read(TIMESTAMP)) == before
     assert json.loads(fetch("http://t/unlogged.json"))["unlogged"]
+
+
+def test_a_database_from_a_backup_is_refused_in_the_logs_words(world, tmp_path):
+    """Whoever starts first after a restore says the same, and has claimed, signed and written nothing."""
+    Repository(world.parts())
+    world.logs.engine.dispose()
+    world.save_database(tmp_path / "backup")
+    world.list_file(2)
+    world.settle()
+    Repository(world.parts())
+    world.logs.engine.dispose()
+    world.restore_database(tmp_path / "backup")
+    before = world.rows(), world.files()
+    with pytest.raises(StartRefusedError) as refused:
+        Repository(world.parts())
+    assert (world.rows(), world.files()) == before
+    with pytest.raises(StartRefusedError) as logs:
+        world.station().check_start()
+    assert str(refused.value) == str(logs.value)
+    assert refused.value.exit_code == 7 and "refusals.md" in refused.value.hint
+    with db.write(world.engine) as connection:
+        connection.execute(db.head.delete())
+    with pytest.raises(StartRefusedError, match="the head row at 0"):
+        Repository(world.parts())
