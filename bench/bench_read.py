@@ -7,12 +7,10 @@ counts what a reader waits for: from the request's last byte to the answer's.
 
 from __future__ import annotations
 
-import selectors
-import socket
 import tempfile
-import time
 from pathlib import Path
 
+import connections
 import registry
 from figures import Figure, percentile
 from tests.deploy.front import Front, ask
@@ -46,7 +44,10 @@ def measure() -> list[Figure]:
                 request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n".encode()
                 rates, tails = [], []
                 for _ in range(RUNS):
-                    waits, seconds = _closed_loop(port, request, status)
+                    asking = connections.for_seconds(request, SECONDS)
+                    waits, seconds = connections.closed_loop(
+                        port, asking, connections=CONNECTIONS, status=status
+                    )
                     rates.append(len(waits) / seconds)
                     tails.append(percentile(waits, 0.99) * 1000)
                 figures.append(Figure(name, "answers/s", rates, budget=budget, more_is_better=True))
@@ -63,61 +64,3 @@ def _tile(world: World) -> str:
     """The newest partial tile of leaf hashes."""
     newest = max((world.data / "public/log/tile/0/000.p").iterdir(), key=lambda path: int(path.name))
     return f"/log/tile/0/000.p/{newest.name}"
-
-
-def _closed_loop(port: int, request: bytes, status: int) -> tuple[list[float], float]:
-    waits: list[float] = []
-    with selectors.DefaultSelector() as selector:
-
-        def begin() -> None:
-            reader = _Reader(port, request, status)
-            selector.register(reader.socket, selectors.EVENT_READ, reader)
-            reader.ask()
-
-        for _ in range(CONNECTIONS):
-            begin()
-        started = time.perf_counter()
-        while (now := time.perf_counter()) - started < SECONDS:
-            for key, _ in selector.select(SECONDS):
-                reader: _Reader = key.data
-                if (waited := reader.read()) is None:
-                    continue
-                waits.append(waited)
-                if reader.ended:  # a server closes a connection after some thousand answers
-                    selector.unregister(reader.socket)
-                    reader.socket.close()
-                    begin()
-                else:
-                    reader.ask()
-        for key in list(selector.get_map().values()):
-            key.data.socket.close()
-    return waits, now - started
-
-
-class _Reader:
-    """One connection; an answer of another status than the expected one ends the measurement."""
-
-    def __init__(self, port: int, request: bytes, status: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.ended = False
-        self._request, self._status = request, f"HTTP/1.1 {status} ".encode()
-        self._asked, self._got = 0.0, b""
-
-    def ask(self) -> None:
-        self._got = b""
-        self.socket.sendall(self._request)
-        self._asked = time.perf_counter()
-
-    def read(self) -> float | None:
-        """Seconds from question to answer once it is complete."""
-        self._got += self.socket.recv(65536)
-        head, end, body = self._got.partition(b"\r\n\r\n")
-        if not end:
-            assert self._got, "the connection was closed"
-            return None
-        assert head.startswith(self._status), head[:80]
-        lines = [line.lower() for line in head.split(b"\r\n")[1:]]
-        self.ended = b"connection: close" in lines
-        length = sum(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
-        return time.perf_counter() - self._asked if len(body) >= length else None

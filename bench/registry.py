@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import io
 import shutil
+import socket
 import tempfile
+import time
 import zipfile
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.world.world import World, fresh
 
@@ -32,11 +35,11 @@ class Wheel:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[World]:
+def running(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[World]:
     """A trial registry of six processes on loopback, with `alice` signed in and trusted."""
     root = Path(tempfile.mkdtemp(prefix="countermark-bench-"))
     try:
-        with fresh(root, settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}) as world:
+        with fresh(root, settings={"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", **settings}) as world:
             world.init()
             ceremony = world.ceremony()
             world.up("--ceremony", ceremony)
@@ -44,6 +47,19 @@ def running() -> Iterator[World]:
             yield world
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def wait_for(port: int, seconds: float = 30) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def signed_wheels(world: World, count: int, *, start: int = 0) -> list[Wheel]:

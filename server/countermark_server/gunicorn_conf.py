@@ -3,6 +3,7 @@
     COUNTERMARK_DATA=DIR gunicorn --config python:countermark_server.gunicorn_conf countermark_server.wsgi:app
 
 Threads, not events: an upload that waits for its proof holds one (`web.threads`), and everything else is short.
+A thread keeps a connection on which one request follows the other (gunicorn_worker.py).
 Metrics of all workers are gathered in PROMETHEUS_MULTIPROC_DIR.
 """
 
@@ -18,7 +19,7 @@ from countermark_server.settings import load
 _settings = load(Path(os.environ["COUNTERMARK_DATA"]))
 
 bind = [_settings.web.listen]
-worker_class = "gthread"
+worker_class = "countermark_server.gunicorn_worker.LingeringWorker"
 workers = _settings.web.workers
 threads = _settings.web.threads
 timeout = 120  # seconds without a sign of life from a worker: longer than any upload may wait

@@ -259,6 +259,10 @@ class World:
         """Stop a process where it is, so that another can do its work; `kill` ends it."""
         os.kill(self.pid(name), signal.SIGSTOP)
 
+    def resume(self, name: str) -> None:
+        """Let a paused process go on."""
+        os.kill(self.pid(name), signal.SIGCONT)
+
     def pid(self, name: str) -> int:
         """The process id of one of the registry's processes, as it recorded it."""
         return int(json.loads((self.data / "run" / f"{name}.json").read_text("utf-8"))["pid"])
