@@ -41,12 +41,16 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from countermark import bins, rules
-from countermark.entry import Entry, make_entry
+from countermark import bins, manifest, rules
+from countermark.entry import Entry, make_entry, make_imported
 from countermark.errors import NetworkError
 from countermark.fetch import Answer, StatusError
+from countermark.imported import Imported
 from countermark.limits import FETCH_MAX_BYTES
+from countermark.manifest import Line
+from countermark.names import parse_filename
 from countermark.replay import DictView, replay
+from countermark.rules_import import why_passed_over
 from countermark.serving import Request, Response
 from countermark.simplepage import TEXT_HTML, encode_page
 from countermark.statement import Envelope, KeySigner, Statement, sign
@@ -553,6 +557,33 @@ class World:
             return changes
         self.view.apply(changes)
         return self.append_raw(entry.raw)
+
+    def import_files(self, *files: tuple[str, bytes], released: bool = True) -> list[Published]:
+        """Existing history under an import entry: what nobody signed, here with its bytes."""
+        lines = []
+        for filename, data in files:
+            name = parse_filename(filename)
+            digest = hashlib.sha256(data).hexdigest()
+            lines.append(Line(name.project, name.version, filename, digest, len(data)))
+        before = self.view.get(rules.LOG).get("import")
+        prev = before["head"] if before else None
+        said = manifest.predicate(lines, origin=self.origin, prev=prev, source="old.example")
+        self.blobs[said["manifest_sha256"]] = manifest.ZERO_NONCE + manifest.format_manifest(lines)
+        statement = Statement.about(f"import:{said['manifest_sha256']}", "import", said)
+        index = self.append("import", sign(statement, self.keys.registry), {})
+        chain, found = manifest.links([line.row for line in lines]), []
+        for number, (line, (_, data)) in enumerate(zip(lines, files, strict=True), start=1):
+            passed = why_passed_over(self.view, line, self.now)
+            entry = make_imported(Imported(line, index, number, chain[number], passed), time=self.now)
+            result = rules.apply(self.view, entry)
+            assert isinstance(result, rules.Changes), result
+            self.view.apply(result)
+            at = self.append_raw(entry.raw)
+            found.append(Published(line.project, line.version, line.filename, data, at))
+            self.packages[f"{line.project}/{line.filename}"] = data
+        if released:
+            self.heartbeat()
+        return found
 
     def append_raw(self, raw: bytes) -> int:
         """Put bytes into the tree without asking the rules: a log that misbehaves."""

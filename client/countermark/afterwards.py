@@ -235,11 +235,13 @@ def _look_up(view: View, fetcher: Fetcher, project: str, item: dict[str, Any]) -
             f"{filename} is not in the part of the log that is verified here", hint="try again in a moment"
         )
     entry = Entry.parse(LogReader(view.registry.log_url, view.checkpoint, fetcher).entry(index))
-    statement = entry.statement
+    statement, imported, sha256 = entry.statement, entry.imported, ""
     said = None if statement is None else (entry.type, statement.subject_name, statement.predicate["project"])
-    if statement is None or said != ("publish", filename, project):
+    if statement is not None:
+        sha256 = statement.subject_sha256
+    elif imported is not None and imported.passed is None:
+        said, sha256 = (entry.type, imported.line.filename, imported.line.project), imported.line.sha256
+    if said != ("publish", filename, project):
         raise EvidenceError(f"{view.registry.url} says that {filename} is entry #{index}, which is {said}")
     standing = str(item.get("standing", ""))
-    return Known(
-        project, filename, statement.subject_sha256, index, standing, None if prev is None else str(prev)
-    )
+    return Known(project, filename, sha256, index, standing, None if prev is None else str(prev))

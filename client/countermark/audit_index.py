@@ -148,7 +148,7 @@ class IndexAudit:
             pairs["page-size"] = (file.size, target["length"])
         if file.entry is not None:
             pairs["page-entry"] = (file.entry, (custom["i"], custom["lh"]))
-        if file.metadata is not None:
+        if file.metadata is not None and known[0]:  # of an imported file no entry says the metadata
             pairs["metadata"] = (file.metadata, known[0])
         for code, (page, log) in pairs.items():
             if page != log:
@@ -168,7 +168,7 @@ class IndexAudit:
         if not file.url.startswith(f"{self._registry.url}/"):
             self._notes.leave("bytes that pages offer at other addresses")
             return
-        if file.metadata is not None and not self._state.is_checked(path):
+        if file.metadata is not None and metadata and not self._state.is_checked(path):
             raw = self._get(f"{file.url}.metadata", FETCH_MAX_BYTES)
             if self._same(raw, metadata, "metadata", f"the metadata of {file.filename}"):
                 with self._state.transaction():

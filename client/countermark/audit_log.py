@@ -11,7 +11,8 @@ the next run tries again from the same place. A bad *entry* stops nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from countermark import rules
 from countermark.audit_report import Finding, Notes, evidence_of, finding, view_finding
@@ -227,9 +228,14 @@ class LogAudit:
     def _note(self, index: int, entry: Entry, changes: rules.Changes) -> None:
         """What later steps need of an entry that was allowed."""
         state, statement = self._state, entry.statement
-        assert statement is not None
-        predicate = statement.predicate
-        if entry.type == "publish":
+        predicate: Mapping[str, Any] = {} if statement is None else statement.predicate
+        for key in changes.files() if entry.imported is not None else ():
+            file = state.get(key)
+            assert file is not None
+            # An import knows no metadata: none of a file's is held against the log.
+            state.add_file(rules.target_path(file), "", entry.time)
+            self._notes.cover("imported files, not signed")
+        if entry.type == "publish" and statement is not None:
             key = rules.file_key(predicate["namespace"], predicate["project"], statement.subject_name)
             file = state.get(key)
             assert file is not None
@@ -242,7 +248,7 @@ class LogAudit:
             state.add_tuf(index, predicate)
         if entry.type in STATUS_TYPES:
             state.add_status(index, entry.type, entry.time)
-        for member in ("findings_sha256", "evidence_sha256", "statement_sha256"):
+        for member in ("findings_sha256", "evidence_sha256", "statement_sha256", "manifest_sha256"):
             if predicate.get(member) is not None:
                 state.add_blob(predicate[member], index, entry.time)
 

@@ -54,6 +54,8 @@ def entry_of(view: Listing, artifact: Artifact, target: ListedTarget) -> Entry:
             timestamp=view.timestamp.raw,
         )
     entry = Entry.parse(raw)
+    if entry.imported is not None:
+        return _imported_entry(view, entry, artifact, target)
     statement = entry.statement
     if entry.type != "publish" or statement is None:
         raise TamperedError(
@@ -85,6 +87,26 @@ def entry_of(view: Listing, artifact: Artifact, target: ListedTarget) -> Entry:
             f"{artifact.filename}: entry #{target.index} is version {predicate['version']}, "
             f"{artifact.version} was asked for",
             entry=raw,
+        )
+    return entry
+
+
+def _imported_entry(view: Proved, entry: Entry, artifact: Artifact, target: ListedTarget) -> Entry:
+    """The same of a file that an import brought in: its entry's own words, in place of a statement's."""
+    imported = entry.imported
+    assert imported is not None
+    line = imported.line
+    if imported.passed is not None:
+        raise TamperedError(
+            f"{artifact.filename}: entry #{target.index} is a line that published nothing ({imported.passed})",
+            entry=entry.raw,
+        )
+    said = ("", line.project, line.name.normalised, line.sha256, line.length)
+    name = normalise_filename(artifact.filename)
+    listed = (artifact.namespace, artifact.project, name, target.sha256, target.length)
+    if said != listed or not _same_version(line.version, artifact.version):
+        raise TamperedError(
+            f"{artifact.filename}: entry #{target.index} says {said}, the index {listed}", entry=entry.raw
         )
     return entry
 

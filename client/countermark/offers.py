@@ -186,7 +186,10 @@ def _offer(view: View, outcome: Outcome, target: Any, has_metadata: bool) -> Off
     except EvidenceError as error:
         return Offer(outcome, error, target.length, target.yank, is_logged=True)
     entry = Entry.parse(raw)
-    assert entry.statement is not None
+    if (
+        entry.statement is None
+    ):  # imported: without metadata, and without a date, since nobody knows of an upload
+        return offer
     metadata = entry.statement.predicate["metadata_sha256"] if has_metadata else None
     return Offer(outcome, None, target.length, target.yank, metadata, entry.time, is_logged=True)
 

@@ -2,11 +2,14 @@
 
 A publish entry names its key's `key-enroll` entry. That entry is fetched, proved to be in the log, and must
 have been signed by the new key itself and, unless it was the project's first, by an enrolled key, whose own
-enrolment is read in turn. Three ends are possible, and every result says which:
+enrolment is read in turn. Three ends are possible for one that was signed, and every result says which:
 
     chained to #12           older keys of the project vouch back to entry 12, where the first was enrolled
     unchained, first seen at #12       this key is the project's first: the registry's word that it is theirs
     signed by the registry only        no publisher's key at all; a finding, and policy decides
+
+A file that an import brought in was signed by nobody (`imported by entry #9, not signed`): a finding, too. Its entry
+says when this log first saw the file, which is not when anybody uploaded it.
 
 A registry-authorised key protects against stolen tokens and outsiders. Against the registry itself it
 protects only who holds a pin on a key in the chain; otherwise the promise is detection.
@@ -15,10 +18,12 @@ protects only who holds a pin on a key in the chain; otherwise the promise is de
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from countermark.entry import Entry
 from countermark.errors import PolicyError, SignatureError
+from countermark.imported import Imported
 from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH, RECOVERY_WAIT
 from countermark.statement import Envelope, check_signatures, keyid_of
 from countermark.tlog.checkpoint import VerifiedCheckpoint
@@ -45,7 +50,10 @@ class Proved(Protocol):
 
 @dataclass(frozen=True)
 class SignedBy:
-    """Who signed. `keyids` are the key and all keys that vouch for it; `first` is where the chain ends."""
+    """Who signed. `keyids` are the key and all keys that vouch for it; `first` is where the chain ends.
+
+    Of an imported file nobody did: no key, and `enrolled` and `first` are the import entry.
+    """
 
     party: str
     keyid: str
@@ -76,6 +84,8 @@ class _Enrolment:
 
 def check_publisher(view: Proved, entry: Entry, index: int) -> SignedBy:
     """Check the signature of a publish entry and walk its key's enrolments to the first."""
+    if entry.imported is not None:
+        return _imported(entry.imported, entry.time, index)
     envelope, statement = entry.envelope, entry.statement
     assert envelope is not None and statement is not None
     if len(envelope.keyids) != 1:
@@ -100,6 +110,21 @@ def check_publisher(view: Proved, entry: Entry, index: int) -> SignedBy:
         sentence=f"signed by key {keyid[:16]}, enrolled at #{key_index}; {words}",
         enrolled=chain[0].index,
         first=first.index,
+    )
+
+
+def _imported(imported: Imported, time: int, index: int) -> SignedBy:
+    """Nobody signed it. What the log vouches for is the hash, from the moment at which it first saw the file."""
+    seen = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    sentence = f"imported by entry #{imported.index}, not signed; first seen by the log at {seen}"
+    return SignedBy(
+        party="nobody",
+        keyid="",
+        keyids=frozenset(),
+        sentence=sentence,
+        enrolled=imported.index,
+        first=imported.index,
+        finding=PolicyError(f"entry #{index} is {sentence}: no publisher's key vouches for it"),
     )
 
 

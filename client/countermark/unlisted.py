@@ -19,6 +19,7 @@ from countermark.errors import CountermarkError, MalformedError, NetworkError, P
 from countermark.fetch import Fetcher, decode_json
 from countermark.limits import FETCH_MAX_BYTES
 from countermark.names import normalise_filename
+from countermark.signature import check_publisher
 from countermark.trust import View
 from countermark.verified import Artifact, TamperedError
 from countermark.withdrawals import described
@@ -37,6 +38,8 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
         return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
     raw = view.log.entry(index)
     entry = Entry.parse(raw)
+    if entry.imported is not None:
+        return _why_imported(view, entry, artifact, index, answer)
     statement = entry.statement
     same = (
         statement is not None
@@ -51,16 +54,44 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
             f"entry #{index} of {view.checkpoint.origin} says sha256:{statement.subject_sha256}",
             entry=raw,
         )
-    standing, reason = str(answer.get("standing", "")), str(answer.get("reason") or "")
-    if standing in ("held", "removed"):
-        words = described(view, artifact, answer.get("standing_entry"))
-        words = f": {words}" if words else f" ({reason})" if reason.isprintable() and reason else ""
-        return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
+    if (withdrawn := _withdrawn(view, artifact, index, answer)) is not None:
+        return withdrawn
     if answer.get("state") == "held":  # no hold entry: the scanner wants a person to look
         return WithdrawnError(f"{artifact.filename}, entry #{index}, is held for a moderator's decision")
     return PolicyError(
         f"{artifact.filename} is logged as entry #{index} and not listed yet",
         hint="wait for it and try again",
+    )
+
+
+def _withdrawn(view: View, artifact: Artifact, index: int, answer: dict[str, Any]) -> CountermarkError | None:
+    standing, reason = str(answer.get("standing", "")), str(answer.get("reason") or "")
+    if standing not in ("held", "removed"):
+        return None
+    words = described(view, artifact, answer.get("standing_entry"))
+    words = f": {words}" if words else f" ({reason})" if reason.isprintable() and reason else ""
+    return WithdrawnError(f"{artifact.filename}, entry #{index}, is {standing}{words}")
+
+
+def _why_imported(
+    view: View, entry: Entry, artifact: Artifact, index: int, answer: dict[str, Any]
+) -> CountermarkError:
+    """A file that an import recorded: the log knows its hash, and nobody has signed or scanned it."""
+    imported = entry.imported
+    assert imported is not None
+    line = imported.line
+    if line.name.normalised != normalise_filename(artifact.filename) or imported.passed is not None:
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+    if line.sha256 != artifact.sha256:
+        return TamperedError(
+            f"{artifact.filename} is sha256:{artifact.sha256}, "
+            f"entry #{index} of {view.checkpoint.origin} says sha256:{line.sha256}",
+            entry=entry.raw,
+        )
+    withdrawn = _withdrawn(view, artifact, index, answer)
+    return withdrawn or PolicyError(
+        f"{artifact.filename}, entry #{index}, is {check_publisher(view, entry, index).sentence}; it is not listed",
+        hint="an import records what existed; nobody has signed the file, and no scanner has seen it here",
     )
 
 

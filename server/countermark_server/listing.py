@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from countermark.listing import STATUS_TYPES, Target, bin_index, target_of
-from countermark.rules import Changes, Key, State, View, touched_files
+from countermark.rules import LOG, Changes, Key, State, View, touched_files
 
 __all__ = ["STATUS_TYPES", "Overlay", "Target", "Touched", "bin_index", "target_of", "updated"]
 
@@ -48,7 +48,8 @@ class Touched:
         """Take up what one entry changed; `view` holds its changes already."""
         for key in touched_files(view, changes):
             path, target = target_of(view, key)
-            self.targets[path] = target
+            if target is not None or not _is_new(view, key):
+                self.targets[path] = target
 
     def bins(self, bit_length: int) -> dict[int, dict[str, Target | None]]:
         """The same, by the bin each path belongs to."""
@@ -56,6 +57,12 @@ class Touched:
         for path, target in self.targets.items():
             found.setdefault(bin_index(path, bit_length), {})[path] = target
         return found
+
+
+def _is_new(view: View, key: Key) -> bool:
+    """Whether the newest entry published this file: no bin can hold it yet, so none need be read for its sake."""
+    file, log = view.get(key), view.get(LOG)
+    return file is not None and log is not None and file["index"] == log["size"] - 1
 
 
 def updated(targets: dict[str, Target], touched: dict[str, Target | None]) -> dict[str, Target]:

@@ -16,7 +16,8 @@ from tuf.api.metadata import Metadata, Targets
 from countermark import bins, rules
 from countermark.audit import audit
 from countermark.audit_report import CHECKS, AuditReport
-from countermark.entry import make_entry
+from countermark.canonical import encode_canonical
+from countermark.entry import Entry, make_entry
 from countermark.evidence import EvidenceClass, parse
 from countermark.evidence_check import check
 from countermark.statement import KeySigner, Statement, sign
@@ -575,6 +576,89 @@ def evidence_is_never_opened(scene: Scene) -> None:
 def evidence_is_swapped(scene: Scene) -> None:
     evidence_is_never_opened(scene)
     scene.world.blobs[hashlib.sha256(b"what the scanner saw").hexdigest()] = b"something milder"
+
+
+# --- imports -------------------------------------------------------------------------------------------------
+
+HISTORY = (("old-1.0.tar.gz", b"one"), ("old-2.0.tar.gz", b"two"), ("old-3.0.tar.gz", b"three"))
+
+
+def imported_by_a_log_that(misbehaves: Callable[[list[bytes]], list[bytes]], scene: Scene) -> None:
+    """The registry signs an import; the log publishes other leaves than its lines'."""
+    honest = scene.world.copy()
+    honest.import_files(*HISTORY, released=False)
+    begin = len(scene.world.entries)
+    opening, *lines = honest.entries[begin:]
+    for raw in [opening, *misbehaves(lines)]:
+        scene.world.append_raw(raw)
+        result = rules.apply(scene.world.view, Entry.parse(raw))
+        broken = isinstance(result, rules.Broken)
+        scene.world.view.apply(rules.skip(scene.world.view) if broken else result)  # type: ignore[arg-type]
+    scene.settle()
+
+
+@fault("rule", "import-order: line 2 of import")
+def a_line_of_an_import_is_left_out(scene: Scene) -> None:
+    imported_by_a_log_that(lambda lines: [lines[1]], scene)
+
+
+@fault("rule", "import-line: line 1 of import")
+def two_lines_of_an_import_are_swapped(scene: Scene) -> None:
+    def swapped(lines: list[bytes]) -> list[bytes]:
+        first, second = (json.loads(raw) for raw in lines[:2])
+        first["registry"], second["registry"] = (
+            {**second["registry"], "import": first["registry"]["import"]},
+            {**first["registry"], "import": second["registry"]["import"]},
+        )
+        return [encode_canonical(first)]
+
+    imported_by_a_log_that(swapped, scene)
+
+
+@fault("rule", "import-line: line 1 of import")
+def a_line_of_an_import_gets_another_hash(scene: Scene) -> None:
+    one = hashlib.sha256(b"one").hexdigest().encode()
+    evil = hashlib.sha256(b"evil").hexdigest().encode()
+    imported_by_a_log_that(lambda lines: [lines[0].replace(one, evil)], scene)
+
+
+@fault("rule", "import-passed: line 1 says passed file-exists, the rules say None")
+def a_line_of_an_import_is_passed_over_without_reason(scene: Scene) -> None:
+    said = b'"passed":"file-exists"'
+    imported_by_a_log_that(lambda lines: [lines[0].replace(b'"passed":null', said)], scene)
+
+
+@fault("rule", "import-closed: a publish without a signature")
+def nobody_signs_a_publish_and_no_import_is_open(scene: Scene) -> None:
+    other = scene.world.copy()
+    other.import_files(*HISTORY, released=False)
+    scene.world.append_raw(other.entries[-1])
+    scene.world.view.apply(rules.skip(scene.world.view))
+    scene.settle()
+
+
+@fault("blob", "is served with SHA-256")
+def the_manifest_of_an_import_is_swapped(scene: Scene) -> None:
+    scene.world.import_files(*HISTORY)
+    (name,) = scene.world.blobs
+    scene.world.blobs[name] = scene.world.blobs[name].replace(b"old-1", b"old-9")
+    scene.world.now += 9 * DAY
+    scene.world.publish("gamma")
+    scene.settle()
+
+
+def test_an_honest_import_audits_clean(scene: Scene) -> None:
+    """Recorded without a verdict, for as long as it likes; one listed later, too; and said in the report."""
+    files = scene.world.import_files(*HISTORY)
+    scene.world.now += 30 * DAY
+    scene.world.verdict(files[0])
+    scene.world.release()
+    scene.settle()
+    report = scene.audit()
+    assert report.exit_code == 0, report.to_json()
+    assert scene.world.targets.keys() >= {files[0].target}
+    assert files[1].target not in scene.world.targets
+    assert report.to_json()["covered"]["imported files, not signed"] == 3
 
 
 # --- the tests -----------------------------------------------------------------------------------------------

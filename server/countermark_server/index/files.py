@@ -11,16 +11,20 @@ retry those and lose the reason.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from flask import Blueprint, Response, jsonify, send_file
 from sqlalchemy import Connection, Engine, RowMapping, select
 
 from countermark.entry import normalise_filename, normalise_project
 from countermark.errors import MalformedError
+from countermark.rules import file_key, standing_of
 from countermark_server import db, submission
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
 from countermark_server.journey import ENDS, SAID, State
 from countermark_server.published import Published
+from countermark_server.ruleview import SqlView
 from countermark_server.standings import Standing, said, standings, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
@@ -75,11 +79,50 @@ class Files:
 
     def status(self, project: str, filename: str) -> dict[str, object]:
         """What became of a file, with the proof once the log has published it."""
-        row, standing = self.find(project, filename)
+        try:
+            row, standing = self.find(project, filename)
+        except ServerError:
+            if (imported := self._imported(project, filename)) is None:
+                raise
+            return imported
         proof = None
         if row["leaf_index"] is not None:
             proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
         return {**_described(row, standing), "proof": proof}
+
+    def _imported(self, project: str, filename: str) -> dict[str, object] | None:
+        """The same of a file that an import recorded: no submission knows it, the rules' state does."""
+        try:
+            key = file_key("", normalise_project(project), filename)
+        except MalformedError:
+            return None
+        with db.read(self._engine) as connection:
+            view = SqlView(connection, db.rules_state)
+            file, standing = view.get(key), standing_of(view, key)
+        if file is None or "import" not in file or key[2] != file["project"]:
+            return None
+        seen = datetime.fromtimestamp(file["time"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        proof = None
+        if self._published.covers(file["index"]):
+            proof = self._published.prove(file["index"], file["lh"]).decode()
+        return {
+            "project": file["project"],
+            "version": file["version"],
+            "filename": file["filename"],
+            "sha256": file["sha256"],
+            "state": "imported",
+            "standing": standing,
+            "standing_entry": file["takedown"] or file["removed"] or file["hold"],
+            "standing_reason": None,
+            "index": file["index"],
+            "leaf_hash": file["lh"],
+            "prev": file["owner_head"],
+            "message": f"imported by entry {file['import']}, not signed; first seen by the log at {seen}; not listed",
+            "reason": None,
+            "import": file["import"],
+            "first_seen": file["time"],
+            "proof": proof,
+        }
 
     def project(self, project: str) -> dict[str, object]:
         """What became of every file of a project that the log knows, in its order."""

@@ -2,7 +2,9 @@
 
 Kept in memory until a candidate takes it along: the database always holds the state of the last candidate, so
 a restart replays the same entries again. Few of them make a publish due: those after which a bin must hold
-other targets, and those that decide about a file (`STATUS_TYPES`), which move `applied`.
+other targets, and those that decide about a file (`STATUS_TYPES`), which move `applied`. So does the end of an
+import: its lines list nothing, but there are tens of thousands of them, and every verification reads what is not
+applied.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class Pending:
         self.view = Overlay(self._below)
         self.contents: dict[int, dict[str, Target]] = {}  # new targets of each bin that must change
         self.status_since: int | None = None  # time of the first entry that decided about a file
+        self.imported = False  # an import was completed or ended
         self.applied = current.applied
         self.findings: list[Finding] = []
         if current.tree is None:
@@ -77,6 +80,9 @@ class Pending:
 
     def _look(self, _index: int, entry: Entry, changes: rules.Changes) -> None:
         self._touched.note(self.view, changes)
+        opened = self.view.get(rules.LOG) if entry.imported is not None or entry.type == "import" else None
+        if opened is not None and (opened["import"]["left"] == 0 or entry.type == "import"):
+            self.imported = True
         if self.status_since is None and entry.type in STATUS_TYPES:
             self.status_since = entry.time
 

@@ -322,7 +322,10 @@ class Repository:
         if self._forced:
             return True
         return now >= self._not_before and (
-            bool(self._pending.contents) or self._pending.status_since is not None or self._heartbeat_due(now)
+            bool(self._pending.contents)
+            or self._pending.status_since is not None
+            or self._pending.imported
+            or self._heartbeat_due(now)
         )
 
     def _heartbeat_due(self, now: float) -> bool:
