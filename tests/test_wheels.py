@@ -84,3 +84,39 @@ def test_locked_requirements_carry_hashes_and_no_index_address() -> None:
         assert "://" not in text and "--index" not in text, path.name
         blocks = re.split(r"\n(?=[a-z0-9])", text.strip())
         assert all("--hash=sha256:" in block for block in blocks), path.name
+
+
+# Imports every module; but for what runs when it is imported, and asks for a data directory.
+PROBE = """
+import importlib, pathlib, pkgutil, sys
+for name in ("countermark", "countermark_server", "countermark_ceremony"):
+    package = importlib.import_module(name)
+    assert pathlib.Path(package.__file__).is_relative_to(sys.argv[1]), package.__file__
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        if not module.name.endswith(("__main__", "gunicorn_conf", "wsgi")) and ".migrations." not in module.name:
+            importlib.import_module(module.name)
+"""
+
+
+def test_what_the_wheels_hold_starts(wheels: dict[str, zipfile.ZipFile], tmp_path: Path) -> None:
+    """Unpacked on their own, outside of the source tree: every module is imported, every command answers."""
+    for wheel in wheels.values():
+        wheel.extractall(tmp_path / "site")
+    environment = {"PATH": "", "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)}
+    commands = [
+        ["-c", PROBE, str(tmp_path / "site")],
+        ["-c", "from countermark.__main__ import run; run()", "--version"],
+        ["-c", "from countermark_server.cli import main; raise SystemExit(main())", "--help"],
+        ["-c", "from countermark_ceremony.cli import main; raise SystemExit(main())", "--help"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, *command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

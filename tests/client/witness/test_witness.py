@@ -182,6 +182,20 @@ def test_rows_7_to_10_a_rewrite_is_422_and_kept(
     assert world.store.evidence_count() == 1
 
 
+def test_a_forged_line_in_our_name_is_neither_kept_nor_in_the_way(world: World) -> None:
+    """Somebody sends the log's checkpoint with a false line in this witness's name: only ours is kept."""
+    for old, size in ((0, 1), (1, 3), (3, 40)):
+        true = note(size)
+        forged = Signature(world.vkey.name, world.vkey.key_id, bytes(72))
+        answer = world.post(body(old, Note(true.text, (*true.signatures, forged))))
+        assert answer.status == 200, answer
+        (log,) = world.store.logs()
+        assert log.note is not None
+        kept = Note.parse(log.note)
+        assert len(kept.signatures) == len(LOG) + 1 and forged not in kept.signatures
+        assert open_note(kept, [world.vkey], check=check_signature).signatures[0].time == NOW
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
