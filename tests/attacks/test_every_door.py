@@ -256,6 +256,14 @@ def _line_twice(path: str, honest: bytes, mutant: bytes) -> bool:
     return path == "/log/checkpoint" and set(honest.split(b"\n")) == set(mutant.split(b"\n"))
 
 
+def _timestamp_seen_here(path: str, honest: bytes, mutant: bytes) -> bool:
+    """The log alone is judged at its newest checkpoint: an unexpired timestamp of before names the same log keys."""
+    if path != "/tuf/timestamp.json":
+        return False
+    ours, theirs = (json.loads(raw)["signed"]["version"] for raw in (honest, mutant))
+    return bool(theirs < ours)
+
+
 def _what_counts(result: Any, path: str) -> Any:
     """A result without its words; of what only a hint leads to, that it was refused and not how it was said."""
     if not isinstance(result, dict) or "artifacts" not in result:
@@ -286,7 +294,7 @@ class Doing:
 
 DOINGS = {
     "verify": Doing(verifying, samples=20),
-    "log-only": Doing(checking_the_log, samples=20, harmless=(*HARMLESS, _line_twice)),
+    "log-only": Doing(checking_the_log, samples=20, harmless=(*HARMLESS, _line_twice, _timestamp_seen_here)),
     "bundle": Doing(bundling),
     "proxy": Doing(proxying),
     # An auditor's memory goes on past whatever is authentic, and its findings say what is missing (5).
@@ -370,6 +378,7 @@ def test_a_sample_of_lies_at_every_door(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1200)  # two minutes of one core
 @pytest.mark.parametrize("name", DOINGS)
 def test_every_lie_at_every_door(tmp_path: Path, name: str) -> None:
     """Every byte (of the largest, every eighth), every member, every cut and every swap at every resource."""

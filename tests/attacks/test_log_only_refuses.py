@@ -118,7 +118,7 @@ def test_history_is_read_once_and_goes_on(
     for damaged in (
         b"",
         b"{",
-        json.dumps({**kept, "root": "00" * 32}).encode(),
+        json.dumps({**kept, "root": "00" * 32, "state": []}).encode(),
         json.dumps({**kept, "size": 99}).encode(),
     ):
         memory.write_bytes(damaged)
@@ -285,6 +285,22 @@ def test_tiles_of_another_history_are_refused(
     other.publish("acme-demo", "7.0", list_it=False)
     other.sign_checkpoint()
     machine.refuse_log_only(7, "the checkpoint has", wheel, world=other)
+
+
+def test_a_fork_behind_the_timestamp_is_refused(
+    machine: LogOnlyMachine, wheel: Published, corp: Elsewhere, world: World
+) -> None:
+    """Timestamp and tiles of the head seen here are the honest ones; only what comes after is another log."""
+    other = world.copy()
+    corp.revoke(since=wheel.index)
+    world.sign_checkpoint()
+    machine.refuse_log_only(6, "is held", wheel)
+    path = f"/log/tile/0/000.p/{world.log_size}"
+    other.override[path] = world.get(world.base + path)
+    for number in range(3):
+        other.publish("acme-demo", f"7.{number}", list_it=False)
+    other.sign_checkpoint()
+    machine.refuse_log_only(7, "fork: at size", wheel, world=other)
 
 
 def test_a_fork_beside_the_timestamp_is_refused_at_first_contact(
