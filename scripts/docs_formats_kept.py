@@ -68,6 +68,17 @@ _PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
     "hold": ("", {"reason": "malware", "about": None, "evidence_sha256": None}),
     "clear": ("", {"reason": "false-positive", "about": _HASH["leaf"], "evidence_sha256": None}),
     "takedown": ("", {"reason": "malware", "about": None, "evidence_sha256": None}),
+    "log-freeze": (f"log:{ORIGIN}", {"reason": "successor", "project": ""}),
+    "predecessor": (
+        "log:old.example/registry",
+        {
+            "log": "old.example/registry",
+            "tree_size": 4711,
+            "root_hash": _HASH["bins"],
+            "project": "",
+            "prev": None,
+        },
+    ),
 }
 
 

@@ -371,6 +371,19 @@ class World:
             subject = f"tuf:{said['snapshot']['version'] if said['snapshot'] else snapshot}"
         return self.entry("tuf", subject, said, {}, by)
 
+    def freeze(self, *, by: Signer = MODERATION_KEY, **predicate: Any) -> Entry:
+        """The log's last entry."""
+        tuf = self.view.get(rules.LOG)["tuf"]
+        says = {"reason": "successor", "prev": tuf["head"] if tuf else None} | predicate
+        return self.entry("log-freeze", f"log:{ORIGIN}", says, {"case": None}, by)
+
+    def predecessor(
+        self, *, by: Signer = AUTHORITY_KEY, log: str = "old.example/log", **predicate: Any
+    ) -> Entry:
+        """A successor's first entry."""
+        says = {"log": log, "tree_size": 7, "root_hash": digest("old")} | predicate
+        return self.entry("predecessor", f"log:{log}", says, {}, by)
+
     def import_(self, *filenames: str, by: Signer = REGISTRY_KEY, **predicate: Any) -> Entry:
         """The import of these files, in this order."""
         lines = [line_of(name) for name in filenames]
@@ -431,4 +444,7 @@ def samples() -> dict[str, tuple[DictView, Entry]]:
     keep(world.owner("acme", "add", alice, account=BOB, role="maintainer"))
     keep(world.revoke("acme", bob, alice, since=5))
     keep(world.import_("old-1.0.tar.gz", "old-2.0.tar.gz"))
+    keep(world.freeze())
+    world = World(roles=False)
+    keep(world.predecessor())
     return found

@@ -17,7 +17,8 @@ which version judges the next entry, and old versions stay here for ever, pinned
 that is older than the log's version stops with RuleVersionError.
 
 Where to find what: state and standing in rules_state.py, who signed in rules_step.py, files in
-rules_files.py, keys and owners in rules_keys.py, imports in rules_import.py, `tuf` below.
+rules_files.py, keys and owners in rules_keys.py, imports in rules_import.py, `tuf`, `log-freeze`
+and `predecessor` below.
 
 What the rules do not check, because a leaf alone can't show it: that bytes match their hashes, that the
 wheel's metadata says what the leaf says, that a scanner really looked, that `time` is honest (verifiers
@@ -68,7 +69,7 @@ from countermark.rules_state import (
     target_path,
     touched_files,
 )
-from countermark.rules_step import REGISTRY, RefusalError, Step, refuse
+from countermark.rules_step import MODERATION, REGISTRY, Party, RefusalError, Step, refuse
 from countermark.schema import FILE_TYPES, ROLE_SCOPES, SCHEMAS, TUF_ROLES, is_origin
 from countermark.statement import keyid_of, load_public_key
 
@@ -143,7 +144,7 @@ def keys(entry: Entry) -> frozenset[Key]:
     predicate, kind = entry.statement.predicate, entry.type
     namespace, project = predicate["namespace"], predicate["project"]
     found: set[Key] = {LOG} | {("role", role) for role in _ROLES[kind]}
-    if kind in ("tuf", "import"):
+    if kind in ("tuf", "import", "log-freeze", "predecessor"):
         return frozenset(found)
     if namespace or project:
         found |= {holder_key(namespace, project)} | ({("namespace", namespace)} if namespace else set())
@@ -190,6 +191,8 @@ def _apply_1(view: View, entry: Entry, log: State) -> Changes | Broken:
         if not (log["raw_add"] and entry.type == "opaque"):
             return Broken("opaque", "opaque entries and a log with testing.raw_add go together only", "log")
         return skip(view)
+    if (frozen := log.get("frozen")) is not None:
+        return Broken("log-frozen", f"entry {frozen} froze this log: it is the last one", "log")
     rule = _RULES.get(entry.type)
     if rule is None or (entry.statement is None and entry.imported is None):
         return Broken("not-understood", f"rule version 1 gives no meaning to the type {entry.type!r}", "log")
@@ -264,6 +267,32 @@ def _check_bins(step: Step, bins: str | None) -> None:
         refuse("bins", "bins changed without a snapshot and a list of the changed bins")
 
 
+# --- the log's last entry, and its first ------------------------------------------------------------------
+def _freeze(step: Step) -> None:
+    """The log's last entry. It follows the newest `tuf` entry: what it leaves behind is what was published."""
+    step.one_signer(roles=[MODERATION])
+    log = step.read(LOG)
+    assert log is not None  # apply has read it
+    step.check_prev(None if log["tuf"] is None else log["tuf"]["head"])
+    step.write(LOG, {**log, "frozen": step.index})
+
+
+def _predecessor(step: Step) -> None:
+    """A successor's first entry: the log it goes on from. The authority signs it, before any role key is enrolled."""
+    if step.index:
+        refuse("not-first", f"a predecessor is named by entry 0, this is entry {step.index}", "log")
+    authority, log = step.read(AUTHORITY), step.read(LOG)
+    assert authority is not None and log is not None  # genesis made them
+    said = {name: step.predicate[name] for name in ("log", "root_hash", "tree_size")}
+    if said["log"] == log["origin"]:
+        refuse("own-predecessor", f"a log does not follow itself, {log['origin']!r}")
+    if step.keyids != (authority["keyid"],):
+        refuse("not-authorised", f"a predecessor takes the authority's signature, not {list(step.keyids)}")
+    step.verify([Party(authority["keyid"], authority["spki"], "authority")])
+    step.check_prev(None)
+    step.write(LOG, {**log, "predecessor": said})
+
+
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("publish", "attest", "yank", "unyank", "remove", "tuf", "import"), (REGISTRY,)),
     **dict.fromkeys(("key-enroll", "key-revoke"), ("authority", *sorted(ROLE_SCOPES))),
@@ -272,6 +301,8 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "hold": (REGISTRY, "moderation"),
     "clear": ("moderation",),
     "takedown": ("moderation",),
+    "log-freeze": ("moderation",),
+    "predecessor": ("authority",),
 }
 _OWNER_SIGNED: Final = frozenset(
     {"publish", "attest", "yank", "unyank", "remove", "key-enroll", "key-revoke", "owner"}
@@ -290,6 +321,8 @@ _RULES: Final[dict[str, Callable[[Step], None]]] = {
     "clear": clear,
     "takedown": takedown,
     "tuf": _tuf,
+    "log-freeze": _freeze,
+    "predecessor": _predecessor,
     "import": import_,
 }
 _LAWS: Final[dict[int, Callable[[View, Entry, State], Changes | Broken]]] = {1: _apply_1}

@@ -2,7 +2,8 @@
 
 State is a table of JSON objects. A key is a tuple of strings:
 
-    ("log",)                                   size, time, rule version, applied, newest TUF versions, import
+    ("log",)                                   size, time, rule version, applied, newest TUF versions, import, frozen,
+                                               predecessor
     ("role", "registry")                       keys of a role; ("role", "authority") also heads the role chain
     ("project", namespace, project)            owners, keys, threshold, signed, frozen, recovery, head
     ("namespace", namespace)                   the same, for all projects of a namespace
@@ -58,6 +59,7 @@ CODES: Final = frozenset(  # every `Broken.code`; a new one is a new rule versio
             "threshold",
             "time-fell",
         ),
+        *("log-frozen", "not-first", "own-predecessor"),
         *("import-closed", "import-line", "import-order", "import-passed"),
         *("too-many-keys", "too-many-owners", "tuf-incomplete", "tuf-version", "two-moderators"),
         *("wrong-origin",),

@@ -56,6 +56,7 @@ CLEAR_REASONS: Final = frozenset({"appeal-upheld", "false-positive", "resolved",
 TAKEDOWN_REASONS: Final = frozenset(
     {"dependency-confusion", "impersonation", "legal", "malware", "policy", "secret", "spam"}
 )
+FREEZE_REASONS: Final = frozenset({"compromised", "retired", "successor"})
 TUF_ROLES: Final = ("index", "root", "snapshot", "targets", "trust")
 
 RESERVED: Final = frozenset(
@@ -248,6 +249,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "hold": _decision(HOLD_REASONS),
     "clear": _decision(CLEAR_REASONS),
     "takedown": _decision(TAKEDOWN_REASONS),
+    "log-freeze": _schema({"reason": _code(FREEZE_REASONS)}, {"case": _or_null(_account)}),
+    "predecessor": _schema({"log": is_origin, "tree_size": _positive, "root_hash": is_sha256}, {}),
     "import": _schema(
         {
             "manifest_sha256": is_sha256,
@@ -404,6 +407,8 @@ _SUBJECTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "key-revoke": lambda predicate: f"key:{predicate['keyid']}",
     "owner": _owner_subject,
     "tuf": _tuf_subject,
+    "log-freeze": lambda predicate: f"log:{predicate['origin']}",
+    "predecessor": lambda predicate: f"log:{predicate['log']}",
     "import": lambda predicate: f"import:{predicate['manifest_sha256']}",
 }
 _EXTRA: Final[dict[str, Callable[[Statement], None]]] = {
@@ -411,5 +416,7 @@ _EXTRA: Final[dict[str, Callable[[Statement], None]]] = {
     "key-revoke": _check_revoke,
     "owner": _check_owner,
     "tuf": _check_tuf,
+    "log-freeze": _check_unbound,
+    "predecessor": _check_unbound,
     "import": _check_unbound,
 }

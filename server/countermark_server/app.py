@@ -36,7 +36,7 @@ from countermark_server.index import about, evidence, files, logged, simple, sta
 from countermark_server.published import Published
 from countermark_server.settings import Settings
 from countermark_server.stores import places
-from countermark_server.upload import ahead, raw, receive
+from countermark_server.upload import ahead, closed, raw, receive
 from countermark_server.upload import views as upload_views
 from countermark_server.web import openapi, pages
 
@@ -73,6 +73,7 @@ def create_app(
 
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = True  # type: ignore[attr-defined]
+    app.register_blueprint(closed.blueprint(engine, origin=settings.registry.origin))
     app.register_blueprint(
         accounts_views.blueprint(
             engine,

@@ -232,6 +232,33 @@ def rebuild(data: Path, *, as_json: bool) -> None:
     say(f"next: `{PROGRAM} fsck --data {data}`, then start the log")
 
 
+@commands.command()
+@_DATA
+@click.option(
+    "--reason", type=click.Choice(["compromised", "retired", "successor"]), help="What the entry says."
+)
+@click.option("--cancel", is_flag=True, help="Open the doors again, before the entry is made.")
+@click.option(
+    "--wait", default=600.0, show_default=True, metavar="SECONDS", help="For what was taken before."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def freeze(data: Path, reason: str | None, *, cancel: bool, wait: float, as_json: bool) -> None:
+    """End the log: doors close, what was taken is finished, one last entry and its checkpoint follow. For ever."""
+    from countermark_server.operate import freeze as freezing  # noqa: PLC0415
+
+    if cancel == (reason is not None):
+        raise click.UsageError("either --reason CODE, or --cancel")
+    if reason is None:
+        freezing.cancel(_settings(data))
+        say("the doors are open again")
+        return
+    frozen = freezing.freeze(_settings(data), reason, patience=wait, say=say).to_json()
+    if as_json:
+        click.echo(json.dumps(frozen, sort_keys=True, indent=1))
+    say("{origin} is frozen by entry #{entry}, at size {tree_size}, root hash {root_hash}".format(**frozen))
+    say("keep witness, log, timestamper, tufrepo and web running for as long as people install from here")
+
+
 class _Teller:
     """Says how far a long command is, once a second."""
 

@@ -187,6 +187,15 @@ logged_elsewhere = Table(
     Index("ix_logged_elsewhere_sha256_leaf_index", "sha256", "leaf_index"),
 )
 
+closing = Table(
+    "closing",
+    metadata,
+    Column("origin", String(255), primary_key=True),
+    Column("since", BigInteger, nullable=False),  # from here on no door takes anything
+    Column("reason", String(32), nullable=False),
+    Column("last_candidate", BigInteger, nullable=True),  # the TUF publish that will stay
+)
+
 # --- tufrepo -----------------------------------------------------------------------------------------------
 tufrepo_state = Table(
     "tufrepo_state",

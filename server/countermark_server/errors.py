@@ -92,6 +92,8 @@ CODES: dict[str, Code] = {
     "file-held": Code(403, "File held for review"),
     "file-removed": Code(410, "File removed"),
     "proof-invalid": Code(409, "Proof does not verify"),
+    # --- a log that has ended -------------------------------------------------------------------------------
+    "log-frozen": Code(409, "This registry is frozen"),
     # --- a log for load tests --------------------------------------------------------------------------------
     "raw-log": Code(409, "This log takes raw bytes only"),
 }

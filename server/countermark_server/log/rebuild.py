@@ -257,7 +257,7 @@ def _place(
     """The row of an entry: the one that still waits, in a database older than the tree, or a new one."""
     opened = None if entry is None else entry.envelope
     registry: Mapping[str, Any] = {"raw": base64.b64encode(raw).decode("ascii")}
-    if entry is not None and opened is not None:
+    if entry is not None and entry.type != "opaque":
         registry = entry.registry
     kind = "malformed" if entry is None else entry.type
     envelope = None if opened is None else _compact(opened.to_dict())

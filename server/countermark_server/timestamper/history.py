@@ -31,6 +31,7 @@ class Told:
     predicate: Mapping[str, Any] | None = None
     files: dict[str, Any] = field(default_factory=dict)  # newest of each role, as entries name them
     timestamps: set[str] = field(default_factory=set)
+    frozen: bool = False  # the log has had its last entry: no timestamp can be logged any more
 
     @classmethod
     def load(cls, store: Store) -> Told:
@@ -121,6 +122,8 @@ def _read(
             )
         if entry.type == "tuf" and entry.statement is not None:
             done.told.note(index, entry.statement.predicate)
+        if entry.type == "log-freeze":
+            done.told.frozen = True
 
     def keep_it(index: int, entry: Entry, changes: rules.Changes) -> None:
         look(index, entry)

@@ -7,7 +7,7 @@
 (1) The log's checkpoint is signed by the log, cosigned by the quorum, and extends the last one carried.
 (2) Every new entry, replayed through the rules; none is stamped ahead of the quorum time.
 (3) The `tuf` entry in force names snapshot, bins root and `applied` (= A).
-(4) Every timestamp signed earlier is logged, unless the same metadata is only re-carried.
+(4) Every timestamp signed earlier is logged, unless the same metadata is only re-carried (once frozen, for ever).
 (5) No version went back and no role was dropped.
 (6) Every bin equals what the first A entries demand, file for file.
 (7) The bins root is the one in the entry.
@@ -191,7 +191,7 @@ class Judge:
             raise RefusalError(
                 "timestamp-unlogged", f"timestamps signed earlier are not in the log: {', '.join(unlogged)}"
             )
-        if len(unlogged) >= TIMESTAMPS_MAX:
+        if len(unlogged) >= TIMESTAMPS_MAX and not told.frozen:
             raise RefusalError(
                 "timestamp-unlogged", f"{len(unlogged)} timestamps wait for a place in the log"
             )

@@ -102,14 +102,17 @@ def build(
     applied: int,
     timestamps: Sequence[str] = (),
     now: int,
+    expires: datetime | None = None,
 ) -> Candidate:
     """Sign the changed bins and the snapshot over all of them.
 
     `contents` holds the new targets of every bin that changes; `claimed` a version, never used before, for
     each of their roles and for `snapshot`. Without changed bins and without a claimed snapshot this is a
-    heartbeat: nothing is signed, the entry only moves `applied` and logs timestamps.
+    heartbeat: nothing is signed, the entry only moves `applied` and logs timestamps. `expires`, where the usual
+    lifetimes are not meant.
     """
-    files, records = _sign_bins(current, contents, claimed, online.bins, now)
+    until = expires or _time(now) + BINS_LIFETIME
+    files, records = _sign_bins(current, contents, claimed, online.bins, until)
     tree, tiles = _tree(current, records, contents)
     files |= {f"bins/{name}": raw for name, raw in tiles.items()}
     after = replace(current, bins=tuple(records), tree=tree, applied=applied)
@@ -118,7 +121,7 @@ def build(
         files[f"changes/{hashlib.sha256(changes).hexdigest()}"] = changes
     snapshot: dict[str, Any] | None = None
     if "snapshot" in claimed:
-        expires = _time(now) + SNAPSHOT_LIFETIME
+        expires = expires or _time(now) + SNAPSHOT_LIFETIME
         fragments.update({f"{role}.json": version for role, version in current.offline.items()})
         fragments.update({f"{current.role(i)}.json": records[i].version for i in contents})
         raw = sign_snapshot(fragments, claimed["snapshot"], expires, online.snapshot)
@@ -143,7 +146,7 @@ def _sign_bins(
     contents: Mapping[int, Mapping[str, Target]],
     claimed: Mapping[str, int],
     signer: Signer,
-    now: int,
+    expires: datetime,
 ) -> tuple[dict[str, bytes], list[BinRecord]]:
     """The files of the bins that change, and what is known of every bin afterwards."""
     files: dict[str, bytes] = {}
@@ -157,7 +160,7 @@ def _sign_bins(
         if not targets and version in empty:
             raw, record = empty[version]
         else:
-            raw, record = _bin(version, targets, signer, now)
+            raw, record = _bin(version, targets, signer, expires)
             if not targets:
                 empty[version] = raw, record
         files[f"{record.version}.{role}.json"] = raw
@@ -179,8 +182,9 @@ def metadata_file(raw: bytes, version: int) -> dict[str, Any]:
     return {"length": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "version": version}
 
 
-def _bin(version: int, targets: Mapping[str, Target], signer: Signer, now: int) -> tuple[bytes, BinRecord]:
-    expires = _time(now) + BINS_LIFETIME
+def _bin(
+    version: int, targets: Mapping[str, Target], signer: Signer, expires: datetime
+) -> tuple[bytes, BinRecord]:
     files = {path: TargetFile.from_dict(_copy(target), path) for path, target in targets.items()}
     metadata = Metadata(Targets(version, expires=expires, targets=files))
     metadata.sign(signer)

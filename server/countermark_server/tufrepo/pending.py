@@ -66,6 +66,12 @@ class Pending:
         self.contents = self._changed_bins()
         self._seen = raw
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the log has had its last entry."""
+        log = self.view.get(rules.LOG)
+        return log is not None and log.get("frozen") is not None
+
     def bin(self, number: int) -> dict[str, Target]:
         """The targets a bin holds now."""
         role, version = self._current.role(number), self._current.bins[number].version

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
@@ -23,7 +23,7 @@ from countermark.limits import TIMESTAMPS_MAX
 from countermark.statement import Signer, Statement, sign
 from countermark.tlog.checkpoint import open_log_checkpoint
 from countermark.trustfile import TrustFile
-from countermark_server import db, proposal, submission, telemetry
+from countermark_server import closing, db, proposal, submission, telemetry
 from countermark_server.contradiction import check_not_older
 from countermark_server.journey import State
 from countermark_server.listing import Target
@@ -40,6 +40,7 @@ from countermark_server.tufrepo.candidate import (
     build,
     metadata_file,
 )
+from countermark_server.tufrepo.ending import Ending, ending, offline_expires
 from countermark_server.tufrepo.pending import Pending
 from countermark_server.tufrepo.relay import Relay
 from countermark_server.tufrepo.snapshot import SAMPLE, Fragments, check_stock
@@ -141,7 +142,10 @@ class Repository:
         if not self._forced:  # otherwise the state is ahead of the public timestamp
             self._list_cleared()
         self._pending.read()
-        if self._due():
+        end = None if self._forced else ending(self._engine, self._origin, self._current, self._pending)
+        if end is Ending.DUE and self._parts.clock() >= self._retry_at:
+            return self._publish_last()
+        if end is None and self._due():
             return self._publish()
         return self._relay_recarried()
 
@@ -173,6 +177,19 @@ class Repository:
         self._write(contents, snapshot, self._pending.applied, binding(self._origin), timestamps)
         return True
 
+    def _publish_last(self) -> bool:
+        """Every bin and the snapshot once more, to stay (ending.py)."""
+        try:
+            timestamps = self._relay.unlogged()[:TIMESTAMPS_MAX]
+        except NetworkError as error:
+            telemetry.logger().warning("the timestamper is out of reach", error=str(error))
+            self._retry_at = self._parts.clock() + RETRY_SECONDS
+            return False
+        bins = {number: self._pending.bin(number) for number in range(len(self._current.bins))}
+        until = offline_expires(self._public, self._root, self._current)
+        self._write(bins, True, self._pending.applied, binding(self._origin), timestamps, last=until)
+        return True
+
     def _write(
         self,
         contents: Mapping[int, Mapping[str, Target]],
@@ -180,6 +197,8 @@ class Repository:
         applied: int,
         said: Mapping[str, Any],
         timestamps: Sequence[str],
+        *,
+        last: datetime | None = None,
     ) -> None:
         now = int(self._parts.clock())
         roles = [self._current.role(index) for index in contents] + (["snapshot"] if snapshot else [])
@@ -197,6 +216,7 @@ class Repository:
             applied=applied,
             timestamps=timestamps,
             now=now,
+            expires=last,
         )
         self._check_snapshot(candidate, claimed.get("snapshot"))
         self._public.put_all({f"tuf/{name}": raw for name, raw in candidate.files.items()})
@@ -207,6 +227,8 @@ class Repository:
             store.save(connection, candidate.after, candidate.changed)
             proposal_id = self._propose(connection, body)
             self._candidate = store.add_candidate(connection, applied, body, proposal_id)
+            if last is not None:
+                closing.publish_last(connection, self._origin, self._candidate.id)
         # Proposed. If we stop here load() finds the candidate and goes on waiting for its entry.
         self._current, self._genesis, self._forced = candidate.after, False, False
         self._not_before = self._parts.clock() + self._parts.min_interval

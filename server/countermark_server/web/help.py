@@ -33,6 +33,11 @@ HELP: dict[str, str] = {
         "More entries wait for the log than this registry lets wait. Nothing of the request was taken: send all "
         "of it again after the seconds that Retry-After names."
     ),
+    "log-frozen": (
+        "The operator has frozen this registry: its log has had its last entry, or is about to, and no upload, key, "
+        "statement or sign-in is taken any more. Reading, installing and verifying go on as before. The operator "
+        "says where to publish from now on; a successor's first log entry names this log."
+    ),
     "raw-log": (
         "This is a log for load tests (`testing.raw_add`): it takes raw bytes at /log/add and nothing else, for "
         "ever. A registry for packages needs a data directory of its own, without that setting."

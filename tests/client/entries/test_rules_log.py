@@ -245,6 +245,8 @@ def test_keys_name_all_state_an_entry_touches(monkeypatch: pytest.MonkeyPatch) -
         _one_decision(kind)
     for kind in ("attest", "yank", "remove"):
         _one_owner_act(kind)
+    world.accept(world.freeze())
+    World(roles=False).accept(World(roles=False).predecessor())
     assert seen >= SCHEMAS.keys()
 
 

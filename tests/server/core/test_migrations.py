@@ -60,6 +60,7 @@ def test_files_logged_before_revision_3_get_their_rows(database_url: str) -> Non
     migrations.upgrade(engine)
     with db.write(engine) as connection:
         connection.execute(text("ALTER TABLE proposal DROP COLUMN verified"))
+        connection.execute(text("DROP TABLE closing"))
         connection.execute(text("DROP TABLE logged_elsewhere"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
         for namespace, number in (("corp", 7), ("", 8)):
