@@ -254,9 +254,19 @@ def metrics() -> str:
 @_part
 def results() -> str:
     """The committed results of `make bench`."""
+    return _figures("results.json")
+
+
+@_part
+def growth() -> str:
+    """The committed results of bench/bench_growth.py in full."""
+    return _figures("growth.json")
+
+
+def _figures(name: str) -> str:
     import json
 
-    rows = json.loads((Path(__file__).resolve().parent.parent / "bench/results.json").read_text("utf-8"))
+    rows = json.loads((Path(__file__).resolve().parent.parent / "bench" / name).read_text("utf-8"))
 
     medians = {row["name"]: row["median"] for row in rows}
 

@@ -200,6 +200,7 @@ def test_every_schedule_with_one_switch(begun: Path, tmp_path: Path, what: str) 
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1800)  # hundreds of schedules
 @pytest.mark.parametrize("killed", [False, True], ids=["paused", "killed"])
 def test_every_schedule_with_two_switches(begun: Path, tmp_path: Path, *, killed: bool) -> None:
     """A stopped before each of its steps, then B before each of its own; then A goes on, or never does."""
@@ -215,7 +216,7 @@ def test_every_schedule_with_two_switches(begun: Path, tmp_path: Path, *, killed
                 break
         if j == 1:
             break
-    assert schedules > 200, schedules
+    assert schedules > 120, schedules  # while A has the write lock, B goes no further
 
 
 def changed(module: Any, function: str, old: str, new: str) -> Any:
