@@ -47,10 +47,10 @@ def wrong_with(command: Sequence[str]) -> list[str]:
         for word in rest
         if word.startswith("--") and not _names(said, word)
     ]
-    if program == "gunicorn":
+    if program in ("gunicorn", "granian"):
         application = re.fullmatch(r"([\w.]+):\w+", rest[-1])
         if application is None or importlib.util.find_spec(application[1]) is None:
-            wrong.append(f"gunicorn is given no application: {rest[-1]}")
+            wrong.append(f"{program} is given no application: {rest[-1]}")
     return wrong
 
 

@@ -23,7 +23,7 @@ from tests.deploy.conftest import House
 from tests.world.world import free_port
 
 SYSTEMD = DEPLOY / "systemd"
-UNITS = ("web", "log", "scan", "tufrepo", "timestamper", "witness")
+UNITS = ("web", "api", "log", "scan", "tufrepo", "timestamper", "witness")
 EXPOSURE_MAX = 2.5  # of 10, as `systemd-analyze security` counts; the same units without common.conf have 9
 
 
