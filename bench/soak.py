@@ -151,7 +151,7 @@ def trouble(world: World, dice: random.Random, until: float, load: Load) -> Coun
 def run(seconds: float, seed: int) -> dict[str, object]:
     """The whole run; AssertionError or StoryError for the first thing that is wrong."""
     with registry.running() as world:
-        wheels = registry.signed_wheels(world, max(20, int(seconds * 3)))
+        wheels = registry.signed_wheels(world, max(60, int(seconds * 1.5)))
         load = Load(world, wheels)
         threads = [threading.Thread(target=load.upload) for _ in range(UPLOADERS)]
         threads += [threading.Thread(target=load.read) for _ in range(READERS)]

@@ -253,7 +253,14 @@ def open_engine(url: str) -> Engine:
     def _begin(connection: Connection) -> None:
         raw: Any = connection.connection.dbapi_connection
         if connection.get_execution_options().get("countermark_write", False):
-            _begin_immediate(raw)
+            try:
+                _begin_immediate(raw)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+                    # SQLite opens for reading what it could not open for writing (one EIO is enough), and says
+                    # so only now. Such a connection would fail for as long as the pool keeps it.
+                    connection.invalidate(error)
+                raise
         else:
             raw.execute("BEGIN")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutants import MUTANTS
-from tests.faults.strace import KILL, Call, unsynced
+from tests.faults.strace import EIO, KILL, Call, unsynced
 from tests.faults.walk import BEFORE, Walk
 
 RESULTS = Path(__file__).resolve().parents[3] / "bench/faults.json"
@@ -57,6 +57,7 @@ def sites(calls: list[Call]) -> list[Call]:
     return list({call.site: call for call in calls}.values())
 
 
+@pytest.mark.timeout(1200)  # 45 s and 60 s alone on two cores
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_call_site(kind: str, tmp_path: Path) -> None:
     """Each distinct call of sequencing and publishing, broken in each way: one log, nothing lost."""
@@ -77,7 +78,19 @@ def test_thirty_occurrences(tmp_path: Path) -> None:
             broken(walk, call, random.Random(f"{SEED} {call.name} {call.nth}").choice(call.faults))
 
 
+def test_a_database_that_could_not_be_opened_for_writing_once(tmp_path: Path) -> None:
+    """SQLite then opens it for reading and says nothing; the connection is thrown away, and the log goes on."""
+    with Walk(KINDS[0], tmp_path, before=FEW) as walk:
+        opened = [
+            c for c in walk.record() if (c.name, c.about) == ("openat", "database") and "RDWR" in c.text
+        ]
+        assert opened
+        for call in opened:
+            broken(walk, call, EIO)
+
+
 @pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("kind", "before"), [*((kind, FEW) for kind in KINDS), (KINDS[0], BEFORE)])
 def test_every_occurrence(kind: str, before: int, tmp_path: Path) -> None:
     """All of them; the table is written anew."""
