@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Table, Text, any_, bindparam, delete, func, select
+from sqlalchemy import Connection, CursorResult, Table, Text, bindparam, cast, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark_server import db
@@ -44,13 +44,14 @@ _FETCHES = {
     table.name: select(table.c.key, table.c.value).where(table.c.key.in_(bindparam("k", expanding=True)))
     for table in (db.rules_state, db.tufrepo_state)
 }
-# PostgreSQL takes any number of names as one parameter, and many rows as two.
-_NAMES = bindparam("k", type_=postgresql.ARRAY(Text))
+# PostgreSQL takes any number of names, or of rows, as one JSON document: the driver quotes arrays element by element.
+_NAMES = func.json_array_elements_text(cast(bindparam("k", type_=Text), postgresql.JSON))
 _FETCHES_POSTGRESQL = {
-    table.name: select(table.c.key, table.c.value).where(table.c.key == any_(_NAMES))
+    table.name: select(table.c.key, table.c.value).where(table.c.key.in_(select(_NAMES)))
     for table in (db.rules_state, db.tufrepo_state)
 }
-_ROWS = select(func.unnest(_NAMES), func.unnest(bindparam("v", type_=postgresql.ARRAY(Text))))
+_PAIRS = func.json_each_text(cast(bindparam("d", type_=Text), postgresql.JSON)).table_valued("key", "value")
+_ROWS = select(_PAIRS.c.key, _PAIRS.c.value)
 
 
 class SqlView:
@@ -93,7 +94,7 @@ class SqlView:
     def _questions(self, names: list[str]) -> Iterator[CursorResult[Any]]:
         if self._connection.dialect.name == "postgresql":
             if names:
-                yield self._connection.execute(_FETCHES_POSTGRESQL[self._table.name], {"k": names})
+                yield self._connection.execute(_FETCHES_POSTGRESQL[self._table.name], {"k": _ENCODE(names)})
             return
         for start in range(0, len(names), KEYS_PER_QUERY):
             asked = {"k": names[start : start + KEYS_PER_QUERY]}
@@ -133,8 +134,8 @@ class SqlView:
     def _write(self, rows: list[dict[str, str]]) -> None:
         """Insert or replace: row by row on SQLite, which runs in this process; on PostgreSQL in one statement."""
         if self._connection.dialect.name == "postgresql":
-            columns = {"k": [row["key"] for row in rows], "v": [row["value"] for row in rows]}
-            self._connection.execute(_UPSERTS[self._table.name, "postgresql"], columns)
+            document = _ENCODE({row["key"]: row["value"] for row in rows})
+            self._connection.execute(_UPSERTS[self._table.name, "postgresql"], {"d": document})
         else:
             self._connection.execute(_UPSERTS[self._table.name, "sqlite"], rows)
 
