@@ -279,7 +279,7 @@ MUTANTS: dict[str, tuple[Any, ...]] = {
         "publisher first",
     ),
     "no reload after a failure": (
-        (station, "Station._round", "self.publisher.offer(self.sequencer.load())", "return True"),
+        (station, "Station._round", "self._check_newer(self.sequencer.load())", "return True"),
         (sequence, "Sequencer.round", "self._head = None", "pass"),
         "failed",
     ),

@@ -7,7 +7,8 @@ At the start, before anything is signed (design, section 5):
 * a tile that the head stands on is not in the public tree: refuse
 * fewer witnesses than the quorum answer: refuse, unless `--accept-unwitnessed-start` (which is logged)
 
-A restored backup of the database, or of the public tree, ends here instead of in a second history.
+A restored backup of the database, or of the public tree, ends here instead of in a second history. A database
+that is restored beneath the running process ends it where it loads anew: what it loads must extend what it knew.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Station:
         self.engine = db.open_engine(settings.database_url)
         self._keys = [signer.vkey for signer in signers]
         self._failure: BaseException | None = None
+        self._known: LogCheckpoint  # the newest this process has seen; from check_start on
         self._stop = threading.Event()
         urls = witness_urls(policy, settings.log.witness_urls)
         seconds = settings.log.witness_timeout
@@ -112,6 +114,7 @@ class Station:
                 public = open_log_checkpoint(raw, self._keys)
                 self._check_public(public, head)
             self._ask_witnesses(head, accept_unwitnessed, time.monotonic() + patience)
+            self._known = head
         except MissingTileError as error:
             raise LogError(
                 f"{error} is missing from the public tree: the store is older than the database"
@@ -138,24 +141,27 @@ class Station:
 
     def _check_public(self, public: LogCheckpoint, head: LogCheckpoint) -> None:
         check_not_older(public.size, head.size)
+        self._check_prefix(public, head, "the public checkpoint")
+
+    def _check_prefix(self, old: LogCheckpoint, head: LogCheckpoint, whose: str) -> None:
         read = public_tree(self.public).reader(head.size, head.root_hash)
-        proof = prove_consistency(public.size, head.size, read)
+        proof = prove_consistency(old.size, head.size, read)
         try:
             check_consistency(
                 proof,
-                old_size=public.size,
-                old_root=public.root_hash,
+                old_size=old.size,
+                old_root=old.root_hash,
                 new_size=head.size,
                 new_root=head.root_hash,
             )
         except CountermarkError as error:
-            raise StartRefusedError(f"the public checkpoint is not a prefix of our head: {error}") from None
+            raise StartRefusedError(f"{whose} is not a prefix of our head: {error}") from None
 
     def work(self, stop: threading.Event, *, poll_interval: float) -> None:
         """Sequence until `stop`; the publisher runs beside. Raises what ended it, if anything did."""
         self._stop = stop
         self.publisher.start()
-        self.publisher.offer(self.sequencer.checkpoint)
+        self._offer(self.sequencer.checkpoint)
         news, again = db.News(self.engine), True
         try:
             while not stop.is_set():
@@ -177,7 +183,7 @@ class Station:
         try:
             settled = self.sequencer.round()
             if settled:
-                self.publisher.offer(self.sequencer.checkpoint)
+                self._offer(self.sequencer.checkpoint)
             return settled > 0
         except FAILURES as error:
             telemetry.logger().error("round failed", error=str(error), kind=type(error).__name__)
@@ -185,12 +191,30 @@ class Station:
         while not self._stop.is_set():
             try:
                 telemetry.LOG_RELOADS.inc()
-                self.publisher.offer(self.sequencer.load())
+                self._check_newer(self.sequencer.load())
                 return True
             except FAILURES as error:
                 telemetry.logger().error("reload failed", error=str(error), kind=type(error).__name__)
                 self._stop.wait(RELOAD_SECONDS)
         return False
+
+    def _check_newer(self, loaded: LogCheckpoint) -> None:
+        """Go on from what was loaded, if it extends what this process knew. StartRefusedError: it does not.
+
+        A database restored beneath a running process shows here, before anything is signed on top of it.
+        """
+        known = self._known
+        if loaded.size < known.size:
+            raise StartRefusedError(
+                f"the head row went back from size {known.size} to {loaded.size} while the log ran: "
+                "the database is older than this process"
+            )
+        self._check_prefix(known, loaded, "the head this process knew")
+        self._offer(loaded)
+
+    def _offer(self, checkpoint: LogCheckpoint) -> None:
+        self._known = checkpoint
+        self.publisher.offer(checkpoint)
 
     def _fail(self, error: BaseException) -> None:
         telemetry.logger().error("the log stops", error=str(error), kind=type(error).__name__)

@@ -115,6 +115,10 @@ class Witness:
         raise WitnessError(f"{self.name}: {problem or 'no agreement about its size'}")
 
     def _post(self, checkpoint: LogCheckpoint, read: HashReader) -> Answer:
+        if self._old > checkpoint.size:
+            raise WitnessAheadError(
+                f"{self.name} has cosigned size {self._old}, our log went back to {checkpoint.size}"
+            )
         proof = prove_consistency(self._old, checkpoint.size, read)
         lines = [f"old {self._old}", *map(format_base64, proof), "", ""]
         body = "\n".join(lines).encode() + checkpoint.log_note()

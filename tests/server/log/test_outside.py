@@ -98,6 +98,53 @@ def test_a_backup_that_was_put_back_is_refused(
         world.check()
 
 
+@pytest.mark.parametrize("grown", [False, True], ids=["and left", "and gone on from elsewhere"])
+def test_a_backup_put_back_beneath_a_running_log_ends_it(
+    world: LogWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grown: bool
+) -> None:
+    """Its connection breaks and it loads anew: what it finds must extend what it knew, or nothing more is signed."""
+    stores = {name: world.save_store(name) for name in (PUBLIC, STAGING)}
+    world.save_database(tmp_path / "backup")
+    running = started(world)
+    for number in range(10, 13):
+        world.upload(number)
+    assert running._round()
+    drain(running)
+    running.engine.dispose()
+    world.restore_database(tmp_path / "backup")
+    if grown:
+        cosigner = Ed25519CosignatureSigner("witness.test/w1", key("witness"))
+        known, world.fetcher = world.fetcher, world._own_witness(tmp_path / "forgetful.sqlite", cosigner)
+        for name, files in stores.items():
+            world.restore_store(name, files)
+        grow(world, range(20, 25))
+        world.fetcher = known
+    before, seen = state(world), len(world.fetcher.seen)
+
+    def broken() -> int:
+        raise OSError("the connection was lost")
+
+    monkeypatch.setattr(running.sequencer, "round", broken)
+    told = "not a prefix of our head" if grown else "head row went back from size 9 to 6 while the log ran"
+    with pytest.raises(StartRefusedError, match=told):
+        running._round()
+    running.engine.dispose()
+    assert state(world) == before
+    assert len(world.fetcher.seen) == seen, "a witness was asked to cosign"
+
+
+def test_a_witness_that_was_asked_for_more_is_not_asked_for_less(world: LogWorld, tmp_path: Path) -> None:
+    station = started(world)
+    older = station.sequencer.checkpoint
+    world.upload(10)
+    drain(station)
+    seen = len(world.fetcher.seen)
+    with pytest.raises(WitnessAheadError, match="has cosigned size 7, our log went back to 6"):
+        station.publisher.cosigned(older)
+    station.engine.dispose()
+    assert len(world.fetcher.seen) == seen
+
+
 # --- witnesses --------------------------------------------------------------------------------------------
 
 
