@@ -135,6 +135,8 @@ def trouble(world: World, dice: random.Random, until: float, load: Load) -> Coun
     while time.monotonic() < until and not load.wrong:
         time.sleep(dice.uniform(*WAIT))
         name = dice.choice(PROCESSES)
+        while not (world.data / "run" / f"{name}.json").exists():
+            time.sleep(0.05)  # it has not said yet that it is ready
         if dice.random() < 0.5:
             world.kill(name)
             restart(world)
