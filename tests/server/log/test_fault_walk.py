@@ -57,7 +57,7 @@ def sites(calls: list[Call]) -> list[Call]:
     return list({call.site: call for call in calls}.values())
 
 
-@pytest.mark.timeout(1200)  # 45 s and 60 s alone on two cores
+@pytest.mark.timeout(1200)  # each broken call is a restart: minutes on a busy machine
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_call_site(kind: str, tmp_path: Path) -> None:
     """Each distinct call of sequencing and publishing, broken in each way: one log, nothing lost."""
