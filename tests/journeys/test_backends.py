@@ -56,9 +56,16 @@ def publish(world: World, version: str, project: str = PROJECT) -> Path:
         "--repository-url", f"{world.url}/legacy/", "-u", "__token__", "-p", world.token(),
         *sorted(dist.iterdir()),
     )  # fmt: skip
-    wheel = next(dist.glob("*.whl"))
-    assert "listed" in world.run("countermark", "status", "--wait", wheel).out
-    return wheel
+    wait_until_listed(world, dist)
+    return next(dist.glob("*.whl"))
+
+
+def wait_until_listed(world: World, dist: Path) -> None:
+    """Both files: a page shows each as soon as it is listed."""
+    files = [*dist.glob("*.whl"), *dist.glob("*.tar.gz")]
+    assert len(files) == 2
+    for file in files:
+        assert "listed" in world.run("countermark", "status", "--wait", file).out
 
 
 def verifies(world: World, *wheels: Path) -> bool:
@@ -99,7 +106,7 @@ def test_a_lost_database_is_rebuilt_and_the_log_frozen(world: World) -> None:
     assert "no findings" in world.operator("fsck").err
     world.up()
     assert verifies(world, first)
-    assert "listed" in world.run("countermark", "status", "--wait", first).out
+    wait_until_listed(world, first.parent)
     assert page == world.get(f"/simple/{PROJECT}/")
     (lost,) = rebuilt["accounts"]  # type: ignore[misc]
     world.run("countermark-server", "account", "name", "--data", world.data, lost, "alice", **world.settings)
