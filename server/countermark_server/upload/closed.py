@@ -8,6 +8,7 @@ they brought is logged, scanned and published, and behind the last entry the log
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -25,17 +26,24 @@ def blueprint(engine: Engine, *, origin: str, clock: Callable[[], float] = time.
     """The bar; it has no door of its own."""
     doors = Blueprint("closed", __name__)
     looked: list[float] = []  # when the database was asked last; it said that the doors are open
+    asking = threading.Lock()  # one asks for all who come meanwhile: each of its own would be a connection each
+
+    def looked_just_now() -> bool:
+        return bool(looked) and clock() - looked[0] < LOOK_SECONDS
 
     @doors.before_app_request
     def _nothing_more() -> None:
-        if request.method in READS or (looked and clock() - looked[0] < LOOK_SECONDS):
+        if request.method in READS or looked_just_now():
             return
-        with db.read(engine) as connection:
-            ended = closing.find(connection, origin) is not None or closing.frozen(connection) is not None
-        if ended:
-            raise ServerError(
-                "log-frozen", f"{origin} is frozen: it takes nothing more, and serves what it has"
-            )
-        looked[:] = [clock()]
+        with asking:
+            if looked_just_now():
+                return
+            with db.read(engine) as connection:
+                ended = closing.find(connection, origin) is not None or closing.frozen(connection) is not None
+            if ended:
+                raise ServerError(
+                    "log-frozen", f"{origin} is frozen: it takes nothing more, and serves what it has"
+                )
+            looked[:] = [clock()]
 
     return doors
