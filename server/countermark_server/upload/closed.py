@@ -26,7 +26,8 @@ def blueprint(engine: Engine, *, origin: str, clock: Callable[[], float] = time.
     """The bar; it has no door of its own."""
     doors = Blueprint("closed", __name__)
     looked: list[float] = []  # when the database was asked last; it said that the doors are open
-    asking = threading.Lock()  # one asks for all who come meanwhile: each of its own would be a connection each
+    # One asks for all who come meanwhile: asking for themselves would take a connection each.
+    asking = threading.Lock()
 
     def looked_just_now() -> bool:
         return bool(looked) and clock() - looked[0] < LOOK_SECONDS
