@@ -19,7 +19,7 @@ from countermark.entry import Entry
 from countermark.errors import MalformedError, NetworkError, PolicyError, UsageError
 from countermark.manifest import ZERO_NONCE, Line, format_manifest, parse_manifest, predicate
 from countermark.statement import Statement, sign
-from countermark_server import db
+from countermark_server import cli_log, db
 from countermark_server.log import backfill
 from countermark_server.log.fsck import check_log, read_tree
 from countermark_server.log.station import Station
@@ -460,3 +460,14 @@ def test_the_registry_gives_an_imported_project_its_owner(adopted: LogWorld) -> 
         holder = SqlView(connection, db.rules_state).get(rules.project_key("", "old"))
     assert holder is not None
     assert (index, holder["owners"]) == (GENESIS + 2, {"b0" * 16: "owner"})
+
+
+def test_a_project_is_not_given_to_an_account_that_nobody_made(
+    adopted: LogWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped login would own the name for ever: no account is made for it, and nothing is proposed."""
+    monkeypatch.setattr(cli_log, "settings_of", lambda data: adopted.settings)
+    before = adopted.rows()
+    with pytest.raises(UsageError, match="there is no account adda; old stays without an owner"):
+        cli_log.give_project.main(["--data", ".", "old", "adda"], standalone_mode=False)
+    assert adopted.rows() == before

@@ -1,0 +1,47 @@
+"""What every command of a registry needs: its data directory, its database, who acts, and one way to talk.
+
+stdout is data, stderr is talk.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+PROGRAM = "countermark-server"
+DATA = click.option("--data", type=click.Path(path_type=Path), required=True, help="The data directory.")
+
+
+def settings_of(data: Path) -> Any:
+    """The settings of a data directory. UsageError: nobody has initialised it."""
+    from countermark.errors import UsageError  # noqa: PLC0415
+    from countermark_server.settings import load  # noqa: PLC0415
+
+    if not (data / "settings.toml").exists():
+        raise UsageError(f'"{data}" is not initialised', hint=f"{PROGRAM} init --data DIR --origin NAME")
+    return load(data)
+
+
+def engine_of(data: Path) -> Any:
+    """Its database."""
+    from countermark_server import db  # noqa: PLC0415
+
+    return db.open_engine(settings_of(data).database_url)
+
+
+def account_of(settings: Any, login: str) -> str:
+    """The pseudonym of a login; the account is made when there is none."""
+    from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts.people import add_account, find_account  # noqa: PLC0415
+
+    with db.write(db.open_engine(settings.database_url)) as connection:
+        found = find_account(connection, login) or add_account(connection, login, now=int(time.time()))
+        return found.id
+
+
+def say(text: str) -> None:
+    """One line of talk."""
+    click.echo(f"{PROGRAM}: {text}", err=True)
