@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -22,7 +24,7 @@ from countermark.entry import Entry, make_entry, make_imported
 from countermark.imported import Imported
 from countermark.manifest import Line, links
 from countermark.names import parse_filename
-from countermark.replay import DictView
+from countermark.replay import DictView, Finding, replay
 from countermark.rules import Broken, Changes, Key
 from countermark.rules_import import why_passed_over
 from countermark.rules_state import AUTHORITY
@@ -34,6 +36,7 @@ ALICE, BOB, CAROL = "a1" * 16, "b0" * 16, "ca" * 16
 MODERATOR, OTHER_MODERATOR = "0d" * 16, "0e" * 16
 WEEK = 7 * 24 * 3600
 START = 1_763_800_000
+VECTORS = Path(__file__).resolve().parent / "vectors" / "rules"
 
 
 def digest(text: str) -> str:
@@ -448,3 +451,17 @@ def samples() -> dict[str, tuple[DictView, Entry]]:
     world = World(roles=False)
     keep(world.predecessor())
     return found
+
+
+def replay_pinned(name: str) -> tuple[list[bytes], list[list[Any]]]:
+    """A pinned log's leaves and what its replay finds, [index, code, party]; size, findings, state are as pinned."""
+    expected = json.loads((VECTORS / f"{name}.json").read_text("utf-8"))
+    log = (VECTORS / f"{name}.leaves").read_bytes().splitlines()
+    findings: list[Finding] = []
+    view = DictView()
+    view.apply(rules.genesis(origin=ORIGIN, authority_key=AUTHORITY_KEY.public_key))
+    replay(log, view, on_finding=findings.append)
+    found = [[finding.index, finding.broken.code, finding.broken.party] for finding in findings]
+    pinned = (expected["size"], expected["findings"], expected["state_sha256"])
+    assert (len(log), found, view.digest()) == pinned
+    return log, found

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,21 @@ class LogWorld:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+@contextmanager
+def begun(folder: Path) -> Iterator[LogWorld]:
+    """A log with its genesis published, and nobody at work on it."""
+    world = LogWorld(folder)
+    try:
+        world.begin()
+        station = world.station()
+        station.check_start()
+        drain(station)
+        station.engine.dispose()
+        yield world
+    finally:
+        world.close()
 
 
 def drain(station: Station) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -30,6 +29,7 @@ from tests.entrymaker import (
     REGISTRY_KEY,
     SCANNER_KEY,
     START,
+    VECTORS,
     WEEK,
     World,
     ed25519_signer,
@@ -37,7 +37,6 @@ from tests.entrymaker import (
     p256_signer,
 )
 
-VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "rules"
 ACCOUNTS = [ALICE, BOB, CAROL]
 SIGNERS = [ed25519_signer("alice"), p256_signer("bob"), ed25519_signer("carol"), REGISTRY_KEY, AUTHORITY_KEY]
 OWNERS = {signer.keyid: account for signer, account in zip(SIGNERS, ACCOUNTS, strict=False)}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from countermark import rules
 from countermark.errors import MalformedError
-from countermark.replay import DictView, Finding, replay
 from tests.entrymaker import (
     AUTHORITY_KEY,
     MODERATION_KEY,
@@ -19,9 +15,9 @@ from tests.entrymaker import (
     World,
     digest,
     ed25519_signer,
+    replay_pinned,
 )
 
-VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "rules"
 alice = ed25519_signer("alice")
 
 
@@ -107,17 +103,6 @@ def story() -> World:
 
 def test_the_pinned_log_replays_to_the_pinned_state() -> None:
     """Rule version 1 for ever: an entry behind the freeze is found, and the state is the one before it."""
-    expected = json.loads((VECTORS / "v1-freeze.json").read_text("utf-8"))
-    log = (VECTORS / "v1-freeze.leaves").read_bytes().splitlines()
-    findings: list[Finding] = []
-    view = DictView()
-    view.apply(rules.genesis(origin=ORIGIN, authority_key=AUTHORITY_KEY.public_key))
-    replay(log, view, on_finding=findings.append)
-    found = [[finding.index, finding.broken.code, finding.broken.party] for finding in findings]
-    assert (len(log), found, view.digest()) == (
-        expected["size"],
-        expected["findings"],
-        expected["state_sha256"],
-    )
+    log, found = replay_pinned("v1-freeze")
     assert found == [[8, "log-frozen", "log"], [9, "log-frozen", "log"]]
     assert log[:-2] == [entry.raw for entry in story().entries]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +10,11 @@ from countermark import rules
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.entry import Entry
 from countermark.errors import MalformedError
-from countermark.replay import DictView, Finding, replay
 from tests.entrymaker import (
     ALICE,
-    AUTHORITY_KEY,
     BOB,
     MODERATION_KEY,
     MODERATOR,
-    ORIGIN,
     OTHER_MODERATOR,
     REGISTRY_KEY,
     SCANNER_KEY,
@@ -28,9 +23,9 @@ from tests.entrymaker import (
     digest,
     ed25519_signer,
     line_of,
+    replay_pinned,
 )
 
-VECTORS = Path(__file__).resolve().parents[2] / "vectors" / "rules"
 ONE, TWO, THREE = "old-1.0.tar.gz", "old-2.0-py3-none-any.whl", "past-1.0.tar.gz"
 alice = ed25519_signer("alice")
 
@@ -309,18 +304,7 @@ def story() -> World:
 
 def test_the_pinned_imports_replay_to_the_pinned_state() -> None:
     """Rule version 1 for ever, with the leaves of `story` and some that must be found."""
-    expected = json.loads((VECTORS / "v1-import.json").read_text("utf-8"))
-    log = (VECTORS / "v1-import.leaves").read_bytes().splitlines()
-    findings: list[Finding] = []
-    view = DictView()
-    view.apply(rules.genesis(origin=ORIGIN, authority_key=AUTHORITY_KEY.public_key))
-    replay(log, view, on_finding=findings.append)
-    found = [[finding.index, finding.broken.code, finding.broken.party] for finding in findings]
-    assert (len(log), found, view.digest()) == (
-        expected["size"],
-        expected["findings"],
-        expected["state_sha256"],
-    )
+    log, found = replay_pinned("v1-import")
     assert {code for _, code, _ in found} >= {"import-closed", "import-order", "import-line", "import-passed"}
     told = [entry.raw for entry in story().entries]
     assert log[: len(told)] == told

@@ -24,7 +24,7 @@ from countermark_server.log.station import Station
 from countermark_server.stores import heads
 from countermark_server.stores.public import Public
 from tests.faults.recovery import acknowledged, recover
-from tests.log_world import LogWorld, drain
+from tests.log_world import LogWorld, begun, drain
 
 
 class Crash(BaseException):
@@ -88,14 +88,8 @@ def broken(
 
 @pytest.fixture
 def world(either_backend: str, tmp_path: Path):
-    world = LogWorld(tmp_path)
-    world.begin()
-    station = world.station()
-    station.check_start()
-    drain(station)
-    station.engine.dispose()
-    yield world
-    world.close()
+    with begun(tmp_path) as world:
+        yield world
 
 
 def crash() -> None:

@@ -11,21 +11,15 @@ from countermark_server.log.station import Station
 from countermark_server.stores.heads import HeadLostError
 from countermark_server.stores.public import CHECKPOINT
 from tests import postgres, s3
-from tests.log_world import LogWorld, drain
+from tests.log_world import LogWorld, begun, drain
 
 pytestmark = pytest.mark.usefixtures("either_backend")
 
 
 @pytest.fixture
 def world(tmp_path: Path):
-    world = LogWorld(tmp_path)
-    world.begin()
-    station = world.station()
-    station.check_start()
-    drain(station)
-    station.engine.dispose()
-    yield world
-    world.close()
+    with begun(tmp_path) as world:
+        yield world
 
 
 def started(world: LogWorld) -> Station:
