@@ -73,6 +73,12 @@ def target(world: World, path: Path) -> dict[str, Any] | None:
     return found
 
 
+def carried(world: World, index: int) -> bool:
+    """Whether the served timestamp's checkpoint covers this entry: from then on every client reads it."""
+    size = json.loads(world.get("/tuf/timestamp.json"))["signed"]["x-countermark-log"]["size"]
+    return bool(size > index)
+
+
 def within(seconds: float, what: Callable[[], bool]) -> None:
     """Wait until it is so."""
     deadline = time.monotonic() + seconds
@@ -108,12 +114,13 @@ def test_a_yank_is_shown_with_its_reason_and_warns_who_pinned(world: World, file
 
 
 def test_a_hold_acts_at_once_and_a_clear_gives_back(world: World, files: dict[str, Path]) -> None:
-    """Page, file door and verify at once (it reads unapplied entries), TUF shortly after; clear undoes it."""
+    """Page and file door at once, verify with the next timestamp (it reads unapplied entries); clear undoes it."""
     path = files["held-one"]
     index = decide(world, "hold", path, "malware")
     assert page(world, "held-one") == {}
     assert door(world, path) == (403, f"{path.name} is held for review by entry {index} of the log (malware)")
-    assert f"hold by entry #{index} (malware)" in refused(world, path)  # whatever TUF says yet
+    within(APPLIED, lambda: carried(world, index))
+    assert f"hold by entry #{index} (malware)" in refused(world, path)  # whatever TUF's bins say yet
     within(APPLIED, lambda: target(world, path) is None)
     assert f"hold by entry #{index} (malware)" in refused(world, path)
     status = world.run("countermark", "status", path).said
@@ -172,9 +179,11 @@ def test_an_owner_removes_for_ever(world: World, files: dict[str, Path]) -> None
         "countermark", "remove", "--yes", path.name, "--reason", "secret", home="mallory", expect=5
     )
     assert "not enrolled" in stranger.err and door(world, path)[0] == 200
-    world.run("countermark", "remove", "--yes", path.name, "--reason", "secret")
+    done = as_json(world.run("countermark", "remove", "--yes", "--json", path.name, "--reason", "secret"))
+    index = done["files"][0]["index"]  # type: ignore[index]
     assert door(world, path)[0] == 410 and page(world, "removed-one") == {}
-    assert "remove by entry #" in refused(world, path)
+    within(APPLIED, lambda: carried(world, index))
+    assert f"remove by entry #{index}" in refused(world, path)
 
 
 def test_a_rotated_key_is_shown_with_its_chain(world: World, files: dict[str, Path]) -> None:
