@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from countermark import pins
-from countermark_ceremony import plan
+from countermark_ceremony import tables
 from countermark_server import signing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ def processes() -> set[str]:
 def keys() -> set[str]:
     """Online keys, roles of the ceremony, and the keys that people and witnesses hold."""
     online = {*signing.ROLES, *signing.TUF_ROLES, signing.LOG_ED25519, signing.LOG_MLDSA44}
-    return online | {*plan.OFFLINE_ROLES, "authority", "witness", "publisher"}
+    return online | {*tables.OFFLINE_ROLES, "authority", "witness", "publisher"}
 
 
 def registry_stores() -> set[str]:

@@ -4,7 +4,8 @@ Law of this room: it never opens a socket (a test replays a whole ceremony under
 overwrites, and its only input is one reviewed plan file. It imports from the client's format code only
 (`tlog`, `entry`, `statement`, `trustfile`, `keyfile`, `words`, `errors`, `limits`) and from `tuf`.
 
-    plan.py      the TOML plan, validated whole before a key is touched
+    tables.py    TOML read strictly
+    plan.py      the plan of a first ceremony, validated whole before a key is touched
     handover.py  ceremony-input.json: the public halves a registry's `init` hands over
     payloads.py  the exact bytes to be signed, and the sentences that describe them
     exchange.py  one request and one response file per holder

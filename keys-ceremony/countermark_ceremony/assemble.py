@@ -15,7 +15,7 @@ The output folder of a finished ceremony:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,7 +38,8 @@ from countermark.words import root_words
 from countermark_ceremony.exchange import Request, Response, Signed, check_signature
 from countermark_ceremony.handover import ROLE_KEYS, enrolled_key, fingerprint, tuf_key
 from countermark_ceremony.payloads import Document, Payloads, build, build_inner, read_signed
-from countermark_ceremony.plan import OFFLINE_ROLES, Plan
+from countermark_ceremony.plan import Plan
+from countermark_ceremony.tables import OFFLINE_ROLES
 from countermark_ceremony.transcript import Transcript
 
 PLAN, TRANSCRIPT, SIGNATURES = "plan.toml", "transcript.jsonl", "transcript-signatures.jsonl"
@@ -153,23 +154,23 @@ def _check_response(prepared: Prepared, response: Response) -> None:
 
 
 def threshold_table(payloads: Payloads, signatures: Mapping[str, Sequence[Signed]]) -> list[str]:
-    """`1.root.json 1/2: missing ben-root, cleo-root`, a line a document."""
-    lines = []
+    """`1.root.json 1/2: missing ben-root, cleo-root`, a line a document and quorum."""
+    return [line for line, _ in _quorums(payloads, signatures)]
+
+
+def _quorums(payloads: Payloads, signatures: Mapping[str, Sequence[Signed]]) -> Iterator[tuple[str, bool]]:
     for document in payloads.documents:
         signed = {each.fingerprint for each in signatures[document.name]}
-        missing = [key.name for key in document.keys if key.fingerprint not in signed]
-        tail = f": missing {', '.join(missing)}" if missing else ""
-        lines.append(f"{document.name} {len(signed)}/{document.threshold}{tail}")
-    return lines
+        for quorum in document.quorums:
+            missing = [key.name for key in quorum.keys if key.fingerprint not in signed]
+            count = len(quorum.keys) - len(missing)
+            whose = f" by {quorum.of}" if len(document.quorums) > 1 else ""
+            tail = f": missing {', '.join(missing)}" if missing else ""
+            yield f"{document.name} {count}/{quorum.threshold}{whose}{tail}", count >= quorum.threshold
 
 
 def _check_thresholds(payloads: Payloads, signatures: Mapping[str, Sequence[Signed]]) -> None:
-    short = [
-        line
-        for line, document in zip(threshold_table(payloads, signatures), payloads.documents, strict=True)
-        if len({each.fingerprint for each in signatures[document.name]}) < document.threshold
-    ]
-    if short:
+    if short := [line for line, reached in _quorums(payloads, signatures) if not reached]:
         raise SignatureError("too few signatures: " + "; ".join(short))
 
 

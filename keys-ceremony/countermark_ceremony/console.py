@@ -53,6 +53,7 @@ def show_document(document: Asked) -> list[str]:
         *(f"  {line}" for line in document.says),
         f"  words       {root_words(document.payload)}",
         f"  sha256      {hex_groups(document.payload)}",
+        *(f"  needs       {need}" for need in document.needs),
         *keys,
     ]
 

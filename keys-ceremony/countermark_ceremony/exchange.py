@@ -4,8 +4,9 @@ A request holds the exact bytes to be signed, and for the reader their digest wo
 
     {"format": "countermark-ceremony-request/v1", "holder": "ada", "documents": [
         {"name": "1.root.json", "payload": "<base64>", "sha256": "...", "words": "indicate mandate ...",
-         "groups": "6f1c 09a2 ...", "says": ["+ root version 1, expires ...", ...], "threshold": 2,
-         "keys": [{"name": "ada-root", "fingerprint": "..."}]}, ...], "trust_file": "<base64>", ...}
+         "groups": "6f1c 09a2 ...", "says": ["+ root version 1, expires ...", ...],
+         "needs": ["2 of the 3 keys of root"], "keys": [{"name": "ada-root", "fingerprint": "..."}]}, ...],
+     "trust_file": "<base64>", ...}
 
 Nothing of what a request says *about* its payload is believed: `Request.parse` works it out again from the
 bytes and refuses a request whose words differ from its payload. A response holds detached signatures, each
@@ -32,7 +33,8 @@ from countermark.words import hex_groups, root_words
 from countermark_ceremony.files import FILE_MAX_BYTES
 from countermark_ceremony.handover import ROLE_KEYS, fingerprint
 from countermark_ceremony.payloads import Document, Payloads, describe, describe_trust_file
-from countermark_ceremony.plan import OFFLINE_ROLES, Plan
+from countermark_ceremony.plan import Plan
+from countermark_ceremony.tables import OFFLINE_ROLES
 
 REQUEST_FORMAT = "countermark-ceremony-request/v1"
 RESPONSE_FORMAT = "countermark-ceremony-response/v1"
@@ -45,7 +47,7 @@ class Asked:
 
     name: str
     payload: bytes
-    threshold: int
+    needs: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
     says: tuple[str, ...]
 
@@ -54,7 +56,8 @@ class Asked:
         """What a holder is asked about a document."""
         keys = tuple((key.name, key.fingerprint) for key in document.keys if key.holder == holder)
         says = tuple(describe(document.name, document.payload))
-        return cls(document.name, document.payload, document.threshold, keys, says)
+        needs = tuple(quorum.needs() for quorum in document.quorums)
+        return cls(document.name, document.payload, needs, keys, says)
 
     def to_dict(self) -> dict[str, Any]:
         """Its members, with everything that is worked out from the payload."""
@@ -62,10 +65,10 @@ class Asked:
             "groups": hex_groups(self.payload),
             "keys": [{"fingerprint": print_, "name": name} for name, print_ in self.keys],
             "name": self.name,
+            "needs": list(self.needs),
             "payload": base64.b64encode(self.payload).decode(),
             "says": list(self.says),
             "sha256": hashlib.sha256(self.payload).hexdigest(),
-            "threshold": self.threshold,
             "words": root_words(self.payload),
         }
 
@@ -249,13 +252,12 @@ def _check_trust_target(request: Request) -> None:
 
 
 def _asked(each: Mapping[str, Any]) -> Asked:
-    name, payload, threshold = _text(each["name"]), _base64(each["payload"]), each["threshold"]
+    name, payload = _text(each["name"]), _base64(each["payload"])
     if name not in DOCUMENT_NAMES:
         raise ValueError(f"document {name!r} is none that a ceremony signs")
-    if type(threshold) is not int:
-        raise TypeError("threshold")
+    needs = tuple(_text(need) for need in each["needs"])
     keys = tuple((_text(key["name"]), _text(key["fingerprint"])) for key in each["keys"])
-    return Asked(name, payload, threshold, keys, tuple(describe(name, payload)))
+    return Asked(name, payload, needs, keys, tuple(describe(name, payload)))
 
 
 def _format(document: Mapping[str, Any]) -> bytes:

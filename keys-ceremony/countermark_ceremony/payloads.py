@@ -37,20 +37,38 @@ from countermark.statement import pae
 from countermark.tlog.note import ED25519, ED25519_COSIGNATURE, ML_DSA_44, VerifierKey
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark_ceremony.handover import ROLE_KEYS, fingerprint, key_spki, tuf_key
-from countermark_ceremony.plan import Plan, PlanKey
+from countermark_ceremony.plan import Plan
+from countermark_ceremony.tables import PlanKey
 
 BINS_PREFIX = "bins"
 TRUST_PATHS, INDEX_PATHS = ["trust/*"], ["files/*/*"]
 
 
 @dataclass(frozen=True)
+class Quorum:
+    """So many of these keys must sign; `of` says in whose name, such as `root 2`."""
+
+    of: str
+    keys: tuple[PlanKey, ...]
+    threshold: int
+
+    def needs(self) -> str:
+        """`2 of the 3 keys of root 2`."""
+        return f"{self.threshold} of the {len(self.keys)} keys of {self.of}"
+
+
+@dataclass(frozen=True)
 class Document:
-    """Something to sign: its name, the exact bytes, who may sign and how many must."""
+    """Something to sign: its name, the exact bytes, who may sign and how many must, in whose names."""
 
     name: str
     payload: bytes
-    keys: tuple[PlanKey, ...]
-    threshold: int
+    quorums: tuple[Quorum, ...]
+
+    @property
+    def keys(self) -> tuple[PlanKey, ...]:
+        """Every key that may sign, once."""
+        return tuple({key.fingerprint: key for quorum in self.quorums for key in quorum.keys}.values())
 
     @property
     def sha256(self) -> str:
@@ -94,7 +112,8 @@ def build_inner(plan: Plan) -> Payloads:
     ]
     for role in ROLE_KEYS:
         payload = pae(plan.handover.role_keys[role].envelope.payload)
-        documents.append(Document(f"role-keys/{role}", payload, (plan.authority,), 1))
+        quorum = Quorum("the authority", (plan.authority,), 1)
+        documents.append(Document(f"role-keys/{role}", payload, (quorum,)))
     return Payloads(tuple(documents), trust_file)
 
 
@@ -156,7 +175,7 @@ def _target(content: bytes) -> TargetFile:
 def _metadata(plan: Plan, role: str, signed: Root | Targets) -> Document:
     chosen = plan.roles[role]
     payload = CanonicalJSONSerializer().serialize(signed)
-    return Document(f"1.{role}.json", payload, chosen.keys, chosen.threshold)
+    return Document(f"1.{role}.json", payload, (Quorum(role, chosen.keys, chosen.threshold),))
 
 
 def describe(document: str, payload: bytes) -> list[str]:

@@ -36,60 +36,32 @@ All refusals of a plan are said at once.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-from countermark.errors import UsageError
 from countermark.tlog.policy import Policy
-from countermark.trustfile import MODES, CentralPolicy, Pattern
-from countermark_ceremony.handover import Handover, fingerprint
+from countermark.trustfile import CentralPolicy
+from countermark_ceremony.handover import Handover
+from countermark_ceremony.tables import (
+    PlanError,
+    PlanKey,
+    Role,
+    line,
+    members,
+    named_key,
+    of_type,
+    read_client_policy,
+    read_keys,
+    read_roles,
+    read_toml,
+)
 
 FORMAT = "countermark-ceremony-plan/v1"
-OFFLINE_ROLES = ("root", "targets", "index", "trust")
-PLAN_MAX_BYTES = 256 * 1024
 EXPIRY_WINDOW = timedelta(days=30)  # an expiry nearer than this leaves no time for the next ceremony
 EXPIRY_MAX_DAYS = {"root": 400, "targets": 400, "index": 400, "trust": 200}  # a year or half one, and slack
 UNWITNESSED_ENDINGS = (".test", ".example", ".invalid")
-
-
-class PlanError(UsageError):
-    """A plan that is refused; `problems` lists every reason."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("plan refused: " + "; ".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True)
-class PlanKey:
-    """A holder's key: its name in the plan, whose it is, and its public half."""
-
-    name: str
-    holder: str
-    public_key: bytes  # SPKI DER
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex SHA-256 of the SPKI."""
-        return fingerprint(self.public_key)
-
-
-@dataclass(frozen=True)
-class Role:
-    """One offline TUF role."""
-
-    name: str
-    keys: tuple[PlanKey, ...]
-    threshold: int
-    days: int
 
 
 @dataclass(frozen=True)
@@ -120,7 +92,7 @@ class Plan:
 
 def input_name(raw: bytes) -> str:
     """The file name of the input a plan names, so that the caller can read it."""
-    document = _toml(raw)
+    document = read_toml(raw)
     section = document.get("input")
     name = section.get("file") if isinstance(section, dict) else None
     if not isinstance(name, str) or not name or "/" in name or "\\" in name or name.startswith("."):
@@ -130,7 +102,7 @@ def input_name(raw: bytes) -> str:
 
 def parse_plan(raw: bytes, input_raw: bytes, *, now: datetime) -> Plan:
     """The plan in these bytes, with the bytes of the input file it names."""
-    document = _toml(raw)
+    document = read_toml(raw)
     input_name(raw)
     sections = {"format", "title", "operator", "origin", "trial", "date"} | {
         "input",
@@ -139,25 +111,25 @@ def parse_plan(raw: bytes, input_raw: bytes, *, now: datetime) -> Plan:
         "authority",
         "client_policy",
     }
-    _members(document, sections, "the plan")
+    members(document, sections, "the plan")
     if document["format"] != FORMAT:
         raise PlanError([f"format is {document['format']!r}, this program reads {FORMAT!r}"])
-    _members(document["input"], {"file", "sha256"}, "[input]")
+    members(document["input"], {"file", "sha256"}, "[input]")
     given = hashlib.sha256(input_raw).hexdigest()
     if document["input"]["sha256"] != given:
         raise PlanError([f"the input file has SHA-256 {given}, the plan says {document['input']['sha256']}"])
-    keys = _keys(_of_type(document, "keys", dict))
-    roles = _roles(_of_type(document, "roles", dict), keys)
-    _members(document["authority"], {"key"}, "[authority]")
+    keys = read_keys(of_type(document, "keys", dict))
+    roles = read_roles(of_type(document, "roles", dict), keys)
+    members(document["authority"], {"key"}, "[authority]")
     plan = Plan(
-        title=_text(document, "title"),
-        operator=_text(document, "operator"),
-        origin=_text(document, "origin"),
-        trial=_of_type(document, "trial", bool),
-        date=_of_type(document, "date", datetime),
+        title=line(document, "title"),
+        operator=line(document, "operator"),
+        origin=line(document, "origin"),
+        trial=of_type(document, "trial", bool),
+        date=of_type(document, "date", datetime),
         roles=roles,
-        authority=_named(keys, document["authority"]["key"], "[authority]"),
-        client_policy=_client_policy(document["client_policy"]),
+        authority=named_key(keys, document["authority"]["key"], "[authority]"),
+        client_policy=read_client_policy(document["client_policy"]),
         handover=Handover.parse(input_raw),
         sha256=hashlib.sha256(raw).hexdigest(),
     )
@@ -225,94 +197,6 @@ def _key_problems(plan: Plan, keys: Mapping[str, PlanKey]) -> list[str]:
         elif len(uses[key.name]) > 1 and set(uses[key.name]) != {"targets", "index"}:
             problems.append(f"key {key.name!r} is used twice: {' and '.join(uses[key.name])}")
     return problems
-
-
-def _toml(raw: bytes) -> dict[str, Any]:
-    if len(raw) > PLAN_MAX_BYTES:
-        raise PlanError([f"{len(raw)} bytes, at most {PLAN_MAX_BYTES} are read"])
-    try:
-        return tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PlanError([f"not TOML: {error}"]) from error
-
-
-def _members(table: object, expected: set[str], where: str) -> None:
-    if not isinstance(table, dict):
-        raise PlanError([f"{where} is not a table"])
-    problems = [f"{where} has no {name!r}" for name in sorted(expected - set(table))]
-    problems += [f"{where} has an unknown member {name!r}" for name in sorted(set(table) - expected)]
-    if problems:
-        raise PlanError(problems)
-
-
-def _of_type(table: Mapping[str, Any], name: str, kind: type) -> Any:
-    if type(table[name]) is not kind:
-        raise PlanError([f"{name} is {table[name]!r}, not a {kind.__name__}"])
-    return table[name]
-
-
-def _text(table: Mapping[str, Any], name: str) -> str:
-    text: str = _of_type(table, name, str)
-    if not text.isprintable() or not 0 < len(text) <= 200:
-        raise PlanError([f"{name} is not a line of 1 to 200 printable characters"])
-    return text
-
-
-def _keys(tables: Mapping[str, Any]) -> dict[str, PlanKey]:
-    keys = {}
-    for name, table in tables.items():
-        _members(table, {"holder", "public_key"}, f"[keys.{name}]")
-        try:
-            spki = base64.b64decode(_text(table, "public_key"), validate=True)
-            key = load_der_public_key(spki)
-        except Exception as error:  # whatever the decoder dislikes about it
-            raise PlanError([f"key {name!r}: public_key is not a base64 SPKI"]) from error
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise PlanError([f"key {name!r} is not ECDSA P-256, which every signer and client knows"])
-        holder = _text(table, "holder")
-        if not holder.replace("-", "").isalnum() or not holder.isascii():
-            raise PlanError([f"key {name!r}: holder {holder!r} is not letters, digits and dashes"])
-        keys[name] = PlanKey(name, holder, spki)
-    return keys
-
-
-def _roles(tables: Mapping[str, Any], keys: Mapping[str, PlanKey]) -> dict[str, Role]:
-    _members(tables, set(OFFLINE_ROLES), "[roles]")
-    roles = {}
-    for name in OFFLINE_ROLES:
-        table = tables[name]
-        _members(table, {"keys", "threshold", "days"}, f"[roles.{name}]")
-        named = [_named(keys, key, f"[roles.{name}]") for key in _of_type(table, "keys", list)]
-        threshold, days = _of_type(table, "threshold", int), _of_type(table, "days", int)
-        if not 0 <= threshold <= 100 or not 0 <= days <= 10_000:
-            raise PlanError([f"[roles.{name}] threshold {threshold} or days {days} out of bounds"])
-        roles[name] = Role(name, tuple(named), threshold, days)
-    return roles
-
-
-def _named(keys: Mapping[str, PlanKey], name: object, where: str) -> PlanKey:
-    if not isinstance(name, str) or name not in keys:
-        raise PlanError([f"{where} names the key {name!r}, which the plan does not describe"])
-    return keys[name]
-
-
-def _client_policy(table: Any) -> CentralPolicy:
-    _members(table, {"mode", "min_tree_size", "patterns"}, "[client_policy]")
-    patterns = []
-    for pattern in _of_type(table, "patterns", list):
-        _members(pattern, {"mode", "project"}, "a client_policy pattern")
-        patterns.append(Pattern(_mode(pattern), _text(pattern, "project")))
-    size = _of_type(table, "min_tree_size", int)
-    if size < 0:
-        raise PlanError([f"client_policy.min_tree_size is {size}"])
-    return CentralPolicy(size, _mode(table), tuple(patterns))
-
-
-def _mode(table: Mapping[str, Any]) -> str:
-    mode = _text(table, "mode")
-    if mode not in MODES:
-        raise PlanError([f"mode {mode!r} is none of {', '.join(MODES)}"])
-    return mode
 
 
 def utc_now() -> datetime:

@@ -25,7 +25,8 @@ from countermark.words import format_words
 from countermark_ceremony import exchange
 from countermark_ceremony.assemble import PLAN, TRANSCRIPT, Prepared, assemble
 from countermark_ceremony.handover import Handover, fingerprint
-from countermark_ceremony.plan import FORMAT, OFFLINE_ROLES, parse_plan
+from countermark_ceremony.plan import FORMAT, parse_plan
+from countermark_ceremony.tables import OFFLINE_ROLES
 
 HOLDERS = ("ada", "ben", "cleo")
 AUTHORITY = "dora"

@@ -288,7 +288,7 @@ def test_a_signature_by_the_right_holder_with_another_key_is_refused():
         request.trial,
         request.transcript_sha256,
         tuple(
-            exchange.Asked(d.name, d.payload, d.threshold, (("dora-authority", impostor.keyid),), d.says)
+            exchange.Asked(d.name, d.payload, d.needs, (("dora-authority", impostor.keyid),), d.says)
             for d in request.documents
         ),
         request.trust_file,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from countermark.errors import CountermarkError, EvidenceError, MalformedError
-from countermark_ceremony.plan import PlanError, input_name, parse_plan
+from countermark_ceremony.plan import input_name, parse_plan
+from countermark_ceremony.tables import PlanError
 from tests.ceremony_world import NOW, Holders, Registry, plan_document, to_toml
 
 REGISTRY, HOLDERS = Registry(), Holders()

@@ -1,0 +1,161 @@
+"""Tables of a plan: TOML read strictly, every unknown member refused, every refusal naming its place.
+
+    [keys.ada-root]
+    holder = "ada"
+    public_key = "MFkwEwYHKoZI..."     # base64 SPKI
+
+    [roles.root]
+    keys = ["ada-root", "ben-root", "cleo-root"]
+    threshold = 2
+    days = 365
+
+What the tables mean together is decided by the plan they stand in (plan.py, nextplan.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from countermark.errors import UsageError
+from countermark.trustfile import MODES, CentralPolicy, Pattern
+from countermark_ceremony.handover import fingerprint
+
+OFFLINE_ROLES = ("root", "targets", "index", "trust")
+PLAN_MAX_BYTES = 256 * 1024
+
+
+class PlanError(UsageError):
+    """A plan that is refused; `problems` lists every reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("plan refused: " + "; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """A holder's key: its name in the plan, whose it is, and its public half."""
+
+    name: str
+    holder: str
+    public_key: bytes  # SPKI DER
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the SPKI."""
+        return fingerprint(self.public_key)
+
+
+@dataclass(frozen=True)
+class Role:
+    """One offline TUF role."""
+
+    name: str
+    keys: tuple[PlanKey, ...]
+    threshold: int
+    days: int
+
+
+def read_toml(raw: bytes) -> dict[str, Any]:
+    """The document in these bytes."""
+    if len(raw) > PLAN_MAX_BYTES:
+        raise PlanError([f"{len(raw)} bytes, at most {PLAN_MAX_BYTES} are read"])
+    try:
+        return tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError([f"not TOML: {error}"]) from error
+
+
+def members(table: object, expected: set[str], where: str) -> None:
+    """Refuse a table that has not exactly these members."""
+    if not isinstance(table, dict):
+        raise PlanError([f"{where} is not a table"])
+    problems = [f"{where} has no {name!r}" for name in sorted(expected - set(table))]
+    problems += [f"{where} has an unknown member {name!r}" for name in sorted(set(table) - expected)]
+    if problems:
+        raise PlanError(problems)
+
+
+def of_type(table: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A member of exactly this type (a bool is no int)."""
+    if type(table[name]) is not kind:
+        raise PlanError([f"{name} is {table[name]!r}, not a {kind.__name__}"])
+    return table[name]
+
+
+def line(table: Mapping[str, Any], name: str) -> str:
+    """A member that is one line of text."""
+    found: str = of_type(table, name, str)
+    if not found.isprintable() or not 0 < len(found) <= 200:
+        raise PlanError([f"{name} is not a line of 1 to 200 printable characters"])
+    return found
+
+
+def read_keys(tables: Mapping[str, Any]) -> dict[str, PlanKey]:
+    """The keys of `[keys]`, by name."""
+    keys = {}
+    for name, table in tables.items():
+        members(table, {"holder", "public_key"}, f"[keys.{name}]")
+        try:
+            spki = base64.b64decode(line(table, "public_key"), validate=True)
+            key = load_der_public_key(spki)
+        except Exception as error:  # whatever the decoder dislikes about it
+            raise PlanError([f"key {name!r}: public_key is not a base64 SPKI"]) from error
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise PlanError([f"key {name!r} is not ECDSA P-256, which every signer and client knows"])
+        holder = line(table, "holder")
+        if not holder.replace("-", "").isalnum() or not holder.isascii():
+            raise PlanError([f"key {name!r}: holder {holder!r} is not letters, digits and dashes"])
+        keys[name] = PlanKey(name, holder, spki)
+    return keys
+
+
+def read_roles(
+    tables: Mapping[str, Any], keys: Mapping[str, PlanKey], names: Collection[str] = OFFLINE_ROLES
+) -> dict[str, Role]:
+    """The roles of `[roles]`: exactly those of these names, in their order."""
+    members(tables, set(names), "[roles]")
+    roles = {}
+    for name in names:
+        table = tables[name]
+        members(table, {"keys", "threshold", "days"}, f"[roles.{name}]")
+        named = [named_key(keys, key, f"[roles.{name}]") for key in of_type(table, "keys", list)]
+        threshold, days = of_type(table, "threshold", int), of_type(table, "days", int)
+        if not 0 <= threshold <= 100 or not 0 <= days <= 10_000:
+            raise PlanError([f"[roles.{name}] threshold {threshold} or days {days} out of bounds"])
+        roles[name] = Role(name, tuple(named), threshold, days)
+    return roles
+
+
+def named_key(keys: Mapping[str, PlanKey], name: object, where: str) -> PlanKey:
+    """The key that a table names."""
+    if not isinstance(name, str) or name not in keys:
+        raise PlanError([f"{where} names the key {name!r}, which the plan does not describe"])
+    return keys[name]
+
+
+def read_client_policy(table: Any) -> CentralPolicy:
+    """The policy of `[client_policy]`."""
+    members(table, {"mode", "min_tree_size", "patterns"}, "[client_policy]")
+    patterns = []
+    for pattern in of_type(table, "patterns", list):
+        members(pattern, {"mode", "project"}, "a client_policy pattern")
+        patterns.append(Pattern(_mode(pattern), line(pattern, "project")))
+    size = of_type(table, "min_tree_size", int)
+    if size < 0:
+        raise PlanError([f"client_policy.min_tree_size is {size}"])
+    return CentralPolicy(size, _mode(table), tuple(patterns))
+
+
+def _mode(table: Mapping[str, Any]) -> str:
+    mode = line(table, "mode")
+    if mode not in MODES:
+        raise PlanError([f"mode {mode!r} is none of {', '.join(MODES)}"])
+    return mode
