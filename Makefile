@@ -8,6 +8,7 @@
 #   make docs          write the generated pages anew (make lint fails when they are not true)
 #   make test-full     make test, and the runs that take minutes
 #   make soak          a registry whose processes are killed at random, under load, for SECONDS=600; then an audit
+#                      (SOAK_ARGS='--backend "postgresql s3"' or --raw)
 #   make lock          write requirements/*.txt anew
 #
 # PYTHON=python3.12 picks an interpreter for .venv.
@@ -18,13 +19,14 @@ LISTEN ?= 127.0.0.1:8080
 KEEP ?=
 SECONDS_OF_SOAK := $(or $(SECONDS),600)
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
 .PHONY: help demo test test-full soak serve lint bench docs lock setup setup-dev components clean
 
 help:
-	@sed -n '3,14p' Makefile | cut -c3-
+	@sed -n '3,15p' Makefile | cut -c3-
 
 setup:
 	@scripts/setup.sh run
@@ -59,7 +61,7 @@ lint: setup-dev
 	@$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
 
 soak: setup-dev
-	@$(BIN)/python bench/soak.py --seconds $(SECONDS_OF_SOAK)
+	@$(BIN)/python bench/soak.py --seconds $(SECONDS_OF_SOAK) $(SOAK_ARGS)
 
 bench: setup-dev components
 	@$(BIN)/python bench/run.py

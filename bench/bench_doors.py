@@ -88,7 +88,7 @@ def measure() -> list[Figure]:
             settings["COUNTERMARK_DATABASE_URL"] = postgres.server().database()
         with registry.running(settings) as world:
             os.environ["COUNTERMARK_DATABASE_URL"] = settings.get("COUNTERMARK_DATABASE_URL", "")
-            publisher, numbers = _publisher(world), iter(range(1 << 30))
+            publisher, numbers = enrolled(world), iter(range(1 << 30))
             for station in STATIONS:
                 world.pause(station)
             for server in servers:
@@ -160,7 +160,7 @@ def _check(world: World, answers: list[dict[str, object]]) -> None:
         tlog_proof.check(entry, proof, opened)
 
 
-def _publisher(world: World) -> Publisher:
+def enrolled(world: World) -> Publisher:
     """An account with a token, whose key is enrolled for the namespace."""
     settings, key = _settings(world), KeySigner(Ed25519PrivateKey.generate())
     engine, now = db.open_engine(settings.database_url), int(time.time())

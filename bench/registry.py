@@ -49,6 +49,20 @@ def running(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Worl
         shutil.rmtree(root, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def raw_log(settings: Mapping[str, str]) -> Iterator[World]:
+    """A raw log on loopback: witness, log and web, and a door that takes any bytes."""
+    root = Path(tempfile.mkdtemp(prefix="countermark-bench-"))
+    try:
+        raw = {"COUNTERMARK_TESTING_RAW_ADD": "true", **settings}
+        with fresh(root, settings=raw, ready="/healthz") as world:
+            world.init()
+            world.up("--ceremony", world.ceremony())
+            yield world
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 def wait_for(port: int, seconds: float = 30) -> None:
     """Until somebody listens there."""
     deadline = time.monotonic() + seconds

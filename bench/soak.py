@@ -1,12 +1,15 @@
 """A registry under load whose processes are killed and stopped at random, and an audit of all that it promised.
 
     python bench/soak.py --seconds 600 --seed 1
+    python bench/soak.py --seconds 600 --backend "postgresql s3"
+    python bench/soak.py --seconds 600 --raw            a raw log, and a load of bytes
 
-Real processes (`up`). Clients upload signed wheels, each again until it is answered with a proof; others read the
-checkpoint, tiles and the simple page. Every few seconds one of web, log, tufrepo, timestamper, scan and witness gets
-SIGKILL (then `up` ends and is started again) or SIGSTOP for a moment. At the end `fsck`, and from the public files
-alone: every acknowledged entry at its index, under its leaf hash, with a proof that verifies. No index is ever
-answered twice, no checkpoint is ever smaller than one that was seen. Exit status 1 for the first thing not so.
+Real processes (`up`). Clients upload signed wheels, hand in signed statements one by one and in batches, each again
+until it is answered with an index; others read the checkpoint, tiles and the simple page. Every few seconds one of
+web, log, tufrepo, timestamper, scan and witness gets SIGKILL (then `up` ends and is started again) or SIGSTOP for a
+moment. At the end `fsck`, and from the public files alone: every acknowledged entry at its index, under its leaf
+hash, with a proof that verifies. No index is ever answered for two entries, no checkpoint is ever smaller than one
+that was seen. Exit status 1 for the first thing not so.
 """
 
 from __future__ import annotations
@@ -18,103 +21,31 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-
-import urllib3
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' world
 
+import bench_doors
 import registry
+import soak_clients
 from countermark_server import adopted
-from countermark_server.stores.public import Public
+from countermark_server.settings import load as load_settings
+from countermark_server.stores import places
+from soak_clients import Load
 from tests.faults.recovery import check_proofs
+from tests.world.backends import settings_of
 from tests.world.world import StoryError, World
 
 PROCESSES = ("web", "log", "tufrepo", "timestamper", "scan", "witness")
-UPLOADERS, READERS = 3, 2
-PAUSE = 0.3  # seconds between two uploads of a client
+RAW_PROCESSES = ("web", "log", "witness")
 WAIT = (1.0, 4.0)  # seconds between two misfortunes
 STOPPED = (0.3, 2.5)  # seconds that a stopped process stays so
 READY = 180  # seconds for `up` on a busy machine
 LINGERING = ("cannot listen on", "is up already", "another sequencer works on")
-GRACE = 180  # seconds for what is under way at the end
-
-
-class Load:
-    """Uploads and reads until told to stop; what was promised, and the first thing that was wrong."""
-
-    def __init__(self, world: World, wheels: list[registry.Wheel]) -> None:
-        self.url, self.token = world.url, world.token()
-        self.pool = urllib3.PoolManager(maxsize=UPLOADERS + READERS, retries=False)
-        self.headers = urllib3.make_headers(basic_auth=f"__token__:{self.token}")
-        self.wheels = iter(wheels)
-        self.stop, self.turn = threading.Event(), threading.Lock()
-        self.promised: dict[str, tuple[int, str]] = {}
-        self.counts: Counter[str] = Counter()
-        self.wrong: list[str] = []
-        self.seen = 0
-
-    def upload(self) -> None:
-        """One client: the next wheel, again and again until its proof is there."""
-        while not self.stop.is_set():
-            with self.turn:
-                wheel = next(self.wheels, None)
-            if wheel is None:
-                return
-            deadline = None
-            while not self._uploaded(wheel):
-                if self.stop.is_set():
-                    deadline = deadline or time.monotonic() + GRACE
-                    if time.monotonic() > deadline:
-                        self.wrong.append(f"{wheel.path.name} was never acknowledged")
-                        return
-                time.sleep(PAUSE)
-            time.sleep(PAUSE)
-
-    def _uploaded(self, wheel: registry.Wheel) -> bool:
-        fields = {
-            ":action": "file_upload", "protocol_version": "1", "filetype": "bdist_wheel", "pyversion": "py3",
-            "name": registry.PROJECT, "version": wheel.path.name.split("-")[1], "metadata_version": "2.1",
-            "attestations": f"[{wheel.attestation.decode()}]",
-            "content": (wheel.path.name, wheel.body, "application/octet-stream"),
-        }  # fmt: skip
-        try:
-            answer = self.pool.request(
-                "POST", f"{self.url}/legacy/", fields=fields, headers=self.headers, timeout=20
-            )
-        except urllib3.exceptions.HTTPError:
-            self.counts["uploads cut"] += 1
-            return False
-        self.counts[f"uploads {answer.status}"] += 1
-        if answer.status != 200:
-            if 400 <= answer.status < 500 and answer.status not in (408, 429):
-                self.wrong.append(f"{wheel.path.name}: {answer.status} {answer.data[:300]!r}")
-            return False
-        said = json.loads(answer.data)
-        promise = (said["index"], said["leaf_hash"])
-        with self.turn:
-            if promise in self.promised.values():
-                self.wrong.append(f"index {promise[0]} was given twice")
-            self.promised[wheel.path.name] = promise
-        return True
-
-    def read(self) -> None:
-        """One reader: what is public never goes back."""
-        while not self.stop.is_set():
-            before = self.seen
-            for path in ("/log/checkpoint", f"/simple/{registry.PROJECT}/", "/log/tile/0/000"):
-                with contextlib.suppress(urllib3.exceptions.HTTPError):
-                    answer = self.pool.request("GET", self.url + path, timeout=10)
-                    self.counts[f"reads {answer.status}"] += 1
-                    if path == "/log/checkpoint" and answer.status == 200:
-                        size = int(answer.data.split(b"\n")[1])
-                        if size < before:
-                            self.wrong.append(f"the public checkpoint went back from {before} to {size}")
-                        self.seen = max(self.seen, size)
-            time.sleep(0.05)
 
 
 def restart(world: World) -> None:
@@ -129,12 +60,14 @@ def restart(world: World) -> None:
     return world.up(seconds=READY)
 
 
-def trouble(world: World, dice: random.Random, until: float, load: Load) -> Counter[str]:
+def trouble(
+    world: World, dice: random.Random, processes: tuple[str, ...], until: float, load: Load
+) -> Counter[str]:
     """Kill and stop, one after the other; returns how often each was hit."""
     done: Counter[str] = Counter()
     while time.monotonic() < until and not load.wrong:
         time.sleep(dice.uniform(*WAIT))
-        name = dice.choice(PROCESSES)
+        name = dice.choice(processes)
         while not (world.data / "run" / f"{name}.json").exists():
             time.sleep(0.05)  # it has not said yet that it is ready
         if dice.random() < 0.5:
@@ -150,29 +83,48 @@ def trouble(world: World, dice: random.Random, until: float, load: Load) -> Coun
     return done
 
 
-def run(seconds: float, seed: int) -> dict[str, object]:
-    """The whole run; AssertionError or StoryError for the first thing that is wrong."""
-    with registry.running() as world:
+@contextlib.contextmanager
+def loaded(backend: str, seconds: float, *, raw: bool) -> Iterator[tuple[World, Load]]:
+    """A registry, or a raw log, on this backend, with its clients at work."""
+    settings = settings_of(backend)
+    if raw:
+        with registry.raw_log(settings) as world:
+            load = Load(world.url)
+            offers = soak_clients.raw(count())
+            load.start("bodies", offers, clients=soak_clients.ADDERS, pause=0.01)
+            load.read()
+            yield world, load
+        return
+    with registry.running(settings) as world:
         wheels = registry.signed_wheels(world, max(60, int(seconds * 1.5)))
-        load = Load(world, wheels)
-        threads = [threading.Thread(target=load.upload) for _ in range(UPLOADERS)]
-        threads += [threading.Thread(target=load.read) for _ in range(READERS)]
-        for thread in threads:
-            thread.start()
+        publisher, numbers, load = bench_doors.enrolled(world), count(), Load(world.url)
+        load.start("uploads", soak_clients.uploads(wheels, world.token()), clients=soak_clients.UPLOADERS)
+        load.start("statements", soak_clients.statements(publisher, numbers), clients=soak_clients.STATERS)
+        load.start("batches", soak_clients.batches(publisher, count(1 << 30)), clients=soak_clients.BATCHERS)
+        load.read(f"/simple/{registry.PROJECT}/", "/log/tile/0/000")
+        yield world, load
+
+
+def run(seconds: float, seed: int, backend: str, *, raw: bool) -> dict[str, object]:
+    """The whole run; AssertionError or StoryError for the first thing that is wrong."""
+    with loaded(backend, seconds, raw=raw) as (world, load):
         started = time.monotonic()
+        processes = RAW_PROCESSES if raw else PROCESSES
         try:
-            hits = trouble(world, random.Random(seed), started + seconds, load)
+            hits = trouble(world, random.Random(seed), processes, started + seconds, load)
         finally:
-            load.stop.set()
-            for thread in threads:
-                thread.join()
+            load.join()
         elapsed = time.monotonic() - started
         assert load.wrong == [], load.wrong
+        indexes = Counter(index for index, _ in load.promised.values())
+        twice = [index for index, times in indexes.items() if times > 1]
+        assert twice == [], f"given for two entries: {twice}"
         world.down()
         fsck = world.operator("fsck")
-        public = Public(world.data / "public")
+        public = places.public(load_settings(world.data, world.settings))
         check_proofs(public, adopted.trust_file(public).policy, load.promised.values())
         return {
+            "backend": backend,
             "seconds": round(elapsed),
             "seed": seed,
             "acknowledged and proved": len(load.promised),
@@ -187,8 +139,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    parser.add_argument("--backend", default="sqlite files", help='or "postgresql s3"')
+    parser.add_argument("--raw", action="store_true", help="a raw log (testing.raw_add)")
+    asked = parser.parse_args()
     try:
-        print(json.dumps(run(arguments.seconds, arguments.seed), indent=1))
+        print(json.dumps(run(asked.seconds, asked.seed, asked.backend, raw=asked.raw), indent=1))
     except (AssertionError, StoryError) as error:
         sys.exit(f"soak: error: {error}\n{getattr(error, 'output', '')}")

@@ -8,19 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests import postgres, s3
+from tests.world.backends import settings_of
 from tests.world.world import World, as_json, fresh
 
 PROJECT = "hello-countermark"
-
-
-def settings_of(backend: str) -> dict[str, str]:
-    """The environment of a registry on this backend."""
-    settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}
-    if "postgresql" in backend:
-        settings["COUNTERMARK_DATABASE_URL"] = postgres.server().database()
-    if "s3" in backend:
-        settings |= s3.server().world()
-    return settings
 
 
 ELSEWHERE = pytest.mark.parametrize(

@@ -76,6 +76,9 @@ class World:
     origin: str = "demo.test/registry"
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)  # COUNTERMARK_* for the registry's processes
+    ready: str = (
+        "/tuf/timestamp.json"  # what a registry serves that has finished its first publish: it comes last
+    )
     rest: dict[str, str] = field(default_factory=dict)  # the public files when nothing was on its way to them
     _up: subprocess.Popen[str] | None = None
 
@@ -228,9 +231,8 @@ class World:
         raise StoryError(f"up was not ready within {seconds:.0f} s", self.log_tail())
 
     def _answers(self) -> bool:
-        # The timestamp comes last: a registry that serves one has finished its first publish.
         try:
-            return bool(self.get("/tuf/timestamp.json"))
+            return bool(self.get(self.ready))
         except (OSError, urllib.error.URLError):
             return False
 
