@@ -24,7 +24,7 @@ import psycopg
 from sqlalchemy import make_url
 
 USER = "countermark"
-START_SECONDS = 60
+START_SECONDS = 240  # after `kill` it syncs every file of every database first, and others use the disk
 CONFIG = """
 listen_addresses = ''
 fsync = on
