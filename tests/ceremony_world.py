@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from securesystemslib.signer import CryptoSigner
@@ -16,9 +16,12 @@ from countermark import keyfile
 from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog.cosignature import Ed25519CosignatureSigner, MlDsaSigner
 from countermark.tlog.note import Ed25519NoteSigner
+from countermark.words import root_words
 from countermark_ceremony import exchange
 from countermark_ceremony.assemble import Prepared, assemble
+from countermark_ceremony.nextplan import parse_next
 from countermark_ceremony.plan import parse_plan
+from countermark_ceremony.previous import Previous, join, split
 
 ORIGIN = "registry.example"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -125,6 +128,7 @@ def plan_document(registry: Registry, holders: Holders, input_raw: bytes) -> dic
         "keys": {
             name: {"holder": name.partition("-")[0], "public_key": holders.public(name)}
             for name in holders.keys
+            if name.partition("-")[0] in (*holders.names, "dora")
         },
         "roles": {
             role: {
@@ -165,13 +169,75 @@ def prepared(registry: Registry, holders: Holders, *, trial: bool = False) -> Pr
 
 
 def responses(prepared: Prepared, holders: Holders, *who: str) -> list[exchange.Response]:
-    return [
-        exchange.sign(prepared.request(holder), holders.signers(holder))
-        for holder in who or prepared.plan.holders
-    ]
+    found = []
+    for holder in who or prepared.plan.holders:
+        request = prepared.request(holder)
+        wanted = {print_ for document in request.documents for _, print_ in document.keys}
+        signers = [signer for signer in holders.signers(holder) if signer.keyid in wanted]
+        found.append(exchange.sign(request, signers))
+    return found
 
 
 def finished(registry: Registry, holders: Holders, *, trial: bool = False) -> dict[str, bytes]:
     """All files of a finished ceremony."""
     ceremony = prepared(registry, holders, trial=trial)
     return assemble(ceremony, responses(ceremony, holders), now=NOW)
+
+
+# --- later ceremonies -----------------------------------------------------------------------------------------
+
+LATER = NOW + timedelta(days=300)
+
+
+def next_document(
+    previous: Previous, holders: Holders, names: tuple[str, ...] | None = None, **changes: object
+) -> dict[str, object]:
+    """A plan that renews every role with these holders' keys; tests change it."""
+    chosen = names or holders.names
+    roles = {
+        role: {
+            "keys": [f"{name}-{'targets' if role == 'index' else role}" for name in chosen],
+            "threshold": 2,
+            "days": 180 if role == "trust" else 365,
+        }
+        for role in ROLES
+    }
+    used = {key for role in roles.values() for key in role["keys"]}
+    used |= {f"{name}-root" for name in holders.names}
+    return {
+        "format": "countermark-ceremony-next/v1",
+        "title": "the next root",
+        "operator": "dora",
+        "origin": previous.trust_file.origin,
+        "date": LATER,
+        "changes": [] if chosen == holders.names else ["holders"],
+        "previous": {"folder": "root-1", "root_words": root_words(previous.metadata["root"].signed_bytes)},
+        "keys": {
+            name: {"holder": name.partition("-")[0], "public_key": holders.public(name)}
+            for name in sorted(used)
+        },
+        "roles": roles,
+        **changes,
+    }
+
+
+def next_prepared(previous: Previous, document: dict[str, object], *, now: datetime = LATER) -> Prepared:
+    return Prepared.create(parse_next(to_toml(document), previous, now=now), now=now)
+
+
+def next_finished(
+    files: dict[str, bytes], prepared: Prepared, holders: Holders, *who: str, now: datetime = LATER
+) -> dict[str, bytes]:
+    """All files of the later ceremony, with its history."""
+    done = assemble(prepared, responses(prepared, holders, *who), now=now)
+    return join([*split(files), done])
+
+
+def newcomer(holders: Holders, name: str) -> None:
+    """Keys for somebody who is not a holder yet."""
+    holders.keys |= {f"{name}-{role}": p256() for role in ("root", "targets", "trust")}
+
+
+def key_print(holders: Holders, name: str) -> str:
+    """Fingerprint of a holder's key."""
+    return hashlib.sha256(keyfile.public_bytes(holders.keys[name])).hexdigest()

@@ -11,6 +11,10 @@ overwrites, and its only input is one reviewed plan file. It imports from the cl
     exchange.py  one request and one response file per holder
     assemble.py  responses checked on arrival; the finished ceremony written, and verified again from disk
     transcript.py  hash-chained lines of what happened
+    previous.py nextplan.py nextpayloads.py difference.py
+                 every later ceremony: what it follows, what it changes, in whose names it is signed
+    history.py simulate.py
+                 all ceremonies verified from one folder; clients of every age walk the chain
     trial.py     the same steps played by one person with fresh keys
     cli.py console.py  arguments and talk
 """

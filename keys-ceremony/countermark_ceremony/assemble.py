@@ -37,12 +37,14 @@ from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.words import root_words
 from countermark_ceremony.exchange import Request, Response, Signed, check_signature
 from countermark_ceremony.handover import ROLE_KEYS, enrolled_key, fingerprint, tuf_key
+from countermark_ceremony.nextpayloads import build_next, build_next_inner, previous_payloads
+from countermark_ceremony.nextplan import NextPlan
 from countermark_ceremony.payloads import Document, Payloads, build, build_inner, read_signed
 from countermark_ceremony.plan import Plan
-from countermark_ceremony.tables import OFFLINE_ROLES
+from countermark_ceremony.previous import SIGNATURES, TRANSCRIPT
 from countermark_ceremony.transcript import Transcript
 
-PLAN, TRANSCRIPT, SIGNATURES = "plan.toml", "transcript.jsonl", "transcript-signatures.jsonl"
+PLAN = "plan.toml"
 ROLE_KEYS_FILE, WORDS_FILE = "role-keys.json", "root-words.txt"
 _SERIALIZER = JSONSerializer(compact=True)
 
@@ -51,35 +53,36 @@ _SERIALIZER = JSONSerializer(compact=True)
 class Prepared:
     """A ceremony between `prepare` and `assemble`: frozen payloads and the transcript that lists them."""
 
-    plan: Plan
+    plan: Plan | NextPlan
     payloads: Payloads
     transcript: Transcript
 
     @classmethod
-    def create(cls, plan: Plan, *, now: datetime) -> Prepared:
+    def create(cls, plan: Plan | NextPlan, *, now: datetime) -> Prepared:
         """Freeze a plan: what is listed in the transcript can't change any more."""
-        transcript = Transcript().add(
+        transcript = _start(plan).add(
             "plan accepted",
             now=now,
-            input_sha256=plan.handover.sha256,
+            **_follows(plan),
             operator=plan.operator,
             origin=plan.origin,
             plan_sha256=plan.sha256,
             title=plan.title,
             trial=plan.trial,
         )
-        inner = build_inner(plan)
+        inner = build_next_inner(plan) if isinstance(plan, NextPlan) else build_inner(plan)
         frozen = {document.name: document.sha256 for document in inner.documents}
         transcript = transcript.add(
             "payloads frozen", now=now, payloads=frozen, trust_file_sha256=inner.trust_file.digest
         )
-        return cls(plan, build(plan, transcript.digest), transcript)
+        return cls(plan, _build(plan, transcript.digest), transcript)
 
     @classmethod
-    def load(cls, plan: Plan, transcript_raw: bytes) -> Prepared:
+    def load(cls, plan: Plan | NextPlan, transcript_raw: bytes) -> Prepared:
         """The same again from a folder: payloads are made anew, so they can't differ from plan and transcript."""
-        transcript = Transcript.parse(transcript_raw)
-        found = cls(plan, build(plan, transcript.digest), transcript)
+        before = plan.previous.signatures if isinstance(plan, NextPlan) else None
+        transcript = Transcript.parse(transcript_raw, after=before)
+        found = cls(plan, _build(plan, transcript.digest), transcript)
         lines = [json.loads(line) for line in transcript.lines]
         frozen = {document.name: document.sha256 for document in found.payloads.documents[1:]}
         if (
@@ -92,7 +95,30 @@ class Prepared:
 
     def request(self, holder: str) -> Request:
         """What one holder is asked."""
-        return Request.for_holder(self.plan, self.payloads, self.transcript.digest, holder)
+        before = previous_payloads(self.plan) if isinstance(self.plan, NextPlan) else {}
+        return Request.for_holder(self.plan, self.payloads, self.transcript.digest, holder, before)
+
+
+def _build(plan: Plan | NextPlan, transcript_sha256: str) -> Payloads:
+    if isinstance(plan, NextPlan):
+        return build_next(plan, transcript_sha256)
+    return build(plan, transcript_sha256)
+
+
+def _start(plan: Plan | NextPlan) -> Transcript:
+    return plan.previous.signatures.continued() if isinstance(plan, NextPlan) else Transcript()
+
+
+def _follows(plan: Plan | NextPlan) -> dict[str, object]:
+    """What a ceremony is made from: a registry's input, or the ceremony before it."""
+    if isinstance(plan, Plan):
+        return {"input_sha256": plan.handover.sha256}
+    return {
+        "ceremony": plan.number,
+        "changes": list(plan.changes),
+        "previous_root_sha256": fingerprint(plan.previous.files[plan.previous.names["root"]]),
+        "previous_transcript_sha256": plan.previous.transcript.digest,
+    }
 
 
 def assemble(prepared: Prepared, responses: Sequence[Response], *, now: datetime) -> dict[str, bytes]:
@@ -116,19 +142,26 @@ def assemble(prepared: Prepared, responses: Sequence[Response], *, now: datetime
         )
     _check_thresholds(prepared.payloads, signatures)
     files = {
-        f"1.{role}.json": _metadata(prepared.payloads.named(f"1.{role}.json"), signatures)
-        for role in OFFLINE_ROLES
+        document.name: _metadata(document, signatures)
+        for document in prepared.payloads.documents
+        if document.name.endswith(".json")
     }
     transcript = transcript.add("thresholds reached", now=now, files=dict(_digests(files)))
-    trust_file = prepared.payloads.trust_file
+    trust_file, plan = prepared.payloads.trust_file, prepared.plan
     files |= {
         f"targets/trust/{trust_file.digest}.trust.json": trust_file.format(),
-        ROLE_KEYS_FILE: _role_keys(prepared, signatures),
         TRANSCRIPT: prepared.transcript.format(),
         SIGNATURES: transcript.format(),
-        WORDS_FILE: _words_line(prepared.payloads.named("1.root.json").payload),
     }
-    verify(files, now=now)
+    if isinstance(plan, Plan):
+        files[ROLE_KEYS_FILE] = _role_keys(plan, signatures)
+        files[WORDS_FILE] = _words_line(prepared.payloads.named("1.root.json").payload)
+        verify_first(files, now=now)
+        return files
+    kept = {role: name for role, name in plan.previous.names.items() if role not in plan.roles}
+    files |= {name: plan.previous.files[name] for name in kept.values()}
+    root = next(content for name, content in files.items() if name.endswith(".root.json"))
+    files[WORDS_FILE] = _words_line(Metadata[Root].from_bytes(root).signed_bytes)
     return files
 
 
@@ -185,10 +218,10 @@ def _metadata(document: Document, signatures: Mapping[str, Sequence[Signed]]) ->
     return raw
 
 
-def _role_keys(prepared: Prepared, signatures: Mapping[str, Sequence[Signed]]) -> bytes:
+def _role_keys(plan: Plan, signatures: Mapping[str, Sequence[Signed]]) -> bytes:
     envelopes = {}
     for role in ROLE_KEYS:
-        given = prepared.plan.handover.role_keys[role].envelope
+        given = plan.handover.role_keys[role].envelope
         (signed,) = signatures[f"role-keys/{role}"]
         both = (*given.signatures, EnvelopeSignature(signed.fingerprint, signed.sig))
         whole = Envelope(given.payload, tuple(sorted(both, key=lambda each: each.keyid)))
@@ -216,8 +249,8 @@ class Ceremony:
     transcript_sha256: str
 
 
-def verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
-    """Verify the files of a finished ceremony with tuf's own logic, from nothing but themselves."""
+def verify_first(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
+    """Verify the files of a finished first ceremony with tuf's own logic, from nothing but themselves."""
     try:
         return _verify(files, now=now)
     except KeyError as error:

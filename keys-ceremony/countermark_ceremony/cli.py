@@ -7,6 +7,7 @@
         --out ada.response.json
     countermark-ceremony assemble ceremony/ ada.response.json ben.response.json --out root-1/
     countermark-ceremony verify root-1/
+    countermark-ceremony simulate-client root-1/
     countermark-ceremony trial ceremony-input.json --out root-1/
 """
 
@@ -23,7 +24,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from countermark import keyfile
 from countermark.errors import CountermarkError, UsageError
 from countermark.statement import KeySigner
-from countermark_ceremony import __version__, assemble, console, exchange, files, trial
+from countermark.words import root_words
+from countermark_ceremony import (
+    __version__,
+    assemble,
+    console,
+    exchange,
+    files,
+    history,
+    previous,
+    simulate,
+    trial,
+)
+from countermark_ceremony.nextplan import NextPlan, is_next, parse_next, previous_name
 from countermark_ceremony.plan import Plan, input_name, parse_plan, utc_now
 
 _PATH = click.Path(path_type=Path)
@@ -61,15 +74,9 @@ def key(name: str, out: Path, passphrase_file: Path | None) -> None:
 def prepare(plan_file: Path, out: Path) -> None:
     """Check a plan whole, freeze what will be signed, and write one request per holder."""
     files.check_absent(out)
-    plan_raw = files.read(plan_file)
-    input_raw = files.read(plan_file.parent / input_name(plan_raw))
-    now = utc_now()
-    prepared = assemble.Prepared.create(parse_plan(plan_raw, input_raw, now=now), now=now)
-    content = {
-        assemble.PLAN: plan_raw,
-        input_name(plan_raw): input_raw,
-        assemble.TRANSCRIPT: prepared.transcript.format(),
-    }
+    plan, content = _read_plan(plan_file)
+    prepared = assemble.Prepared.create(plan, now=utc_now())
+    content[previous.TRANSCRIPT] = prepared.transcript.format()
     for holder in prepared.plan.holders:
         content[f"requests/{holder}.request.json"] = prepared.request(holder).format()
     files.write_folder(out, content)
@@ -120,18 +127,31 @@ def sign(
 def assemble_command(folder: Path, response_files: tuple[Path, ...], out: Path) -> None:
     """Check every response, put the metadata together, verify it as a reader would."""
     files.check_absent(out)
-    now = utc_now()
-    prepared = assemble.Prepared.load(_plan(folder), files.read(folder / assemble.TRANSCRIPT))
+    plan, _ = _read_plan(folder / assemble.PLAN)
+    prepared = assemble.Prepared.load(plan, files.read(folder / previous.TRANSCRIPT))
     responses = [exchange.Response.parse(files.read(path)) for path in response_files]
-    files.write_folder(out, assemble.assemble(prepared, responses, now=now))
+    finished = assemble.assemble(prepared, responses, now=utc_now())
+    if isinstance(plan, NextPlan):
+        before = files.read_folder(folder / previous_name(files.read(folder / assemble.PLAN)))
+        finished = previous.join([*previous.split(before), finished])
+    for line in simulate.walk(history.verify(finished)):
+        console.say(line)
+    files.write_folder(out, finished)
     _report(out)
 
 
 @commands.command()
 @click.argument("folder", metavar="OUT", type=_PATH)
 def verify(folder: Path) -> None:
-    """Verify a finished ceremony from its files alone, and print its root words."""
+    """Verify a finished ceremony, and all before it, from its files alone; print its root words."""
     _report(folder)
+
+
+@commands.command(name="simulate-client")
+@click.argument("folder", metavar="OUT", type=_PATH)
+def simulate_client(folder: Path) -> None:
+    """Let clients of every age walk the chain of roots. `assemble` refuses where one is left behind."""
+    console.show_lines(simulate.walk(history.verify(files.read_folder(folder))))
 
 
 @commands.command(name="trial")
@@ -144,23 +164,32 @@ def trial_command(input_file: Path, out: Path) -> None:
     _report(out)
 
 
-def _plan(folder: Path) -> Plan:
-    plan_raw = files.read(folder / assemble.PLAN)
-    return parse_plan(plan_raw, files.read(folder / input_name(plan_raw)), now=utc_now())
+def _read_plan(path: Path) -> tuple[Plan | NextPlan, dict[str, bytes]]:
+    """A plan with the input or the ceremony it names, and the files it was made from."""
+    plan_raw, now = files.read(path), utc_now()
+    content = {assemble.PLAN: plan_raw}
+    if is_next(plan_raw):
+        name = previous_name(plan_raw)
+        before = files.read_folder(path.parent / name)
+        content |= {f"{name}/{each}": raw for each, raw in before.items()}
+        return parse_next(plan_raw, history.verify(before)[-1], now=now), content
+    name = input_name(plan_raw)
+    content[name] = files.read(path.parent / name)
+    return parse_plan(plan_raw, content[name], now=now), content
 
 
 def _report(folder: Path) -> None:
     """Verify what is on disk, and say what it is."""
-    content = {
-        path.relative_to(folder).as_posix(): files.read(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    found = assemble.verify(content, now=utc_now())
-    console.say(f"verified: root 1 of {found.origin}{' (trial)' if found.trial else ''}")
-    for name, expires in found.expires.items():
-        console.say(f"  {name} expires {expires:%Y-%m-%dT%H:%M:%SZ}")
-    print(found.root_words)
+    chain = history.verify(files.read_folder(folder))
+    newest = chain[-1]
+    history.check_unexpired(newest, utc_now())
+    trial_mark = " (trial)" if newest.trial else ""
+    console.say(f"verified: root {newest.root.version} of {newest.trust_file.origin}{trial_mark}")
+    if len(chain) > 1:
+        console.say(f"  {len(chain)} ceremonies, each transcript names the one before it")
+    for role, metadata in newest.metadata.items():
+        console.say(f"  {newest.names[role]} expires {metadata.signed.expires:%Y-%m-%dT%H:%M:%SZ}")
+    print(root_words(newest.metadata["root"].signed_bytes))
 
 
 def _passphrase(path: Path | None, prompt: str, *, confirm: bool = False) -> bytes:

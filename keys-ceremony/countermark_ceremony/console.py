@@ -48,8 +48,14 @@ def show_request(request: Request) -> list[str]:
 def show_document(document: Asked) -> list[str]:
     """One document: what it says, its digest as words and as groups, and the keys that are to sign it."""
     keys = [f"  sign with   {name} {print_}" for name, print_ in document.keys]
+    follows = (
+        []
+        if document.previous is None
+        else [f"  follows     {root_words(document.previous)}  (what everybody wrote down then)"]
+    )
     return [
         document.name,
+        *follows,
         *(f"  {line}" for line in document.says),
         f"  words       {root_words(document.payload)}",
         f"  sha256      {hex_groups(document.payload)}",

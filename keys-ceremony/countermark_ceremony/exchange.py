@@ -5,12 +5,14 @@ A request holds the exact bytes to be signed, and for the reader their digest wo
     {"format": "countermark-ceremony-request/v1", "holder": "ada", "documents": [
         {"name": "1.root.json", "payload": "<base64>", "sha256": "...", "words": "indicate mandate ...",
          "groups": "6f1c 09a2 ...", "says": ["+ root version 1, expires ...", ...],
-         "needs": ["2 of the 3 keys of root"], "keys": [{"name": "ada-root", "fingerprint": "..."}]}, ...],
+         "needs": ["2 of the 3 keys of root"], "previous": null, "previous_words": null,
+         "keys": [{"name": "ada-root", "fingerprint": "..."}]}, ...],
      "trust_file": "<base64>", ...}
 
 Nothing of what a request says *about* its payload is believed: `Request.parse` works it out again from the
-bytes and refuses a request whose words differ from its payload. A response holds detached signatures, each
-bound to the digest of what was signed, and the SHA-256 of the request they answer.
+bytes and refuses a request whose words differ from its payload. In a later ceremony `previous` is the signed part
+that a payload follows, `says` is the difference, and `previous_words` are on the paper kept since. A response
+holds detached signatures, each bound to the digest of what was signed, and the SHA-256 of the request they answer.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +35,16 @@ from countermark.trustfile import TrustFile
 from countermark.words import hex_groups, root_words
 from countermark_ceremony.files import FILE_MAX_BYTES
 from countermark_ceremony.handover import ROLE_KEYS, fingerprint
+from countermark_ceremony.nextplan import NextPlan
 from countermark_ceremony.payloads import Document, Payloads, describe, describe_trust_file
 from countermark_ceremony.plan import Plan
 from countermark_ceremony.tables import OFFLINE_ROLES
 
 REQUEST_FORMAT = "countermark-ceremony-request/v1"
 RESPONSE_FORMAT = "countermark-ceremony-response/v1"
-DOCUMENT_NAMES = {f"1.{role}.json" for role in OFFLINE_ROLES} | {f"role-keys/{role}" for role in ROLE_KEYS}
+DOCUMENT_NAME = re.compile(
+    rf"[1-9][0-9]{{0,8}}\.({'|'.join(OFFLINE_ROLES)})\.json|role-keys/({'|'.join(ROLE_KEYS)})"
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,15 @@ class Asked:
     needs: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
     says: tuple[str, ...]
+    previous: bytes | None = None  # the signed part that this payload follows
 
     @classmethod
-    def about(cls, document: Document, holder: str) -> Asked:
+    def about(cls, document: Document, holder: str, previous: bytes | None = None) -> Asked:
         """What a holder is asked about a document."""
         keys = tuple((key.name, key.fingerprint) for key in document.keys if key.holder == holder)
-        says = tuple(describe(document.name, document.payload))
+        says = tuple(describe(document.name, document.payload, previous))
         needs = tuple(quorum.needs() for quorum in document.quorums)
-        return cls(document.name, document.payload, needs, keys, says)
+        return cls(document.name, document.payload, needs, keys, says, previous)
 
     def to_dict(self) -> dict[str, Any]:
         """Its members, with everything that is worked out from the payload."""
@@ -67,6 +74,8 @@ class Asked:
             "name": self.name,
             "needs": list(self.needs),
             "payload": base64.b64encode(self.payload).decode(),
+            "previous": None if self.previous is None else base64.b64encode(self.previous).decode(),
+            "previous_words": None if self.previous is None else root_words(self.previous),
             "says": list(self.says),
             "sha256": hashlib.sha256(self.payload).hexdigest(),
             "words": root_words(self.payload),
@@ -86,9 +95,18 @@ class Request:
     trust_file: TrustFile
 
     @classmethod
-    def for_holder(cls, plan: Plan, payloads: Payloads, transcript_sha256: str, holder: str) -> Request:
-        """The request of one holder."""
-        documents = tuple(Asked.about(document, holder) for document in payloads.of(holder))
+    def for_holder(
+        cls,
+        plan: Plan | NextPlan,
+        payloads: Payloads,
+        transcript_sha256: str,
+        holder: str,
+        previous: Mapping[str, bytes],
+    ) -> Request:
+        """The request of one holder; `previous` has the signed part that each document follows."""
+        documents = tuple(
+            Asked.about(document, holder, previous.get(document.name)) for document in payloads.of(holder)
+        )
         return cls(
             holder, plan.title, plan.origin, plan.trial, transcript_sha256, documents, payloads.trust_file
         )
@@ -101,7 +119,6 @@ class Request:
                 "format": REQUEST_FORMAT,
                 "holder": self.holder,
                 "origin": self.origin,
-                "previous": None,  # a first root has none; the next one's request will hold it
                 "title": self.title,
                 "transcript_sha256": self.transcript_sha256,
                 "trial": self.trial,
@@ -245,7 +262,7 @@ def _check_trust_target(request: Request) -> None:
     """The trust file shown is the one that the trust role and the root commit to."""
     digest = request.trust_file.digest
     for document in request.documents:
-        if document.name in ("1.trust.json", "1.root.json") and digest.encode() not in document.payload:
+        if document.name.endswith((".trust.json", ".root.json")) and digest.encode() not in document.payload:
             raise EvidenceError(f"{document.name} does not name the trust file {digest} of this request")
     if request.trust_file.origin != request.origin:
         raise EvidenceError(f"the trust file is for {request.trust_file.origin!r}, not {request.origin!r}")
@@ -253,11 +270,12 @@ def _check_trust_target(request: Request) -> None:
 
 def _asked(each: Mapping[str, Any]) -> Asked:
     name, payload = _text(each["name"]), _base64(each["payload"])
-    if name not in DOCUMENT_NAMES:
+    if not DOCUMENT_NAME.fullmatch(name):
         raise ValueError(f"document {name!r} is none that a ceremony signs")
     needs = tuple(_text(need) for need in each["needs"])
     keys = tuple((_text(key["name"]), _text(key["fingerprint"])) for key in each["keys"])
-    return Asked(name, payload, needs, keys, tuple(describe(name, payload)))
+    previous = None if each["previous"] is None else _base64(each["previous"])
+    return Asked(name, payload, needs, keys, tuple(describe(name, payload, previous)), previous)
 
 
 def _format(document: Mapping[str, Any]) -> bytes:

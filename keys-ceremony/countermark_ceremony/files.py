@@ -8,6 +8,7 @@ from pathlib import Path
 
 from countermark.errors import UsageError
 
+FOLDER_MAX_FILES = 10_000  # nine files a ceremony, for centuries
 FILE_MAX_BYTES = 1024 * 1024  # the largest, a request, is some 20 kB
 
 
@@ -21,6 +22,18 @@ def read(path: Path) -> bytes:
     if len(raw) > FILE_MAX_BYTES:
         raise UsageError(f'"{path}" is longer than {FILE_MAX_BYTES} bytes, no file of a ceremony is')
     return raw
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its name in it; without the key files of a trial."""
+    if not folder.is_dir():
+        raise UsageError(f'"{folder}" is not a folder')
+    found = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    if len(found) > FOLDER_MAX_FILES:
+        raise UsageError(f'"{folder}" holds {len(found)} files, a ceremony at most {FOLDER_MAX_FILES}')
+    return {name: read(path) for name, path in found.items() if not name.startswith("trial/")}
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:

@@ -36,6 +36,7 @@ from countermark.errors import MalformedError
 from countermark.statement import pae
 from countermark.tlog.note import ED25519, ED25519_COSIGNATURE, ML_DSA_44, VerifierKey
 from countermark.trustfile import TARGET_PATH, TrustFile
+from countermark_ceremony.difference import difference, warnings
 from countermark_ceremony.handover import ROLE_KEYS, fingerprint, key_spki, tuf_key
 from countermark_ceremony.plan import Plan
 from countermark_ceremony.tables import PlanKey
@@ -104,7 +105,9 @@ def build_inner(plan: Plan) -> Payloads:
         client_policy=plan.client_policy,
         valid_from=int(plan.date.timestamp()),
     )
-    trust = Targets(1, expires=plan.expires("trust"), targets={TARGET_PATH: _target(trust_file.format())})
+    trust = Targets(
+        1, expires=plan.expires("trust"), targets={TARGET_PATH: trust_target(trust_file.format())}
+    )
     documents = [
         _metadata(plan, "targets", _targets(plan)),
         _metadata(plan, "trust", trust),
@@ -168,7 +171,8 @@ def _index(plan: Plan) -> Targets:
     )
 
 
-def _target(content: bytes) -> TargetFile:
+def trust_target(content: bytes) -> TargetFile:
+    """The trust file as the role trust lists it."""
     return TargetFile(len(content), {"sha256": hashlib.sha256(content).hexdigest()}, TARGET_PATH)
 
 
@@ -178,14 +182,21 @@ def _metadata(plan: Plan, role: str, signed: Root | Targets) -> Document:
     return Document(f"1.{role}.json", payload, (Quorum(role, chosen.keys, chosen.threshold),))
 
 
-def describe(document: str, payload: bytes) -> list[str]:
-    """What these bytes say, one sentence a line; a `+` marks what was not there before (here: everything)."""
+def describe(document: str, payload: bytes, previous: bytes | None = None) -> list[str]:
+    """What these bytes say, one sentence a line; `+` marks what was not there in the signed part before it."""
     try:
         if document.startswith("role-keys/"):
             return _describe_statement(payload)
         signed = read_signed(payload)
+        if previous is not None:
+            old = read_signed(previous)
+            return difference(_describe_signed(old), _describe_signed(signed)) + warnings(old, signed)
+        return _describe_signed(signed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedError(f"{document}: the payload is not TUF metadata we can show: {error}") from error
+
+
+def _describe_signed(signed: Root | Targets) -> list[str]:
     head = f"+ {signed.type} version {signed.version}, expires {signed.expires:%Y-%m-%dT%H:%M:%SZ}"
     return [head, *(_describe_root(signed) if isinstance(signed, Root) else _describe_targets(signed))]
 
@@ -214,6 +225,8 @@ def _describe_root(root: Root) -> list[str]:
 
 def _describe_targets(targets: Targets) -> list[str]:
     lines = []
+    if ceremony := targets.unrecognized_fields.get("x-countermark-ceremony"):
+        lines.append(f"+ transcript of this ceremony {ceremony['transcript_sha256']}")
     for path, target in sorted(targets.targets.items()):
         lines.append(f"+ target {path}: {target.length} bytes, sha256 {target.hashes['sha256']}")
     delegations = targets.delegations

@@ -37,7 +37,7 @@ All refusals of a plan are said at once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -146,8 +146,8 @@ def _problems(plan: Plan, keys: Mapping[str, PlanKey], now: datetime) -> list[st
     if plan.date > now + timedelta(days=1):
         problems.append(f"date {plan.date:%Y-%m-%dT%H:%M:%SZ} lies in the future")
     for role in plan.roles.values():
-        problems += _role_problems(role, plan.expires(role.name), now)
-    problems += _key_problems(plan, keys)
+        problems += role_problems(role, plan.expires(role.name), now)
+    problems += key_problems(keys, _uses(plan), plan.handover.online_fingerprints())
     if plan.origin != plan.handover.origin:
         problems.append(f"the plan is for {plan.origin!r}, the input for {plan.handover.origin!r}")
     policy = Policy.parse(plan.handover.witness_policy)
@@ -159,7 +159,8 @@ def _problems(plan: Plan, keys: Mapping[str, PlanKey], now: datetime) -> list[st
     return problems
 
 
-def _role_problems(role: Role, expires: datetime, now: datetime) -> list[str]:
+def role_problems(role: Role, expires: datetime, now: datetime) -> list[str]:
+    """Why a role may not be so, in this or any later plan."""
     problems = []
     if role.threshold < 2:
         problems.append(f"{role.name}: a threshold of {role.threshold} lets one person act alone")
@@ -177,25 +178,31 @@ def _role_problems(role: Role, expires: datetime, now: datetime) -> list[str]:
     return problems
 
 
-def _key_problems(plan: Plan, keys: Mapping[str, PlanKey]) -> list[str]:
-    """Keys with two names, two places or no use."""
-    problems = []
-    online = plan.handover.online_fingerprints()
-    uses: dict[str, list[str]] = {name: [] for name in keys}
+def _uses(plan: Plan) -> dict[str, list[str]]:
+    uses: dict[str, list[str]] = {}
     for role in plan.roles.values():
         for key in role.keys:
-            uses[key.name].append(role.name)
-    uses[plan.authority.name].append("authority")
+            uses.setdefault(key.name, []).append(role.name)
+    uses.setdefault(plan.authority.name, []).append("authority")
+    return uses
+
+
+def key_problems(
+    keys: Mapping[str, PlanKey], uses: Mapping[str, Collection[str]], online: Mapping[str, str]
+) -> list[str]:
+    """Keys with two names, two places or no use. `online`: fingerprints of keys on networked machines."""
+    problems = []
     seen: dict[str, str] = {}
     for key in keys.values():
         if (other := seen.setdefault(key.fingerprint, key.name)) != key.name:
             problems.append(f"keys {other!r} and {key.name!r} are the same key")
         if key.fingerprint in online:
             problems.append(f"key {key.name!r} is online too, as {online[key.fingerprint]}")
-        if not uses[key.name]:
+        used = uses.get(key.name, ())
+        if not used:
             problems.append(f"key {key.name!r} is used nowhere")
-        elif len(uses[key.name]) > 1 and set(uses[key.name]) != {"targets", "index"}:
-            problems.append(f"key {key.name!r} is used twice: {' and '.join(uses[key.name])}")
+        elif len(used) > 1 and set(used) != {"targets", "index"}:
+            problems.append(f"key {key.name!r} is used twice: {' and '.join(used)}")
     return problems
 
 

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from countermark_ceremony import assemble, trial
+from countermark import keyfile
+from countermark_ceremony import assemble, files, history, trial
 from tests import ceremony_world as world
 
 # Played in place of `python -m countermark_ceremony.cli`: any socket event ends the process with 99.
@@ -88,6 +90,40 @@ def test_a_whole_ceremony_opens_no_socket_and_ends_in_verified_files(table):
     assert words.strip() in shown
 
 
+def test_the_next_ceremony_follows_the_first_and_opens_no_socket(table):
+    """prepare, show, sign, assemble, verify, simulate-client of a re-sign; too few answers write nothing."""
+    run("prepare", "plan.toml", "--out", "c", cwd=table)
+    for holder in ("ada", "cleo", "dora"):
+        sign(table, holder)
+    first = [f"{holder}.response.json" for holder in ("ada", "cleo", "dora")]
+    run("assemble", "c", *first, "--out", "root-1", cwd=table)
+    for name in ("c", *first):
+        (table / name).rename(table / f"first-{name}")
+    base = history.verify(files.read_folder(table / "root-1"))[-1]
+    holders = world.Holders()
+    holders.keys = {
+        path.name.removesuffix(".key.json"): keyfile.decrypt(path.read_bytes(), world.PASSPHRASE)
+        for path in table.glob("*.key.json")
+    }
+    today = datetime.now(UTC).replace(microsecond=0)
+    plan = world.next_document(base, holders, date=today)
+    (table / "next.toml").write_bytes(world.to_toml(plan))
+    (table / "dora-authority.key.json").unlink()
+    run("prepare", "next.toml", "--out", "c", cwd=table)
+    shown = run("show", "c/requests/ada.request.json", cwd=table).stdout
+    assert "follows" in shown and "- root version 1" in shown and "+ root version 2" in shown
+    sign(table, "ada")
+    before = tree(table)
+    short = run("assemble", "c", "ada.response.json", "--out", "root-2", cwd=table, expect=7)
+    assert "2.root.json 1/2 by root 1: missing ben-root, cleo-root" in short.stderr
+    assert tree(table) == before
+    sign(table, "ben")
+    done = run("assemble", "c", "ada.response.json", "ben.response.json", "--out", "root-2", cwd=table)
+    assert "a client that trusts root 1 reaches root 2" in done.stderr
+    assert "2 ceremonies" in run("verify", "root-2", cwd=table).stderr
+    assert "a client that trusts root 1" in run("simulate-client", "root-2", cwd=table).stdout
+
+
 def test_nothing_is_ever_overwritten(table):
     """Every command that writes refuses an output that exists, and leaves it as it was."""
     run("prepare", "plan.toml", "--out", "c", cwd=table)
@@ -156,6 +192,6 @@ def test_a_trial_is_one_command_and_marked(table):
 def test_a_trial_can_be_taken_up_again_by_its_holders(table):
     """Its requests, responses and key files are those of a real ceremony."""
     raw = (table / "ceremony-input.json").read_bytes()
-    files = trial.play(raw, now=world.NOW, random=os.urandom, scrypt_n=world.N)
-    assert assemble.verify(files, now=world.NOW).trial
-    assert json.loads(files["trial/requests/ada.request.json"])["trial"] is True
+    played = trial.play(raw, now=world.NOW, random=os.urandom, scrypt_n=world.N)
+    assert assemble.verify_first(played, now=world.NOW).trial
+    assert json.loads(played["trial/requests/ada.request.json"])["trial"] is True

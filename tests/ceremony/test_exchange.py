@@ -34,7 +34,7 @@ def assemble(responses):
 
 def test_a_finished_ceremony_verifies_and_says_what_it_is():
     """Roots, delegations, trust file, transcript and role keys hang together."""
-    found = a.verify(FILES, now=world.NOW)
+    found = a.verify_first(FILES, now=world.NOW)
     assert (found.origin, found.trial) == (REGISTRY.origin, False)
     root = Metadata[Root].from_bytes(FILES["1.root.json"])
     assert found.root_words == root_words(root.signed_bytes) == FILES["root-words.txt"].decode().strip()
@@ -53,7 +53,7 @@ def test_two_of_three_are_enough_whoever_is_missing():
     """Any one holder may stay away; the authority's holder may not."""
     for missing in ("ada", "ben", "cleo"):
         files = assemble([r for r in RESPONSES if r.holder != missing])
-        assert a.verify(files, now=world.NOW)
+        assert a.verify_first(files, now=world.NOW)
     with pytest.raises(SignatureError, match=r"role-keys/registry 0/1: missing dora-authority"):
         assemble([r for r in RESPONSES if r.holder != "dora"])
 
@@ -67,7 +67,7 @@ def test_one_of_three_is_too_few_and_the_missing_are_named():
 def test_a_trial_is_marked_in_the_root_and_on_the_screen():
     """Nobody can mistake it."""
     files = world.finished(REGISTRY, HOLDERS, trial=True)
-    assert a.verify(files, now=world.NOW).trial
+    assert a.verify_first(files, now=world.NOW).trial
     root = Metadata[Root].from_bytes(files["1.root.json"]).signed
     assert root.unrecognized_fields["x-countermark-trial"] is True
     screen = "\n".join(console.show_request(world.prepared(REGISTRY, HOLDERS, trial=True).request("ada")))
@@ -220,14 +220,14 @@ def test_a_changed_byte_in_any_file_of_the_output_is_refused(name):
         bad = bytearray(FILES[name])
         bad[at] ^= 1
         with pytest.raises(CountermarkError):
-            a.verify(FILES | {name: bytes(bad)}, now=world.NOW)
+            a.verify_first(FILES | {name: bytes(bad)}, now=world.NOW)
 
 
 @pytest.mark.parametrize("name", FILES, ids=stable_id)
 def test_a_missing_file_of_the_output_is_named(name):
     """The refusal says which one."""
     with pytest.raises(MalformedError, match="has no"):
-        a.verify({n: c for n, c in FILES.items() if n != name}, now=world.NOW)
+        a.verify_first({n: c for n, c in FILES.items() if n != name}, now=world.NOW)
 
 
 def test_files_of_another_ceremony_do_not_fit():
@@ -236,7 +236,7 @@ def test_files_of_another_ceremony_do_not_fit():
     for name in FILES:
         if name in others:
             with pytest.raises(EvidenceError):
-                a.verify(FILES | {name: others[name]}, now=world.NOW)
+                a.verify_first(FILES | {name: others[name]}, now=world.NOW)
 
 
 def test_an_expired_output_is_refused():
@@ -244,7 +244,7 @@ def test_an_expired_output_is_refused():
     from datetime import timedelta
 
     with pytest.raises(EvidenceError, match="expires"):
-        a.verify(FILES, now=world.NOW + timedelta(days=366))
+        a.verify_first(FILES, now=world.NOW + timedelta(days=366))
 
 
 def test_the_transcript_shows_a_dropped_or_changed_line():
