@@ -20,6 +20,10 @@ from tests.machine import Machine
 from tests.simulator import World
 
 OLD, OLD_BASE = "old.test/log", "https://old.test"
+PLANTED = {  # the checks whose faults this file plants
+    *("predecessor", "predecessor-checkpoint", "predecessor-origin", "predecessor-size"),
+    *("predecessor-root", "predecessor-frozen", "predecessor-grew"),
+}
 
 
 def old_world(*, frozen: bool = True) -> World:
