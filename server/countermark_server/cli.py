@@ -77,10 +77,14 @@ def init(
 @DATA
 @click.argument("ceremony", metavar="CEREMONY_OUT", type=click.Path(path_type=Path))
 def adopt(data: Path, ceremony: Path) -> None:
-    """Verify a finished ceremony, publish its metadata and create the log."""
-    from countermark_server.operate import adoption  # noqa: PLC0415
+    """Verify a finished ceremony and publish its metadata. The first one creates the log.
 
-    adopted = adoption.adopt(settings_of(data), ceremony, now=int(time.time()))
+    A later one may be adopted while the registry runs: it is in force once the log holds it.
+    """
+    from countermark_server.operate import adoption, renewal  # noqa: PLC0415
+
+    bring_home = renewal.renew if renewal.is_later(ceremony) else adoption.adopt
+    adopted = bring_home(settings_of(data), ceremony, now=int(time.time()))
     say(f"adopted: trust file {adopted.trust.version} of {adopted.trust.origin}")
     if adopted.trial:
         say("trial registry: every client will say so")

@@ -106,7 +106,7 @@ def is_adopted(settings: Settings) -> bool:
 
 def check_same(settings: Settings, output: Path) -> None:
     """Refuse a ceremony's output that is not the one adopted already."""
-    if places.public(settings).read("tuf/1.root.json") != _file(output, "1.root.json"):
+    if places.public(settings).read("tuf/1.root.json") != read_file(output, "1.root.json"):
         raise UsageError(
             f"{settings.registry.origin} has adopted another ceremony than the one in {output}",
             hint="a registry begins once; start without --ceremony",
@@ -132,7 +132,7 @@ def read_ceremony(output: Path, *, now: int) -> _Ceremony:
 
 def _read(output: Path, now: datetime) -> _Ceremony:
     # (1) The root signs itself, targets by the root, trust and index by targets.
-    raw = {role: _file(output, f"1.{role}.json") for role in ROLES}
+    raw = {role: read_file(output, f"1.{role}.json") for role in ROLES}
     root = Metadata[Root].from_bytes(raw["root"])
     targets, trust, index = (Metadata[Targets].from_bytes(raw[role]) for role in ROLES[1:])
     root.verify_delegate("root", root)
@@ -149,15 +149,15 @@ def _read(output: Path, now: datetime) -> _Ceremony:
     # (2) The trust file is the one that trust lists and that the root accepts without delay.
     target = trust.signed.targets[TARGET_PATH]
     name = f"targets/trust/{target.hashes['sha256']}.trust.json"
-    trust_raw = _file(output, name)
+    trust_raw = read_file(output, name)
     target.verify_length_and_hashes(trust_raw)
     trust_file = TrustFile.parse(trust_raw)
     accepted = root.signed.unrecognized_fields["x-countermark-trust"]
     if accepted != [trust_file.digest]:
         raise EvidenceError(f"the root accepts trust files {accepted}, this one is {trust_file.digest}")
     files = {f"1.{role}.json": content for role, content in raw.items()} | {name: trust_raw}
-    files |= {f"ceremony/1/{each}": _file(output, each) for each in COMPANIONS}
-    role_keys = json.loads(_file(output, ROLE_KEYS_FILE))
+    files |= {f"ceremony/1/{each}": read_file(output, each) for each in COMPANIONS}
+    role_keys = json.loads(read_file(output, ROLE_KEYS_FILE))
     if not isinstance(role_keys, dict) or not all(isinstance(each, dict) for each in role_keys.values()):
         raise MalformedError(f"{ROLE_KEYS_FILE} is not an object of envelopes")
     return _Ceremony(files, root, index, trust_file, role_keys, signed_predecessor(output))
@@ -172,7 +172,7 @@ def check_ours(settings: Settings, ceremony: _Ceremony, vkeys: list[str]) -> Non
         )
     if [key.format() for key in trust.log_keys] != vkeys:
         raise EvidenceError("the log keys in the ceremony's trust file are not the ones on this machine")
-    asked = json.loads(_file(data, INPUT_FILE))
+    asked = json.loads(read_file(data, INPUT_FILE))
     if trust.witness_policy != asked["witness_policy"]:
         raise EvidenceError(f"the ceremony's witness policy is not the one in {INPUT_FILE}")
     roles = ceremony.root.signed.roles
@@ -208,7 +208,8 @@ def _check_role_keys(data: Path, ceremony: _Ceremony) -> None:
             raise SignatureError(f"the enrolment of the {role} key lacks a signature of its two keys")
 
 
-def _file(folder: Path, name: str) -> bytes:
+def read_file(folder: Path, name: str) -> bytes:
+    """A file of a ceremony's output, with a bound."""
     try:
         with (folder / name).open("rb") as stream:
             raw = stream.read(BIN_MAX_BYTES + 1)

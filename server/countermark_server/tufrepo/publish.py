@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Targets
 
 from countermark import rules
 from countermark.errors import NetworkError
@@ -30,7 +30,7 @@ from countermark_server.listing import Target
 from countermark_server.ruleview import SqlView
 from countermark_server.stores import heads
 from countermark_server.stores.public import CANDIDATE, CHECKPOINT, Public
-from countermark_server.tufrepo import store
+from countermark_server.tufrepo import renewing, store
 from countermark_server.tufrepo.candidate import (
     OFFLINE,
     Candidate,
@@ -43,6 +43,7 @@ from countermark_server.tufrepo.candidate import (
 from countermark_server.tufrepo.ending import Ending, ending, offline_expires
 from countermark_server.tufrepo.pending import Pending
 from countermark_server.tufrepo.relay import Relay
+from countermark_server.tufrepo.renewing import TufrepoError
 from countermark_server.tufrepo.snapshot import SAMPLE, Fragments, check_stock
 
 GENESIS_APPLIED = 3  # as many entries, whichever they are, stand before the genesis `tuf`; none lists a file
@@ -54,10 +55,6 @@ RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
 STATUS_PATIENCE = timedelta(
     minutes=5
 )  # past it a candidate without timestamp makes room; at 15 none gets one
-
-
-class TufrepoError(Exception):
-    """This room can't go on: what it finds is not what it wrote, or the log refused its entry."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,7 @@ class Repository:
         self._parts = parts
         self._engine, self._public = parts.engine, parts.public
         self._origin = parts.trust_file.origin
-        root_raw = self._public.read("tuf/1.root.json")
-        if root_raw is None:
-            raise TufrepoError("there is no root in the public tree: `countermark-server adopt` comes first")
-        self._root = Metadata[Root].from_bytes(root_raw).signed
-        self._relay = Relay(
-            parts.public, self._root, parts.trust_file.policy, parts.timestamper, parts.timestamper_url
-        )
+        self._take_root()
         self._signed = 0  # snapshots by this process
         self._not_before = 0.0  # no publish earlier (min_interval)
         self._relay_at = 0.0
@@ -97,6 +88,13 @@ class Repository:
         self._renewed_at = float("-inf")  # bins, by this process
         self._check_start()
         self.load()
+
+    def _take_root(self) -> None:
+        self._root = renewing.newest_root(self._public).signed
+        parts = self._parts
+        self._relay = Relay(
+            parts.public, self._root, parts.trust_file.policy, parts.timestamper, parts.timestamper_url
+        )
 
     def _check_start(self) -> None:
         """StartRefusedError: the database is older than the public log. Nothing was claimed, signed or written."""
@@ -173,8 +171,11 @@ class Repository:
             contents = {**self._renewals(now), **contents}
             self._renewed_at = now
         expiring = self._current.snapshot_expires - now < SNAPSHOT_RENEW.total_seconds()
-        snapshot = bool(contents) or expiring
-        self._write(contents, snapshot, self._pending.applied, binding(self._origin), timestamps)
+        renewal = self._renewal()
+        snapshot = bool(contents) or expiring or bool(renewal)
+        before = {**self._current.offline, "root": self._root.version}
+        said = binding(self._origin, renewing.files(self._public, renewal or {}, before))
+        self._write(contents, snapshot, self._pending.applied, said, timestamps)
         return True
 
     def _publish_last(self) -> bool:
@@ -206,8 +207,9 @@ class Repository:
             claimed = store.claim(connection, roles)
         # Claimed. If we stop here, or anywhere before the next transaction, these numbers are skipped: what
         # was signed with them is named by nothing and will never be signed differently.
+        offline = {role: said[role]["version"] for role in OFFLINE if said[role] is not None}
         candidate = build(
-            self._current,
+            replace(self._current, offline={**self._current.offline, **offline}),
             contents,
             claimed=claimed,
             fragments=self._fragments,
@@ -225,6 +227,8 @@ class Repository:
         with db.write(self._engine) as connection:
             store.save_state(connection, self._pending.view.writes)
             store.save(connection, candidate.after, candidate.changed)
+            if offline or said["root"] is not None:
+                store.renewed(connection)
             proposal_id = self._propose(connection, body)
             self._candidate = store.add_candidate(connection, applied, body, proposal_id)
             if last is not None:
@@ -276,6 +280,8 @@ class Repository:
 
     def _show(self, candidate: store.CandidateRow, outcome: proposal.Outcome) -> None:
         """The entry is public: tell the timestamper that there is something to sign for."""
+        if renewing.show_root(self._public, candidate.body["predicate"]["root"], self._root.version):
+            self._take_root()
         hint = {"applied": candidate.applied, "entry": outcome.index, "leaf_hash": outcome.leaf_hash}
         self._public.replace(CANDIDATE, json.dumps(hint, sort_keys=True).encode() + b"\n")
         # Shown. If we stop here the same hint is written again.
@@ -347,8 +353,14 @@ class Repository:
             bool(self._pending.contents)
             or self._pending.status_since is not None
             or self._pending.imported
+            or self._renewal() is not None
             or self._heartbeat_due(now)
         )
+
+    def _renewal(self) -> dict[str, int] | None:
+        """What a later ceremony brought and no candidate names yet (renewing.py)."""
+        with db.read(self._engine) as connection:
+            return store.renewal(connection)
 
     def _heartbeat_due(self, now: float) -> bool:
         signed_at = self._relay.signed_at()

@@ -29,6 +29,7 @@ WRITTEN, LOGGED, TIMESTAMPED, SUPERSEDED = "written", "logged", "timestamped", "
 OPEN = (WRITTEN, LOGGED)
 ASKED_MAX = 1_000  # roles in one question; SQLite takes 32,766 parameters
 _CURRENT: Key = ("tufrepo", "current")
+_RENEWAL: Key = ("tufrepo", "renewal")
 _BINS_BEGIN = '["tufrepo","bin",'
 
 
@@ -79,6 +80,29 @@ def save(connection: Connection, current: Current, changed: Iterable[int] = ()) 
             "snapshot_expires": current.snapshot_expires,
         }
         view.put(_CURRENT, facts)
+
+
+def waiting_root(version: int) -> str:
+    """Where a root lies that was adopted and that the log does not hold yet: no client looks there."""
+    return f"tuf/ceremony/{version}.root.json"
+
+
+def renew(connection: Connection, versions: Mapping[str, int]) -> None:
+    """Ask for a publish that names these versions of the ceremony's roles, root included."""
+    with SqlView(connection, db.tufrepo_state) as view:
+        view.put(_RENEWAL, dict(versions))
+
+
+def renewal(connection: Connection) -> dict[str, int] | None:
+    """The versions that a later ceremony brought and that no candidate names yet."""
+    found = SqlView(connection, db.tufrepo_state).get(_RENEWAL)
+    return None if found is None else dict(found)
+
+
+def renewed(connection: Connection) -> None:
+    """A candidate names them."""
+    with SqlView(connection, db.tufrepo_state) as view:
+        view.put(_RENEWAL, None)
 
 
 def save_state(connection: Connection, writes: Mapping[Key, State | None]) -> None:

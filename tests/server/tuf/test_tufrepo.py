@@ -16,7 +16,7 @@ from countermark_server import db
 from countermark_server.journey import State
 from countermark_server.stores.public import CANDIDATE, TIMESTAMP, Public
 from countermark_server.tufrepo import store
-from countermark_server.tufrepo.publish import TufrepoError
+from countermark_server.tufrepo.renewing import TufrepoError
 from tests.tuf_registry import BIT_LENGTH, TufRegistry
 
 pytestmark = pytest.mark.usefixtures("database")
