@@ -81,8 +81,16 @@ need_postgresql() {
     have || { say "apt-get installed no /usr/lib/postgresql/*/bin/postgres"; exit 2; }
 }
 
+# A token made of software: a PKCS#11 library, and a program that makes tokens in a folder the caller names.
+need_softhsm() {
+    need softhsm2-util softhsm2 usr/bin/softhsm2-util
+    if [ -e /usr/lib/softhsm/libsofthsm2.so ] || [ -e "$folder/usr/lib/softhsm/libsofthsm2.so" ]; then return; fi
+    unpack libsofthsm2 usr/lib || { say "SoftHSM is missing; run: sudo apt-get install softhsm2"; exit 2; }
+}
+
 for name in "$@"; do
     case $name in
+        softhsm) need_softhsm ;;
         nginx) need nginx nginx usr/sbin/nginx ;;
         systemd-analyze) need systemd-analyze systemd usr/bin/systemd-analyze ;;
         promtool) need promtool prometheus usr/bin/promtool ;;
@@ -90,6 +98,6 @@ for name in "$@"; do
         postgresql) need_postgresql ;;
         spin) need spin spin usr/bin/spin ;;
         gcc) need gcc gcc usr/bin/gcc ;;
-        *) say "no component $name; there are nginx, promtool, strace, systemd-analyze, postgresql, spin and gcc"; exit 2 ;;
+        *) say "no component $name; there are nginx, promtool, strace, systemd-analyze, postgresql, spin, gcc and softhsm"; exit 2 ;;
     esac
 done

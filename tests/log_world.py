@@ -173,21 +173,13 @@ class LogWorld:
             path.unlink()
 
     # --- making it ------------------------------------------------------------------------------------
-    def create(self, *, predecessor: Mapping[str, Any] | None = None) -> None:
+    def create(self) -> None:
         """What `adopt` does for the log."""
         migrations.upgrade(self.engine)
         with db.write(self.engine) as connection:
             envelopes = {role: self._enrolment(role) for role in GENESIS_ROLES}
             raw_add = self.settings.testing.raw_add
-            create(
-                connection,
-                self.trust,
-                self.signers,
-                envelopes,
-                now=int(self.clock()),
-                raw_add=raw_add,
-                predecessor=predecessor,
-            )
+            create(connection, self.trust, self.signers, envelopes, now=int(self.clock()), raw_add=raw_add)
 
     def begin(self) -> None:
         """Create, and propose the first `tuf` entry: all that the first round waits for."""

@@ -22,7 +22,6 @@ SHOWN = {
     "bins.py": "## Bins",
     "bundle.py": "# The offline bundle",
     "evidence.py": "# Evidence files",
-    "predecessor.py": "`predecessor`, about `log:",
     "statement.py": "## Statement",
     "checkpoint.py": "## Checkpoint",
     "note.py": "## Keys",

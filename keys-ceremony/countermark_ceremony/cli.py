@@ -1,6 +1,6 @@
 """countermark-ceremony: arguments and printing only.
 
-    countermark-ceremony key --name "ada root" --out ada-root.key.json
+    countermark-ceremony keys new --name "ada root" --out ada-root.key.json
     countermark-ceremony prepare plan.toml --out ceremony/
     countermark-ceremony show ceremony/requests/ada.request.json
     countermark-ceremony sign ada.request.json --key ada-root.key.json --key ada-targets.key.json \
@@ -13,36 +13,32 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 from pathlib import Path
 
 import click
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from countermark import keyfile
 from countermark.errors import CountermarkError, UsageError
-from countermark.statement import KeySigner
 from countermark.words import root_words
 from countermark_ceremony import (
     __version__,
     assemble,
+    cli_keys,
     console,
     exchange,
     files,
     history,
+    holding,
     previous,
     simulate,
     trial,
 )
 from countermark_ceremony.nextplan import NextPlan, is_next, parse_next, previous_name
 from countermark_ceremony.plan import Plan, input_name, parse_plan, utc_now
+from countermark_ceremony.tables import warnings
 
-_PATH = click.Path(path_type=Path)
-_PASSPHRASE = click.option(
-    "--passphrase-file", type=_PATH, help="File whose first line is the passphrase; asked for when absent."
-)
+_PATH = cli_keys.PATH
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,21 +47,7 @@ def commands() -> None:
     """Make a registry's offline root. Never opens a socket, never overwrites a file."""
 
 
-@commands.command()
-@click.option("--name", required=True, help="What people call this key, such as 'ada root'.")
-@click.option("--out", type=_PATH, required=True, help="The encrypted key file to write.")
-@_PASSPHRASE
-def key(name: str, out: Path, passphrase_file: Path | None) -> None:
-    """Make a key (ECDSA P-256) in an encrypted file; print what the plan needs of it."""
-    files.check_absent(out)
-    passphrase = _passphrase(passphrase_file, f"passphrase for {name!r}", confirm=True)
-    private = ec.generate_private_key(ec.SECP256R1())
-    raw = keyfile.encrypt(private, passphrase, name=name, salt=os.urandom(keyfile.SALT_BYTES))
-    keyfile.decrypt(raw, passphrase)  # a key nobody can open is found out now, not in the ceremony
-    files.write_new(out, raw, mode=0o600)
-    public = keyfile.KeyFile.parse(raw)
-    console.say(f"wrote {out}; fingerprint {public.keyid}")
-    print(f'public_key = "{base64.b64encode(public.public_key).decode()}"')
+commands.add_command(cli_keys.keys)
 
 
 @commands.command()
@@ -80,6 +62,8 @@ def prepare(plan_file: Path, out: Path) -> None:
     for holder in prepared.plan.holders:
         content[f"requests/{holder}.request.json"] = prepared.request(holder).format()
     files.write_folder(out, content)
+    for warning in warnings(prepared.plan.roles):
+        console.say(f"warning: {warning}")
     for holder in prepared.plan.holders:
         console.say(f"request for {holder}: {out / 'requests' / f'{holder}.request.json'}")
 
@@ -93,29 +77,33 @@ def show(request_file: Path) -> None:
 
 @commands.command()
 @click.argument("request_file", metavar="REQUEST", type=_PATH)
-@click.option("--key", "key_files", type=_PATH, multiple=True, required=True, help="A key file; repeatable.")
+@click.option("--key", "key_files", type=_PATH, multiple=True, help="A key file; repeatable.")
+@click.option("--token", "uris", metavar="URI", multiple=True, help="A key on a token; repeatable.")
 @click.option("--out", type=_PATH, required=True, help="The response file to write.")
 @click.option("--yes", is_flag=True, help="Do not ask: the words were compared already.")
-@_PASSPHRASE
+@cli_keys.PASSPHRASE
+@cli_keys.PIN
 def sign(
-    request_file: Path, key_files: tuple[Path, ...], out: Path, yes: bool, passphrase_file: Path | None
+    *,
+    request_file: Path,
+    key_files: tuple[Path, ...],
+    uris: tuple[str, ...],
+    out: Path,
+    yes: bool,
+    passphrase_file: Path | None,
+    pin_file: Path | None,
 ) -> None:
     """Show a request, ask, sign it with the holder's keys, check the signatures."""
     files.check_absent(out)
     request = exchange.Request.parse(files.read(request_file))
-    held = [(path, files.read(path)) for path in key_files]
-    exchange.check_keys(request, [keyfile.KeyFile.parse(raw).keyid for _, raw in held])
+    held = [(passphrase_file, holding.in_file(files.read(path))) for path in key_files]
+    held += [(pin_file, holding.on_token(uri)) for uri in uris]
+    exchange.check_keys(request, [key.fingerprint for _, key in held])
     for line in console.show_request(request):
         click.echo(line, err=True)
     if not yes and not click.confirm("Are these the words the others see? Sign", default=False, err=True):
         raise UsageError("nothing was signed")
-    signers = []
-    for _, raw in held:
-        name = keyfile.KeyFile.parse(raw).name
-        private = keyfile.decrypt(raw, _passphrase(passphrase_file, f"passphrase for {name!r}"))
-        if not isinstance(private, ec.EllipticCurvePrivateKey):
-            raise UsageError(f"key {name!r} is not ECDSA P-256; ceremony keys are")
-        signers.append(KeySigner(private))
+    signers = [key.open(cli_keys.secret(path, key.asks)) for path, key in held]
     files.write_new(out, exchange.sign(request, signers).format())
     console.say(f"wrote {out}: {len(request.documents)} documents signed by {request.holder}")
 
@@ -185,24 +173,11 @@ def _report(folder: Path) -> None:
     history.check_unexpired(newest, utc_now())
     trial_mark = " (trial)" if newest.trial else ""
     console.say(f"verified: root {newest.root.version} of {newest.trust_file.origin}{trial_mark}")
-    first = assemble.verify_first(chain[0].files, now=chain[0].held_at)
-    if first.predecessor is not None:
-        console.say(f"  goes on from {first.predecessor}")
     if len(chain) > 1:
         console.say(f"  {len(chain)} ceremonies, each transcript names the one before it")
     for role, metadata in newest.metadata.items():
         console.say(f"  {newest.names[role]} expires {metadata.signed.expires:%Y-%m-%dT%H:%M:%SZ}")
     print(root_words(newest.metadata["root"].signed_bytes))
-
-
-def _passphrase(path: Path | None, prompt: str, *, confirm: bool = False) -> bytes:
-    if path is not None:
-        first = files.read(path).split(b"\n", 1)[0].rstrip(b"\r")
-        if not first:
-            raise UsageError(f'"{path}" holds no passphrase in its first line')
-        return first
-    text: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
-    return text.encode()
 
 
 def main() -> None:

@@ -30,8 +30,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from countermark.errors import EvidenceError, MalformedError, SignatureError, UsageError
-from countermark.predecessor import TYPE as PREDECESSOR
-from countermark.statement import KeySigner, decode_base64, load_public_key
+from countermark.statement import Signer, decode_base64, load_public_key
 from countermark.trustfile import TrustFile
 from countermark.words import hex_groups, root_words
 from countermark_ceremony.files import FILE_MAX_BYTES
@@ -44,7 +43,7 @@ from countermark_ceremony.tables import OFFLINE_ROLES
 REQUEST_FORMAT = "countermark-ceremony-request/v1"
 RESPONSE_FORMAT = "countermark-ceremony-response/v1"
 DOCUMENT_NAME = re.compile(
-    rf"[1-9][0-9]{{0,8}}\.({'|'.join(OFFLINE_ROLES)})\.json|role-keys/({'|'.join(ROLE_KEYS)})|{PREDECESSOR}"
+    rf"[1-9][0-9]{{0,8}}\.({'|'.join(OFFLINE_ROLES)})\.json|role-keys/({'|'.join(ROLE_KEYS)})"
 )
 
 
@@ -222,12 +221,12 @@ def check_keys(request: Request, fingerprints: Iterable[str]) -> None:
     held = set(fingerprints)
     wanted = {print_: name for document in request.documents for name, print_ in document.keys}
     if missing := sorted(name for print_, name in wanted.items() if print_ not in held):
-        raise UsageError(f"the request for {request.holder!r} needs the key files of {', '.join(missing)}")
+        raise UsageError(f"the request for {request.holder!r} needs the keys of {', '.join(missing)}")
     if strange := sorted(held - set(wanted)):
         raise UsageError(f"key {strange[0]} is not asked for in the request for {request.holder!r}")
 
 
-def sign(request: Request, signers: Sequence[KeySigner]) -> Response:
+def sign(request: Request, signers: Sequence[Signer]) -> Response:
     """Sign everything a request asks of its holder, with all the keys it names; each signature is checked."""
     held = {signer.keyid: signer for signer in signers}
     check_keys(request, held)
@@ -250,9 +249,11 @@ def check_signature(signed: Signed, spki: bytes, payload: bytes) -> None:
             f"the payload is {hashlib.sha256(payload).hexdigest()}"
         )
     key = load_public_key(spki)
-    assert isinstance(key, ec.EllipticCurvePublicKey)
     try:
-        key.verify(signed.sig, payload, ec.ECDSA(hashes.SHA256()))
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signed.sig, payload, ec.ECDSA(hashes.SHA256()))
+        else:
+            key.verify(signed.sig, payload)
     except InvalidSignature:
         raise SignatureError(
             f"{signed.document}: the signature by key {fingerprint(spki)} does not verify"

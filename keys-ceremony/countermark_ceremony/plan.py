@@ -13,7 +13,7 @@
 
     [keys.ada-root]
     holder = "ada"
-    public_key = "MFkwEwYHKoZI..."     # from `countermark-ceremony key`
+    public_key = "MFkwEwYHKoZI..."     # from `countermark-ceremony keys new`
 
     [roles.root]                       # and targets, index, trust
     keys = ["ada-root", "ben-root", "cleo-root"]

@@ -2,7 +2,8 @@
 
     [keys.ada-root]
     holder = "ada"
-    public_key = "MFkwEwYHKoZI..."     # base64 SPKI
+    public_key = "MFkwEwYHKoZI..."     # base64 SPKI: ECDSA P-256, or Ed25519 (some tokens)
+    token = { vendor = "Yubico", serial = "15835999" }     # only where the key is on a token
 
     [roles.root]
     keys = ["ada-root", "ben-root", "cleo-root"]
@@ -20,10 +21,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-from countermark.errors import UsageError
+from countermark.errors import MalformedError, UsageError
+from countermark.statement import load_public_key
 from countermark.trustfile import MODES, CentralPolicy, Pattern
 from countermark_ceremony.handover import fingerprint
 
@@ -40,12 +39,21 @@ class PlanError(UsageError):
 
 
 @dataclass(frozen=True)
+class Token:
+    """The device a key lives on, as `keys new` and `keys import` print it."""
+
+    vendor: str
+    serial: str
+
+
+@dataclass(frozen=True)
 class PlanKey:
     """A holder's key: its name in the plan, whose it is, and its public half."""
 
     name: str
     holder: str
     public_key: bytes  # SPKI DER
+    token: Token | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -102,18 +110,19 @@ def read_keys(tables: Mapping[str, Any]) -> dict[str, PlanKey]:
     """The keys of `[keys]`, by name."""
     keys = {}
     for name, table in tables.items():
-        members(table, {"holder", "public_key"}, f"[keys.{name}]")
+        known = {"holder", "public_key"} | ({"token"} if "token" in table else set())
+        members(table, known, f"[keys.{name}]")
         try:
             spki = base64.b64decode(line(table, "public_key"), validate=True)
-            key = load_der_public_key(spki)
-        except Exception as error:  # whatever the decoder dislikes about it
+            load_public_key(spki)
+        except MalformedError as error:
+            raise PlanError([f"key {name!r} is neither ECDSA P-256 nor Ed25519: {error}"]) from error
+        except ValueError as error:
             raise PlanError([f"key {name!r}: public_key is not a base64 SPKI"]) from error
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise PlanError([f"key {name!r} is not ECDSA P-256, which every signer and client knows"])
         holder = line(table, "holder")
         if not holder.replace("-", "").isalnum() or not holder.isascii():
             raise PlanError([f"key {name!r}: holder {holder!r} is not letters, digits and dashes"])
-        keys[name] = PlanKey(name, holder, spki)
+        keys[name] = PlanKey(name, holder, spki, _token(table, name))
     return keys
 
 
@@ -132,6 +141,39 @@ def read_roles(
             raise PlanError([f"[roles.{name}] threshold {threshold} or days {days} out of bounds"])
         roles[name] = Role(name, tuple(named), threshold, days)
     return roles
+
+
+def warnings(roles: Mapping[str, Role]) -> list[str]:
+    """What a plan may do and people should know: a threshold counts people only when no device is shared.
+
+    One vendor's fault, or one lost device, must not take a threshold of keys with it.
+    """
+    found = set()
+    for role in roles.values():
+        devices = [(key, key.token) for key in role.keys if key.token is not None]
+        for vendor in {token.vendor for _, token in devices}:
+            count = sum(token.vendor == vendor for _, token in devices)
+            if count >= role.threshold:
+                found.add(
+                    f"{role.name}: {count} of its keys, a threshold of {role.threshold}, are on tokens of {vendor!r}"
+                )
+    owners: dict[Token, set[str]] = {}
+    for key in (key for role in roles.values() for key in role.keys):
+        if key.token is not None:
+            owners.setdefault(key.token, set()).add(key.holder)
+    for token, holders in owners.items():
+        if len(holders) > 1:
+            found.add(
+                f"token {token.serial} of {token.vendor!r} holds keys of {' and '.join(sorted(holders))}"
+            )
+    return sorted(found)
+
+
+def _token(table: Mapping[str, Any], name: str) -> Token | None:
+    if "token" not in table:
+        return None
+    members(table["token"], {"vendor", "serial"}, f"[keys.{name}] token")
+    return Token(line(table["token"], "vendor"), line(table["token"], "serial"))
 
 
 def named_key(keys: Mapping[str, PlanKey], name: object, where: str) -> PlanKey:

@@ -75,7 +75,9 @@ def test_the_guard_itself_notices_a_socket(tmp_path):
 
 def test_a_whole_ceremony_opens_no_socket_and_ends_in_verified_files(table):
     """key, prepare, show, sign, assemble, verify: all of it offline, each output new."""
-    made = run("key", "--name", "spare", "--out", "spare.key.json", "--passphrase-file", "pass", cwd=table)
+    made = run(
+        "keys", "new", "--name", "spare", "--out", "spare.key.json", "--passphrase-file", "pass", cwd=table
+    )
     assert made.stdout.startswith('public_key = "MF')
     assert (table / "spare.key.json").stat().st_mode & 0o777 == 0o600
     run("prepare", "plan.toml", "--out", "c", cwd=table)
@@ -131,7 +133,7 @@ def test_nothing_is_ever_overwritten(table):
     before = tree(table)
     run("prepare", "plan.toml", "--out", "c", cwd=table, expect=2)
     sign(table, "ada", expect=2)
-    run("key", "--name", "x", "--out", "plan.toml", "--passphrase-file", "pass", cwd=table, expect=2)
+    run("keys", "new", "--name", "x", "--out", "plan.toml", "--passphrase-file", "pass", cwd=table, expect=2)
     run("trial", "ceremony-input.json", "--out", "c", cwd=table, expect=2)
     assert "already exists" in sign(table, "ada", expect=2).stderr
     assert tree(table) == before
@@ -166,7 +168,7 @@ def test_a_refused_step_leaves_nothing_behind(table):
         ["prepare", "nowhere.toml", "--out", "y"],
         ["sign", "plan.toml", "--key", "plan.toml", "--out", "y", "--yes"],
         ["nonsense"],
-        ["key", "--name", "x", "--out", "y", "--passphrase-file", "nowhere"],
+        ["keys", "new", "--name", "x", "--out", "y", "--passphrase-file", "nowhere"],
         ["trial", "plan.toml", "--out", "y"],
     ],
 )

@@ -151,7 +151,7 @@ def test_signing_needs_exactly_the_keys_that_are_asked_for():
     """A missing key file and a strange one are both named."""
     request = PREPARED.request("ada")
     signers = HOLDERS.signers("ada")
-    with pytest.raises(UsageError, match="needs the key files of"):
+    with pytest.raises(UsageError, match="needs the keys of"):
         exchange.sign(request, signers[:1])
     with pytest.raises(UsageError, match="is not asked for"):
         exchange.sign(request, [*signers, *HOLDERS.signers("ben")])

@@ -180,7 +180,7 @@ class World:
     def _make_key(self, name: str) -> str:
         """Make one custodian's key file; returns its public half as the plan wants it."""
         done = self._custodian(
-            "key", "--name", name, "--out", f"{name}.key.json", "--passphrase-file", "passphrase"
+            "keys", "new", "--name", name, "--out", f"{name}.key.json", "--passphrase-file", "passphrase"
         )
         return done.out.strip()
 

@@ -32,7 +32,6 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 from countermark import keyfile
 from countermark.errors import UsageError
 from countermark.limits import BIN_BITS_MAX
-from countermark.predecessor import Predecessor
 from countermark.statement import Statement, sign
 from countermark.tlog.note import VerifierKey
 from countermark_server import db, migrations, signing
@@ -60,7 +59,6 @@ def initialise(
     base_url: str = "",
     *,
     bit_length: int = 12,
-    predecessor: Predecessor | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Made:
     """Make the data directory. UsageError: it exists, or a name is not one; nothing was made."""
@@ -78,7 +76,7 @@ def initialise(
     except OSError as error:
         raise UsageError(f'cannot make "{data}": {error.strerror}') from None
     try:
-        made = _fill(beside, origin, base_url, bit_length, environ, predecessor=predecessor)
+        made = _fill(beside, origin, base_url, bit_length, environ)
         beside.rename(data)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -86,15 +84,7 @@ def initialise(
     return Made(data, made.fingerprints, made.vkeys, made.witness)
 
 
-def _fill(
-    folder: Path,
-    origin: str,
-    base_url: str,
-    bit_length: int,
-    environ: Mapping[str, str],
-    *,
-    predecessor: Predecessor | None,
-) -> Made:
+def _fill(folder: Path, origin: str, base_url: str, bit_length: int, environ: Mapping[str, str]) -> Made:
     settings = Settings(folder, registry=Registry(origin, base_url))
     (folder / "settings.toml").write_text(_settings_text(origin, base_url), encoding="utf-8")
     names = (*signing.ROLES, *signing.TUF_ROLES, signing.LOG_ED25519, signing.LOG_MLDSA44)
@@ -106,7 +96,7 @@ def _fill(
     witness = _make_witness(folder / "witness", f"{origin}/{WITNESS}", log_keys)
     lines = [f"log {key.format()}" for key in log_keys]
     lines += [f"witness {WITNESS} {witness}", f"quorum {WITNESS}", ""]
-    document: dict[str, object] = {
+    document = {
         "origin": origin,
         "log_vkeys": [key.format() for key in log_keys],
         "witness_policy": "\n".join(lines),
@@ -116,8 +106,6 @@ def _fill(
         "role_keys": {role: _enrolment(settings, role, environ) for role in signing.ROLES},
         "bit_length": bit_length,
     }
-    if predecessor is not None:
-        document["predecessor"] = predecessor.to_dict()
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / INPUT_FILE).write_text(text, encoding="utf-8")
     prints = {name: _fingerprint(folder, name) for name in names}
