@@ -191,6 +191,16 @@ def threshold_table(payloads: Payloads, signatures: Mapping[str, Sequence[Signed
     return [line for line, _ in _quorums(payloads, signatures)]
 
 
+def who_signed(prepared: Prepared, responses: Sequence[Response]) -> list[str]:
+    """The table as it stands with these responses, each checked as `assemble` would."""
+    signatures: dict[str, list[Signed]] = {document.name: [] for document in prepared.payloads.documents}
+    for response in responses:
+        _check_response(prepared, response)
+        for signed in response.signatures:
+            signatures[signed.document].append(signed)
+    return threshold_table(prepared.payloads, signatures)
+
+
 def _quorums(payloads: Payloads, signatures: Mapping[str, Sequence[Signed]]) -> Iterator[tuple[str, bool]]:
     for document in payloads.documents:
         signed = {each.fingerprint for each in signatures[document.name]}

@@ -8,6 +8,8 @@
     countermark-ceremony assemble ceremony/ ada.response.json ben.response.json --out root-1/
     countermark-ceremony verify root-1/
     countermark-ceremony simulate-client root-1/
+    countermark-ceremony status ceremony/ ada.response.json
+    countermark-ceremony status root-1/ --ics
     countermark-ceremony trial ceremony-input.json --out root-1/
 """
 
@@ -32,6 +34,7 @@ from countermark_ceremony import (
     holding,
     previous,
     simulate,
+    status,
     trial,
 )
 from countermark_ceremony.nextplan import NextPlan, is_next, parse_next, previous_name
@@ -140,6 +143,31 @@ def verify(folder: Path) -> None:
 def simulate_client(folder: Path) -> None:
     """Let clients of every age walk the chain of roots. `assemble` refuses where one is left behind."""
     console.show_lines(simulate.walk(history.verify(files.read_folder(folder))))
+
+
+@commands.command(name="status")
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("response_files", metavar="[RESPONSE]...", type=_PATH, nargs=-1)
+@click.option("--json", "spelling", flag_value="json", help="One JSON document.")
+@click.option("--prometheus", "spelling", flag_value="prometheus", help="Prometheus text.")
+@click.option("--ics", "spelling", flag_value="ics", help="A calendar with the days of the next ceremonies.")
+def status_command(folder: Path, response_files: tuple[Path, ...], spelling: str | None) -> None:
+    """Of a finished ceremony: what expires when. Of a prepared one: who has signed, and who is missing."""
+    if (folder / assemble.PLAN).exists():
+        plan, _ = _read_plan(folder / assemble.PLAN)
+        prepared = assemble.Prepared.load(plan, files.read(folder / previous.TRANSCRIPT))
+        responses = [exchange.Response.parse(files.read(path)) for path in response_files]
+        console.show_lines(assemble.who_signed(prepared, responses))
+        return
+    newest, now = history.verify(files.read_folder(folder))[-1], utc_now()
+    if spelling == "json":
+        print(status.as_json(newest, now))
+    elif spelling == "prometheus":
+        print(status.prometheus(newest))
+    elif spelling == "ics":
+        print(status.calendar(newest, now))
+    else:
+        console.show_lines(status.lines(newest, now))
 
 
 @commands.command(name="trial")
