@@ -173,13 +173,21 @@ class LogWorld:
             path.unlink()
 
     # --- making it ------------------------------------------------------------------------------------
-    def create(self) -> None:
+    def create(self, *, predecessor: Mapping[str, Any] | None = None) -> None:
         """What `adopt` does for the log."""
         migrations.upgrade(self.engine)
         with db.write(self.engine) as connection:
             envelopes = {role: self._enrolment(role) for role in GENESIS_ROLES}
             raw_add = self.settings.testing.raw_add
-            create(connection, self.trust, self.signers, envelopes, now=int(self.clock()), raw_add=raw_add)
+            create(
+                connection,
+                self.trust,
+                self.signers,
+                envelopes,
+                now=int(self.clock()),
+                raw_add=raw_add,
+                predecessor=predecessor,
+            )
 
     def begin(self) -> None:
         """Create, and propose the first `tuf` entry: all that the first round waits for."""

@@ -134,6 +134,7 @@ class World:
         floor: int = 0,
         origin: str = "registry.test/log",
         quorum: str = "w1",
+        first: Callable[[World], object] = lambda world: None,
     ) -> None:
         self.base = base
         self.origin = origin
@@ -161,7 +162,7 @@ class World:
         self.asked: list[str] = []
         self.ahead: list[Statement] = []  # statements that were submitted ahead of their files
         self.next_tier = "none"  # what the scanner will say of the next upload
-        self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), quorum)
+        self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), quorum, first)
 
     def copy(self) -> World:
         """The same registry at this moment; both go on separately. Keys are shared: a fork."""
@@ -585,6 +586,15 @@ class World:
             self.heartbeat()
         return found
 
+    def freeze(self) -> int:
+        """The last entry, and the checkpoint over it."""
+        predicate = {"namespace": "", "origin": self.origin, "prev": self.view.get(rules.LOG)["tuf"]["head"]}
+        predicate |= {"project": "", "reason": "successor"}
+        statement = Statement.about(f"log:{self.origin}", "log-freeze", predicate)
+        index = self.append("log-freeze", sign(statement, self.keys.moderation), {"case": None})
+        self.heartbeat()
+        return index
+
     def append_raw(self, raw: bytes) -> int:
         """Put bytes into the tree without asking the rules: a log that misbehaves."""
         self.entries.append(raw)
@@ -755,7 +765,9 @@ class World:
         }
 
     # --- genesis ------------------------------------------------------------------------------------------
-    def _genesis(self, trial: bool, client_policy: CentralPolicy, quorum: str) -> None:
+    def _genesis(
+        self, trial: bool, client_policy: CentralPolicy, quorum: str, first: Callable[[World], object]
+    ) -> None:
         logs = "".join(f"log {signer.vkey.format()}\n" for signer in self.keys.log)
         self.trust_file = TrustFile(
             version=1,
@@ -768,6 +780,7 @@ class World:
         self.policy = Policy.parse(self.trust_file.witness_policy)
         self._write_offline(trial)
         self.view.apply(rules.genesis(origin=self.origin, authority_key=self.keys.authority.public_key))
+        first(self)  # what stands before the role keys: a successor's `predecessor`, or an attack
         for scope in ("registry", "scanner", "moderation"):
             self._enroll_role(scope)
         self.release()

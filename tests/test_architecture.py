@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"installers"},
     {"afterwards", "ahead"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
-    {"audit_log", "audit_tuf", "audit_index"},
+    {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
     {"audit_state"},
     {"audit_report"},
     {"offers"},
@@ -57,7 +57,7 @@ FLOORS: list[set[str]] = [
     {"logbundle"},
     {"bundle"},
     {"timestamp"},
-    {"bins", "trustfile", "words", "keyfile", "simplepage", "tokens"},
+    {"bins", "trustfile", "words", "keyfile", "simplepage", "predecessor", "tokens"},
     {"tufjson"},
     {"listing"},
     {"rules"},
@@ -80,10 +80,11 @@ COMPOSITION = {"app", "worker", "cli", "cli_log", "console", "wsgi", "operate"}
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_import", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
-    "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits",
+    "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor",
 }  # fmt: skip
 CEREMONY_USES = {
     "tlog",
+    "predecessor",
     "canonical",
     "entry",
     "statement",

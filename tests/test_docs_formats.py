@@ -22,6 +22,7 @@ SHOWN = {
     "bins.py": "## Bins",
     "bundle.py": "# The offline bundle",
     "evidence.py": "# Evidence files",
+    "predecessor.py": "`predecessor`, about `log:",
     "statement.py": "## Statement",
     "checkpoint.py": "## Checkpoint",
     "note.py": "## Keys",

@@ -16,6 +16,7 @@
     (10) the simple index equals the listing                              audit_index.py
     (11) metadata files, and artifacts if asked
     (12) blobs that must be open
+    (13) the frozen log that entry 0 goes on from, if it is given         audit_predecessor.py
 
 A step that fails is a finding and the next one runs, as long as it has something to stand on; what could not
 be looked at is said. The position in the log always advances past entries that are authentic, however bad
@@ -35,6 +36,7 @@ from collections.abc import Callable, Sequence
 
 from countermark.audit_index import IndexAudit, check_blobs
 from countermark.audit_log import LogAudit, Say, check_applied, read_head
+from countermark.audit_predecessor import Old, check_predecessor
 from countermark.audit_report import AuditReport, Finding, Notes, evidence_of, finding, view_finding
 from countermark.audit_state import AuditState
 from countermark.audit_tuf import Seen, TufAudit
@@ -73,6 +75,7 @@ def audit(
     tell: Callable[[AuditReport], None] = lambda report: None,
     files: bool = False,
     from_start: bool = False,
+    predecessor: Old | None = None,
     remarks: Sequence[str] = (),
 ) -> AuditReport:
     """Audit a registry and return the report. Findings count as told once `tell` has returned."""
@@ -93,6 +96,11 @@ def audit(
         try:
             run = _Run(registry, fetcher, state, notes=notes, say=say, files=files)
             head = run.passes(ground, now, wait)
+            if run.whole:
+                check_predecessor(state, predecessor, now=now, notes=notes)  # (13)
+                run.keep({}, ground.trust_file, now)
+            elif predecessor is not None:
+                notes.leave("the predecessor: the log itself was not read to its end")
             report = _report(registry, state, ground, head, notes=notes, remarks=remarks)
             tell(report)
             # If we stop here these findings are told again, which is better than never.
@@ -110,6 +118,7 @@ class _Run:
     ) -> None:
         self._registry, self._fetcher, self._state = registry, fetcher, state
         self._notes, self._say, self._files = notes, say, files
+        self.whole = False  # whether the log was read to its head
 
     def passes(self, ground: _Ground, now: int, wait: Callable[[float], None]) -> VerifiedCheckpoint | None:
         """The first pass, and as many as it takes until the pages are settled; returns the head."""
@@ -133,7 +142,7 @@ class _Run:
             objects["checkpoint"] = head.raw
         if ground.seen is not None:
             objects["timestamp"] = ground.seen.timestamp.raw
-        self._keep(objects, ground.trust_file, now)
+        self.keep(objects, ground.trust_file, now)
         return head
 
     def _one(
@@ -148,6 +157,7 @@ class _Run:
             return None, {}
         log = LogAudit(state, registry, fetcher, head=head, trust_file=trust_file, notes=notes)
         whole = log.check_heads(ground.carried) and log.run(self._say)  # (3) to (5)
+        self.whole = whole
         if not whole:
             notes.leave("TUF and the index against the log: the log itself was not read to its end")
             return head, {}
@@ -162,7 +172,7 @@ class _Run:
         index.run(only)  # (10), (11)
         return head, index.odds
 
-    def _keep(self, objects: dict[str, bytes], trust_file: TrustFile, now: int) -> None:
+    def keep(self, objects: dict[str, bytes], trust_file: TrustFile, now: int) -> None:
         """An evidence file for everything that is false."""
         notes = self._notes
         for number, found in enumerate(notes.findings):

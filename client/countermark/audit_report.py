@@ -70,6 +70,16 @@ CHECKS: Final[dict[str, Check]] = {
     "rule-identity": Check(_I, "log", "every entry is signed by keys that may sign it", _AGAIN),
     "leaf-time": Check(_T, "log", "no entry is stamped ahead of the quorum that saw it", _AGAIN),
     "applied-late": Check(_O, "tufrepo", "a withdrawal is applied within 15 minutes", _AGAIN),
+    # --- the log before ------------------------------------------------------------------------------------
+    "predecessor": Check(_O, "log", "entry 0 names the predecessor that was given"),
+    "predecessor-checkpoint": Check(
+        _I, "predecessor", "the predecessor's checkpoint is signed by every key of that log and by its quorum"
+    ),
+    "predecessor-origin": Check(_T, "log", "entry 0 names the predecessor's origin"),
+    "predecessor-size": Check(_T, "log", "entry 0 names the predecessor's size"),
+    "predecessor-root": Check(_T, "log", "entry 0 names the predecessor's root hash"),
+    "predecessor-frozen": Check(_T, "predecessor", "the last entry that entry 0 counts is a `log-freeze`"),
+    "predecessor-grew": Check(_T, "predecessor", "nothing stands behind a `log-freeze`"),
     # --- from the log to TUF ------------------------------------------------------------------------------
     "tuf-file": Check(_T, "tufrepo", "served metadata is what its `tuf` entry says"),
     "tuf-file-missing": Check(_O, "tufrepo", "metadata that a `tuf` entry names is served"),

@@ -266,6 +266,12 @@ def _audit_arguments(commands: Any) -> None:
     audit.add_argument("--files", action="store_true", help="download and hash every listed artifact, too")
     audit.add_argument("--from-start", action="store_true", help="forget earlier audits, replay from entry 0")
     audit.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
+    audit.add_argument(
+        "--predecessor",
+        metavar="URL_OR_DIR",
+        help="the frozen registry, or a copy of its public folder, to compare",
+    )
+    audit.add_argument("--predecessor-trust", metavar="FILE", type=Path, help="that registry's trust file")
 
 
 def _bundle_arguments(commands: Any) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from pathlib import Path
 
 from countermark.audit import audit as run
+from countermark.audit_predecessor import Old
 from countermark.audit_report import AuditReport
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
-from countermark.fetch import HttpFetcher
+from countermark.disk import read_file
+from countermark.errors import UsageError
+from countermark.evidence_replay import FolderFetcher
+from countermark.fetch import Fetcher, HttpFetcher
+from countermark.limits import TRUST_FILE_MAX_BYTES
 from countermark.pins import Home
+from countermark.trustfile import TrustFile
 
 
 def audit(arguments: argparse.Namespace) -> int:
@@ -26,9 +33,26 @@ def audit(arguments: argparse.Namespace) -> int:
         tell=_tell_json if arguments.json else _tell,
         files=arguments.files,
         from_start=arguments.from_start,
+        predecessor=_predecessor(arguments.predecessor, arguments.predecessor_trust),
         remarks=remarks,
     )
     return report.exit_code
+
+
+def _predecessor(where: str | None, trust: Path | None) -> Old | None:
+    """The log that was given to compare with; its trust file comes from the caller, never from there."""
+    if where is None and trust is None:
+        return None
+    if where is None or trust is None:
+        raise UsageError(
+            "--predecessor and --predecessor-trust go together",
+            hint="the old registry's tuf/targets/trust/*.trust.json that its pinned root lists",
+        )
+    raw = read_file(trust, max_bytes=TRUST_FILE_MAX_BYTES)
+    if raw is None:
+        raise UsageError(f'there is no trust file "{trust}"')
+    fetcher: Fetcher = HttpFetcher() if where.startswith(("http://", "https://")) else FolderFetcher()
+    return Old(f"{where.rstrip('/')}/log", TrustFile.parse(raw), fetcher)
 
 
 def _tell_json(report: AuditReport) -> None:

@@ -6,6 +6,7 @@ The output folder of a finished ceremony:
     targets/trust/<sha256>.trust.json                        the trust file
     role-keys.json         the log's first entries: key-enroll of registry, scanner and moderation, signed
                            by each new key and by the authority key
+    predecessor.json       of a successor log alone: its entry 0, signed by the authority key
     root-words.txt         what people compare
     transcript.jsonl transcript-signatures.jsonl             what happened (transcript.py)
 
@@ -27,6 +28,8 @@ from tuf.api.serialization.json import JSONSerializer
 
 from countermark.canonical import encode_canonical
 from countermark.errors import EvidenceError, MalformedError, SignatureError, UsageError
+from countermark.predecessor import TYPE as PREDECESSOR
+from countermark.predecessor import Predecessor, open_predecessor
 from countermark.statement import (
     Envelope,
     EnvelopeSignature,
@@ -45,7 +48,7 @@ from countermark_ceremony.previous import SIGNATURES, TRANSCRIPT
 from countermark_ceremony.transcript import Transcript
 
 PLAN = "plan.toml"
-ROLE_KEYS_FILE, WORDS_FILE = "role-keys.json", "root-words.txt"
+ROLE_KEYS_FILE, WORDS_FILE, PREDECESSOR_FILE = "role-keys.json", "root-words.txt", "predecessor.json"
 _SERIALIZER = JSONSerializer(compact=True)
 
 
@@ -156,6 +159,8 @@ def assemble(prepared: Prepared, responses: Sequence[Response], *, now: datetime
     if isinstance(plan, Plan):
         files[ROLE_KEYS_FILE] = _role_keys(plan, signatures)
         files[WORDS_FILE] = _words_line(prepared.payloads.named("1.root.json").payload)
+        if plan.handover.predecessor is not None:
+            files[PREDECESSOR_FILE] = _predecessor(plan, signatures)
         verify_first(files, now=now)
         return files
     kept = {role: name for role, name in plan.previous.names.items() if role not in plan.roles}
@@ -239,6 +244,14 @@ def _role_keys(plan: Plan, signatures: Mapping[str, Sequence[Signed]]) -> bytes:
     return encode_canonical(envelopes) + b"\n"
 
 
+def _predecessor(plan: Plan, signatures: Mapping[str, Sequence[Signed]]) -> bytes:
+    assert plan.handover.predecessor is not None  # the caller has looked
+    (signed,) = signatures[PREDECESSOR]
+    payload = plan.handover.predecessor.statement(plan.origin).payload()
+    envelope = Envelope(payload, (EnvelopeSignature(signed.fingerprint, signed.sig),))
+    return encode_canonical(envelope.to_dict()) + b"\n"
+
+
 def _words_line(root_payload: bytes) -> bytes:
     return root_words(root_payload).encode() + b"\n"
 
@@ -256,6 +269,7 @@ class Ceremony:
     root_words: str
     expires: Mapping[str, datetime]
     trust_file: TrustFile
+    predecessor: Predecessor | None
     transcript_sha256: str
 
 
@@ -306,6 +320,11 @@ def _verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
         raise EvidenceError(f"the root names transcript {stated}, this one is {transcript.digest}")
     # (4) Each role key signed its own enrolment, and so did the authority key.
     _verify_role_keys(files[ROLE_KEYS_FILE], trust_file)
+    predecessor = _verify_predecessor(files.get(PREDECESSOR_FILE), trust_file)
+    if (PREDECESSOR in _frozen(transcript)) != (predecessor is not None):
+        raise EvidenceError(
+            f"{PREDECESSOR_FILE} and the transcript disagree on whether this log has a predecessor"
+        )
     # (5) The words are those of this root.
     if files[WORDS_FILE] != _words_line(root.signed_bytes):
         raise EvidenceError(
@@ -317,8 +336,25 @@ def _verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
         root_words=root_words(root.signed_bytes),
         expires={name: each.signed.expires for name, each in metadata.items()},
         trust_file=trust_file,
+        predecessor=predecessor,
         transcript_sha256=transcript.digest,
     )
+
+
+def _frozen(transcript: Transcript) -> Mapping[str, str]:
+    """The payloads that the transcript lists, by name."""
+    return {
+        name: sha256
+        for line in transcript.lines
+        for name, sha256 in json.loads(line).get("payloads", {}).items()
+    }
+
+
+def _verify_predecessor(raw: bytes | None, trust_file: TrustFile) -> Predecessor | None:
+    if raw is None:
+        return None
+    envelope = Envelope.parse(json.loads(raw))
+    return open_predecessor(envelope, authority_key=trust_file.authority_key, origin=trust_file.origin)
 
 
 def _verify_role_keys(raw: bytes, trust_file: TrustFile) -> None:

@@ -201,6 +201,9 @@ def _report(folder: Path) -> None:
     history.check_unexpired(newest, utc_now())
     trial_mark = " (trial)" if newest.trial else ""
     console.say(f"verified: root {newest.root.version} of {newest.trust_file.origin}{trial_mark}")
+    first = assemble.verify_first(chain[0].files, now=chain[0].held_at)
+    if first.predecessor is not None:
+        console.say(f"  goes on from {first.predecessor}")
     if len(chain) > 1:
         console.say(f"  {len(chain)} ceremonies, each transcript names the one before it")
     for role, metadata in newest.metadata.items():

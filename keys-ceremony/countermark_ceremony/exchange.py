@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from countermark.errors import EvidenceError, MalformedError, SignatureError, UsageError
+from countermark.predecessor import TYPE as PREDECESSOR
 from countermark.statement import Signer, decode_base64, load_public_key
 from countermark.trustfile import TrustFile
 from countermark.words import hex_groups, root_words
@@ -43,7 +44,7 @@ from countermark_ceremony.tables import OFFLINE_ROLES
 REQUEST_FORMAT = "countermark-ceremony-request/v1"
 RESPONSE_FORMAT = "countermark-ceremony-response/v1"
 DOCUMENT_NAME = re.compile(
-    rf"[1-9][0-9]{{0,8}}\.({'|'.join(OFFLINE_ROLES)})\.json|role-keys/({'|'.join(ROLE_KEYS)})"
+    rf"[1-9][0-9]{{0,8}}\.({'|'.join(OFFLINE_ROLES)})\.json|role-keys/({'|'.join(ROLE_KEYS)})|{PREDECESSOR}"
 )
 
 

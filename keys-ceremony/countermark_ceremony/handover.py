@@ -4,10 +4,12 @@
      "witness_policy": "log ...\n...quorum w1\n", "bit_length": 12,
      "tuf_keys": {"bins": {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": "..."}},
                   "snapshot": {...}, "timestamp": {...}},
-     "role_keys": {"registry": {<DSSE envelope>}, "scanner": {...}, "moderation": {...}}}
+     "role_keys": {"registry": {<DSSE envelope>}, "scanner": {...}, "moderation": {...}},
+     "predecessor": {"log": "old.example/registry", "root_hash": "5fec...", "tree_size": 31}}
 
 Each of `role_keys` is a `key-enroll` statement already signed by the new role key, on the machine that holds
-it. The ceremony adds the authority key's signature and nothing else, so no online key travels.
+it. The ceremony adds the authority key's signature and nothing else, so no online key travels. `predecessor` is
+there only for a log that goes on from a frozen one; the authority key alone signs that, as entry 0.
 
 Nothing here is believed because it is here: the plan names the file's SHA-256, and the screens show every
 key by the SHA-256 of its SPKI, to be compared with what `init` printed.
@@ -27,6 +29,7 @@ from securesystemslib.signer import SSlibKey
 
 from countermark.errors import MalformedError
 from countermark.limits import BIN_BITS_MAX
+from countermark.predecessor import Predecessor
 from countermark.statement import Envelope, Statement, decode_base64, open_envelope
 from countermark.tlog.note import VerifierKey
 from countermark.tlog.policy import Policy
@@ -35,6 +38,7 @@ ONLINE_ROLES = ("bins", "snapshot", "timestamp")
 ROLE_KEYS = ("registry", "scanner", "moderation")  # the order of the log's first entries
 INPUT_MAX_BYTES = 256 * 1024  # two ML-DSA vkeys and a witness policy fit many times
 _MEMBERS = {"origin", "log_vkeys", "witness_policy", "tuf_keys", "role_keys", "bit_length"}
+_OPTIONAL = {"predecessor"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Handover:
     bit_length: int
     tuf_keys: Mapping[str, SSlibKey]
     role_keys: Mapping[str, RoleKey]
+    predecessor: Predecessor | None
     sha256: str
 
     def online_fingerprints(self) -> dict[str, str]:
@@ -120,7 +125,7 @@ def tuf_key(spki: bytes) -> SSlibKey:
 
 
 def _from_document(document: dict[str, object], sha256: str) -> Handover:
-    if set(document) != _MEMBERS:
+    if set(document) - _OPTIONAL != _MEMBERS:
         raise ValueError(f"members are {sorted(document)}, {sorted(_MEMBERS)} belong there")
     origin, policy, bit_length = document["origin"], document["witness_policy"], document["bit_length"]
     vkeys, tuf_keys, role_keys = document["log_vkeys"], document["tuf_keys"], document["role_keys"]
@@ -139,8 +144,18 @@ def _from_document(document: dict[str, object], sha256: str) -> Handover:
         bit_length=bit_length,
         tuf_keys={role: _tuf_key(role, tuf_keys[role]) for role in ONLINE_ROLES},
         role_keys={role: _role_key(role, role_keys[role], origin) for role in ROLE_KEYS},
+        predecessor=_predecessor(document, origin),
         sha256=sha256,
     )
+
+
+def _predecessor(document: dict[str, object], origin: str) -> Predecessor | None:
+    if "predecessor" not in document:
+        return None
+    predecessor = Predecessor.parse(document["predecessor"])
+    if predecessor.log == origin:
+        raise ValueError(f"{origin!r} does not follow itself: a successor has an origin of its own")
+    return predecessor
 
 
 def _tuf_key(role: str, given: dict[str, object]) -> SSlibKey:

@@ -5,6 +5,7 @@
     1.targets.json  the targets role delegates `trust/*` to trust and `files/*/*` to index
     1.root.json     the root names every top-level key, the trust file's digest and the transcript's
     role-keys/...   the authority key admits a role key of the log (one DSSE statement each)
+    predecessor     the authority key names the frozen log that this one goes on from, if there is one
 
 `build` is a pure function of plan and transcript digest, so anybody who has both can make the same bytes and
 compare. `describe` reads the payload and nothing else: a holder sees what the bytes say, not what the
@@ -33,6 +34,7 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import CanonicalJSONSerializer
 
 from countermark.errors import MalformedError
+from countermark.predecessor import TYPE as PREDECESSOR
 from countermark.statement import pae
 from countermark.tlog.note import ED25519, ED25519_COSIGNATURE, ML_DSA_44, VerifierKey
 from countermark.trustfile import TARGET_PATH, TrustFile
@@ -113,10 +115,13 @@ def build_inner(plan: Plan) -> Payloads:
         _metadata(plan, "trust", trust),
         _metadata(plan, "index", _index(plan)),
     ]
+    authority = Quorum("the authority", (plan.authority,), 1)
+    if plan.handover.predecessor is not None:
+        said = plan.handover.predecessor.statement(plan.origin)
+        documents.append(Document(PREDECESSOR, pae(said.payload()), (authority,)))
     for role in ROLE_KEYS:
         payload = pae(plan.handover.role_keys[role].envelope.payload)
-        quorum = Quorum("the authority", (plan.authority,), 1)
-        documents.append(Document(f"role-keys/{role}", payload, (quorum,)))
+        documents.append(Document(f"role-keys/{role}", payload, (authority,)))
     return Payloads(tuple(documents), trust_file)
 
 
@@ -187,6 +192,8 @@ def describe(document: str, payload: bytes, previous: bytes | None = None) -> li
     try:
         if document.startswith("role-keys/"):
             return _describe_statement(payload)
+        if document == PREDECESSOR:
+            return _describe_predecessor(payload)
         signed = read_signed(payload)
         if previous is not None:
             old = read_signed(previous)
@@ -248,6 +255,18 @@ def _describe_role(name: str, role: Role, keys: Mapping[str, Any]) -> list[str]:
         key = cast(SSlibKey, keys[keyid])
         lines.append(f"+   {name} key {key.scheme} {fingerprint(key_spki(key))}")
     return lines
+
+
+def _describe_predecessor(pae: bytes) -> list[str]:
+    """In plain words first: this can't be said again, or taken back."""
+    lines = _describe_statement(pae)
+    said = json.loads(pae[pae.index(b"{") :])["predicate"]
+    return [
+        f"+ {said['origin']} goes on from the log {said['log']}, which ended with {said['tree_size']} entries",
+        f"+   final root hash {said['root_hash']}: compare it with what `freeze` printed there",
+        "+   entry 0 of the new log says so for ever; nothing of the old log's state goes over",
+        *lines,
+    ]
 
 
 def _describe_statement(pae: bytes) -> list[str]:

@@ -37,11 +37,35 @@ def commands() -> None:
     "--base-url", default="", help="Where clients reach the registry; default: what `up` listens on."
 )
 @click.option("--bit-length", default=12, show_default=True, help="2^N bins: 12 up to 3 million files.")
-def init(data: Path, origin: str, base_url: str, bit_length: int) -> None:
+@click.option(
+    "--predecessor",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="Final checkpoint of the frozen log to go on from.",
+)
+@click.option(
+    "--predecessor-trust", type=click.Path(path_type=Path), metavar="FILE", help="That log's trust file."
+)
+def init(
+    data: Path,
+    origin: str,
+    base_url: str,
+    bit_length: int,
+    *,
+    predecessor: Path | None,
+    predecessor_trust: Path | None,
+) -> None:
     """Make a data directory: online keys, a witness, and ceremony-input.json."""
     from countermark_server.operate.initialise import INPUT_FILE, initialise  # noqa: PLC0415
+    from countermark_server.operate.succession import read_predecessor  # noqa: PLC0415
 
-    made = initialise(data, origin, base_url, bit_length=bit_length)
+    before = None
+    if predecessor is not None and predecessor_trust is not None:
+        before = read_predecessor(predecessor, predecessor_trust, origin, now=int(time.time()))
+        say(f"goes on from {before}: compare it with what `freeze` printed there")
+    elif predecessor is not None or predecessor_trust is not None:
+        raise click.UsageError("--predecessor and --predecessor-trust go together")
+    made = initialise(data, origin, base_url, bit_length=bit_length, predecessor=before)
     say(f"initialised {origin}; public halves, by the SHA-256 of their SPKI:")
     for name, print_ in made.fingerprints.items():
         click.echo(f"{name:<12} {print_}")

@@ -181,6 +181,7 @@ def from_status(status: int, detail: str) -> ServerError:
 def install(app: Any, base_url: str, log: Any) -> None:
     """Teach a Flask application to answer every error through `problem`."""
     from flask import Response  # noqa: PLC0415  (rooms that only raise need no web framework)
+    from sqlalchemy.exc import TimeoutError as PoolTimeoutError  # noqa: PLC0415
     from werkzeug.exceptions import HTTPException  # noqa: PLC0415
 
     def answer(error: ServerError) -> Response:
@@ -197,6 +198,14 @@ def install(app: Any, base_url: str, log: Any) -> None:
         log.error("unforeseen", error=repr(error), exc_info=error)
         return answer(ServerError("internal", "an error in the registry, not in your request"))
 
+    def no_connection(error: Exception) -> Response:
+        # Every database connection of this process stayed taken for the pool's whole patience: nothing was begun.
+        log.error("no database connection is free", error=repr(error))
+        return answer(
+            ServerError("unavailable", "every database connection is in use: nothing was done, try again")
+        )
+
     app.register_error_handler(ServerError, answer)
+    app.register_error_handler(PoolTimeoutError, no_connection)
     app.register_error_handler(HTTPException, framework)
     app.register_error_handler(Exception, unforeseen)

@@ -3,7 +3,8 @@
 The head row starts with a signed checkpoint of size 0: witnesses are shown it at the first start, and one
 that has ever cosigned anything under this origin says so, before a second history can begin. The state that
 the rules start from names the origin and the offline authority key. The first three proposals enrol the role
-keys; the fourth, the first `tuf` entry, comes from tufrepo (`sequence.py` waits for it).
+keys; the fourth, the first `tuf` entry, comes from tufrepo (`sequence.py` waits for it). Of a successor log all this
+stands behind entry 0, the authority's word on which frozen log it goes on from.
 
 A log for load tests (`raw_add`) begins with nothing: its first leaf is the first body that somebody sends.
 """
@@ -35,6 +36,7 @@ def create(
     *,
     now: int,
     raw_add: bool = False,
+    predecessor: Mapping[str, Any] | None = None,
 ) -> None:
     """Begin the log, in the caller's transaction. HeadExistsError: it was begun before, nothing changed."""
     text = Checkpoint(trust.origin, 0, EMPTY_ROOT).text()
@@ -47,6 +49,8 @@ def create(
             view.put(key, value)
     if raw_add:
         return
+    if predecessor is not None:
+        proposal.propose(connection, "predecessor", predecessor, {}, now=now)
     for role in GENESIS_ROLES:
         registry = {"account": None, "authorised_by": "authority", "identity": None}
         proposal.propose(connection, "key-enroll", role_keys[role], registry, now=now)

@@ -41,6 +41,7 @@ def check_log(public: Public, engine: Engine, trust: TrustFile, *, raw_add: bool
             return [f"the stored tree is not the signed one: {error}"]
         findings = check_public(public, raw, signed, trust) + read.findings
         findings += check_rules(connection, read.view)
+        findings += check_elsewhere(connection, read.view)
         findings += check_proposals(connection, read.leaves)
         edge = RightEdge.empty().extend(read.leaves)
         if (head.tree_size, head.edge) != (edge.size, b"".join(edge.hashes)):
@@ -102,6 +103,25 @@ def check_rules(connection: Connection, view: DictView) -> list[str]:
         if replayed.get(key) != stored.get(key):
             findings.append(f"rules state {key} is not what the entries make of it")
     return findings
+
+
+def check_elsewhere(connection: Connection, view: DictView) -> list[str]:
+    """The look-up of files that others serve has a row for each file of a namespace, and no other."""
+    table = db.logged_elsewhere
+    stored = {
+        (row.namespace, row.project, row.filename): (row.sha256, row.leaf_index)
+        for row in connection.execute(select(table))
+    }
+    replayed = {
+        (str(key[1]), str(key[2]), str(key[3])): (value["sha256"], value["index"])
+        for key, value in view.items()
+        if key[0] == "file" and key[1]
+    }
+    return [
+        f"the look-up of {'/'.join(name)} says {stored.get(name)}, the entries {replayed.get(name)}"
+        for name in sorted(replayed.keys() | stored.keys())
+        if replayed.get(name) != stored.get(name)
+    ]
 
 
 def check_proposals(connection: Connection, leaves: list[bytes]) -> list[str]:

@@ -8,9 +8,9 @@ durable step. The transaction's commit is the moment at which a round has happen
 it, the head row holds the signature and the staging bundle holds every byte that it signs.
 
 Genesis: the first round takes exactly the four proposals that make a registry (the enrolments of the role
-keys `registry`, `scanner`, `moderation`, then tufrepo's first `tuf`), and waits until all four are there: the
-first checkpoint holds them all, so no client ever sees a log whose roles or TUF metadata are not in it. A log for
-load tests (`testing.raw_add`) has no genesis: its rules refuse every entry but raw bytes, from the first on.
+keys `registry`, `scanner`, `moderation`, then tufrepo's first `tuf`), behind a successor's `predecessor`, and waits
+until all are there: the first checkpoint holds them all, so no client ever sees a log whose roles or TUF metadata are
+not in it. A log for load tests (`testing.raw_add`) has no genesis: its rules refuse every entry but raw bytes.
 
 Behind the proposals a round takes lines of the import that is open (backfill.py). They have no proposal: which of
 them are in the log, the rules' state says, which the same transaction changes.
@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from countermark import rules
 from countermark.entry import Entry, make_entry, make_imported
 from countermark.errors import CountermarkError, ProofError
+from countermark.predecessor import TYPE as PREDECESSOR
 from countermark.rules_import import line_keys, why_passed_over
 from countermark.statement import Envelope
 from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_log_checkpoint
@@ -196,15 +197,18 @@ class Sequencer:
         return len(rows) + judged.lines, new, signed, bundle
 
     def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
-        """Pending proposals in the order of their ids; at genesis the four, or none."""
+        """Pending proposals in the order of their ids; at genesis the four (and a predecessor before), or none."""
         if head.tree_size or self._raw_add:
             return connection.execute(_WAITING, {"n": limit}).mappings().all()
-        first = _PENDING.where(db.proposal.c.type.in_(set(GENESIS_TYPES)))
+        first = _PENDING.where(db.proposal.c.type.in_({PREDECESSOR, *GENESIS_TYPES}))
         rows = connection.execute(first).mappings().all()
         enrolments = [row for row in rows if row["type"] == "key-enroll"][:3]
         tuf = [row for row in rows if row["type"] == "tuf"][:1]
         genesis = [*enrolments, *tuf]
-        return genesis if tuple(row["type"] for row in genesis) == GENESIS_TYPES else []
+        if tuple(row["type"] for row in genesis) != GENESIS_TYPES:
+            return []
+        # A successor's entry 0 was proposed with the enrolments, in one transaction: it is there if it ever will be.
+        return [*(row for row in rows if row["type"] == PREDECESSOR), *genesis]
 
     def _judge(self, connection: Connection, rows: Sequence[RowMapping], size: int) -> Judged:
         """Ask the rules about each proposal in turn; what one changes, the next one sees."""

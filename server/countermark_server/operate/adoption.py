@@ -34,6 +34,7 @@ from countermark.words import root_words
 from countermark_server import db, migrations, signing
 from countermark_server.log.create import create
 from countermark_server.operate.initialise import INPUT_FILE
+from countermark_server.operate.succession import check_predecessor, signed_predecessor
 from countermark_server.settings import Settings
 from countermark_server.stores import heads, places
 from countermark_server.stores.immutable import write_files
@@ -59,6 +60,7 @@ class _Ceremony:
     index: Metadata[Targets]
     trust: TrustFile
     role_keys: Mapping[str, dict[str, Any]]
+    predecessor: Mapping[str, Any] | None
 
 
 def adopt(settings: Settings, output: Path, *, now: int) -> Adopted:
@@ -76,8 +78,15 @@ def adopt(settings: Settings, output: Path, *, now: int) -> Adopted:
         write_files(settings.data / "timestamper", {"root.json": ceremony.files["1.root.json"]})
         # Published, and served by nobody yet. If we stop here the same ceremony can be adopted again.
         with db.write(engine) as connection:
-            raw_add = settings.testing.raw_add
-            create(connection, ceremony.trust, signers, ceremony.role_keys, now=now, raw_add=raw_add)
+            create(
+                connection,
+                ceremony.trust,
+                signers,
+                ceremony.role_keys,
+                now=now,
+                raw_add=settings.testing.raw_add,
+                predecessor=ceremony.predecessor,
+            )
         # Created: from here on this origin has a history.
     finally:
         engine.dispose()
@@ -151,7 +160,7 @@ def _read(output: Path, now: datetime) -> _Ceremony:
     role_keys = json.loads(read_file(output, ROLE_KEYS_FILE))
     if not isinstance(role_keys, dict) or not all(isinstance(each, dict) for each in role_keys.values()):
         raise MalformedError(f"{ROLE_KEYS_FILE} is not an object of envelopes")
-    return _Ceremony(files, root, index, trust_file, role_keys)
+    return _Ceremony(files, root, index, trust_file, role_keys, signed_predecessor(output))
 
 
 def check_ours(settings: Settings, ceremony: _Ceremony, vkeys: list[str]) -> None:
@@ -176,6 +185,9 @@ def check_ours(settings: Settings, ceremony: _Ceremony, vkeys: list[str]) -> Non
         if keys.keyids != [ours] or keys.threshold != 1:
             raise EvidenceError(f"role {role} has keys {keys.keyids} in the ceremony, ours is {ours}")
     _check_role_keys(data, ceremony)
+    check_predecessor(asked, ceremony.predecessor, trust)
+    if ceremony.predecessor is not None and settings.testing.raw_add:
+        raise UsageError("a log for raw bytes (testing.raw_add) has no entry that could name a predecessor")
 
 
 def _check_role_keys(data: Path, ceremony: _Ceremony) -> None:

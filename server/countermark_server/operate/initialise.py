@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 from countermark import keyfile
 from countermark.errors import UsageError
 from countermark.limits import BIN_BITS_MAX
+from countermark.predecessor import Predecessor
 from countermark.statement import Statement, sign
 from countermark.tlog.note import VerifierKey
 from countermark_server import db, migrations, signing
@@ -59,6 +60,7 @@ def initialise(
     base_url: str = "",
     *,
     bit_length: int = 12,
+    predecessor: Predecessor | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Made:
     """Make the data directory. UsageError: it exists, or a name is not one; nothing was made."""
@@ -76,7 +78,7 @@ def initialise(
     except OSError as error:
         raise UsageError(f'cannot make "{data}": {error.strerror}') from None
     try:
-        made = _fill(beside, origin, base_url, bit_length, environ)
+        made = _fill(beside, origin, base_url, bit_length, environ, predecessor=predecessor)
         beside.rename(data)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -84,7 +86,15 @@ def initialise(
     return Made(data, made.fingerprints, made.vkeys, made.witness)
 
 
-def _fill(folder: Path, origin: str, base_url: str, bit_length: int, environ: Mapping[str, str]) -> Made:
+def _fill(
+    folder: Path,
+    origin: str,
+    base_url: str,
+    bit_length: int,
+    environ: Mapping[str, str],
+    *,
+    predecessor: Predecessor | None,
+) -> Made:
     settings = Settings(folder, registry=Registry(origin, base_url))
     (folder / "settings.toml").write_text(_settings_text(origin, base_url), encoding="utf-8")
     names = (*signing.ROLES, *signing.TUF_ROLES, signing.LOG_ED25519, signing.LOG_MLDSA44)
@@ -96,7 +106,7 @@ def _fill(folder: Path, origin: str, base_url: str, bit_length: int, environ: Ma
     witness = _make_witness(folder / "witness", f"{origin}/{WITNESS}", log_keys)
     lines = [f"log {key.format()}" for key in log_keys]
     lines += [f"witness {WITNESS} {witness}", f"quorum {WITNESS}", ""]
-    document = {
+    document: dict[str, object] = {
         "origin": origin,
         "log_vkeys": [key.format() for key in log_keys],
         "witness_policy": "\n".join(lines),
@@ -106,6 +116,8 @@ def _fill(folder: Path, origin: str, base_url: str, bit_length: int, environ: Ma
         "role_keys": {role: _enrolment(settings, role, environ) for role in signing.ROLES},
         "bit_length": bit_length,
     }
+    if predecessor is not None:
+        document["predecessor"] = predecessor.to_dict()
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / INPUT_FILE).write_text(text, encoding="utf-8")
     prints = {name: _fingerprint(folder, name) for name in names}

@@ -46,7 +46,7 @@ from countermark_server.tufrepo.relay import Relay
 from countermark_server.tufrepo.renewing import TufrepoError
 from countermark_server.tufrepo.snapshot import SAMPLE, Fragments, check_stock
 
-GENESIS_APPLIED = 3  # the three role keys come first; the genesis `tuf` entry has index 3
+GENESIS_APPLIED = 3  # as many entries, whichever they are, stand before the genesis `tuf`; none lists a file
 SNAPSHOT_RENEW = timedelta(days=3.5)  # before its expiry
 BINS_RENEW = timedelta(days=10)
 RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat

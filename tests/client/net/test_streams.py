@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -11,7 +13,7 @@ import pytest
 
 from countermark.errors import NetworkError, UsageError
 from countermark.fetch import HttpFetcher, StatusError
-from countermark.serving import Request, Response, Stream, in_background
+from countermark.serving import Request, Response, Stream, in_background, listening
 
 LARGE = bytes(range(256)) * 2000
 
@@ -114,3 +116,23 @@ def test_an_engine_is_no_way_to_other_hosts(url: str) -> None:
     connection.request("CONNECT", "evil.test:443")
     assert connection.getresponse().status == 404
     connection.close()
+
+
+def test_a_request_that_was_cut_off_reaches_no_engine() -> None:
+    """The beginning of a body is not the body: 400, the connection ends, and nobody acted on it."""
+    asked: list[Request] = []
+    with listening(
+        lambda request: asked.append(request) or Response(200), "127.0.0.1", 0, max_body=100
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with socket.create_connection(server.server_address[:2], timeout=10) as connection:
+                connection.sendall(b"POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+                connection.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.endswith(b"4 of 10 bytes came\n")
+    assert asked == []

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from countermark.tlog.tile import Tile
 from countermark_server import db
+from countermark_server.log.fsck import check_log
 from countermark_server.published import Published
 from tests.archives import wheel
 from tests.doors import DoorWorld, Person
@@ -130,3 +131,21 @@ def test_the_table_says_what_the_rules_state_says(world: DoorWorld) -> None:
         ("corp", "widget", f"widget-{n}.tar.gz") for n in range(3)
     ]
     assert [row["leaf_index"] for row in rows] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM logged_elsewhere WHERE leaf_index = 6",
+        "UPDATE logged_elsewhere SET sha256 = '00' WHERE leaf_index = 6",
+        "UPDATE logged_elsewhere SET leaf_index = 9 WHERE leaf_index = 6",
+        "INSERT INTO logged_elsewhere VALUES ('corp', 'widget', 'more-1.tar.gz', '00', 6)",
+    ],
+)
+def test_fsck_names_a_row_that_the_entries_do_not_make(world: DoorWorld, change: str) -> None:
+    """A row that is missing, altered or invented would send a verifier to the wrong entry, or to none."""
+    assert check_log(world.public, world.engine, world.trust) == []
+    with db.write(world.engine) as connection:
+        connection.execute(text(change))
+    (found,) = check_log(world.public, world.engine, world.trust)
+    assert found.startswith("the look-up of corp/widget/")
