@@ -55,7 +55,13 @@ def foresee_all(view: SqlView, offers: Sequence[proposal.Offer], *, now: int) ->
 
 def _formed(offer: proposal.Offer, *, time: int) -> Entry | ServerError:
     try:
-        return make_entry(type=offer.type, envelope=offer.envelope, registry=offer.registry, time=time)
+        return make_entry(
+            type=offer.type,
+            envelope=offer.envelope,
+            registry=offer.registry,
+            time=time,
+            statement=offer.statement,
+        )
     except CountermarkError as error:
         return ServerError("statement-invalid", str(error))
 

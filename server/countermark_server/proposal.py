@@ -17,10 +17,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, select, text
 
 from countermark.canonical import encode_canonical
-from countermark.statement import Envelope
+from countermark.statement import Envelope, Statement
 from countermark_server import db
 
 PENDING, SEQUENCED, PUBLISHED, REFUSED = "pending", "sequenced", "published", "refused"
@@ -36,6 +36,15 @@ _SAID = (
 )
 _ONE = select(*_SAID).where(_TABLE.c.id == bindparam("p"))
 _INSERT_MANY = _INSERT.returning(_TABLE.c.id, sort_by_parameter_order=True)
+# PostgreSQL takes any number of rows as one JSON document: a parameter for each member costs more than its row.
+_INSERT_DOCUMENT = text(
+    "INSERT INTO proposal (type, envelope, registry, verified, submission_id, created, state)"
+    " SELECT type, envelope, registry, verified, submission_id, created, state FROM ROWS FROM"
+    " (json_to_recordset(CAST(:d AS json)) AS (type text, envelope text, registry text, verified boolean,"
+    " submission_id bigint, created bigint, state text)) WITH ORDINALITY"
+    " AS given(type, envelope, registry, verified, submission_id, created, state, place)"
+    " ORDER BY place RETURNING id"
+)
 _PENDING = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(bindparam("most"))
 _WAITING = select(func.count()).select_from(_PENDING.subquery())
 IDS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
@@ -50,11 +59,15 @@ class QueueFullError(Exception):
 
 @dataclass(frozen=True)
 class Offer:
-    """An entry that would like a place: its type, what was signed, and what the registry adds."""
+    """An entry that would like a place: its type, what was signed, and what the registry adds.
+
+    `statement`: what is in the envelope, where its form has been checked already.
+    """
 
     type: str
     envelope: Envelope
     registry: Mapping[str, Any]
+    statement: Statement | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,17 @@ def propose_all(
         _row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=submission, verified=True)
         for o, submission in zip(offers, submission_ids or [None] * len(offers), strict=True)
     ]
-    return list(connection.execute(_INSERT_MANY, rows).scalars()) if rows else []
+    return _insert_all(connection, rows)
+
+
+def _insert_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The ids of these rows, in their order; on PostgreSQL one statement whatever their number."""
+    if not rows:
+        return []
+    if connection.dialect.name == "postgresql" and len(rows) > 1:
+        # Ids are given out in the order of places, so in ascending order they are those of the rows.
+        return sorted(connection.execute(_INSERT_DOCUMENT, {"d": json.dumps(rows)}).scalars())
+    return list(connection.execute(_INSERT_MANY, rows).scalars())
 
 
 def room(connection: Connection, *, most: int) -> int:
@@ -143,7 +166,7 @@ def propose_raw(connection: Connection, bodies: Sequence[bytes], *, now: int) ->
     """Ask for a place for raw bytes each, in a log that takes nothing else."""
     raws = [{"raw": base64.b64encode(body).decode("ascii")} for body in bodies]
     rows = [_row("opaque", None, raw, now=now, submission_id=None) for raw in raws]
-    return list(connection.execute(_INSERT_MANY, rows).scalars()) if rows else []
+    return _insert_all(connection, rows)
 
 
 def raw_body(row: RowMapping) -> bytes:

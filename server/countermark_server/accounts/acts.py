@@ -176,7 +176,8 @@ def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Off
         if said.blob is not None:
             return _attest(view, principal, envelope, statement, said.blob, now=now)
         if statement.type == PUBLISH:
-            return Offer(PUBLISH, envelope, _publish(view, principal, envelope, statement, now=now))
+            added = _publish(view, principal, envelope, statement, now=now)
+            return Offer(PUBLISH, envelope, added, statement)
         require_session(principal)
     except ServerError as error:
         return error
@@ -185,7 +186,7 @@ def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Off
             "statement-invalid",
             "a role key of the registry is revoked by the authority key, not at this door",
         )
-    return Offer(statement.type, envelope, {"actor": principal.account_id})
+    return Offer(statement.type, envelope, {"actor": principal.account_id}, statement)
 
 
 def _publish(
@@ -217,7 +218,7 @@ def _attest(
     holders = [holder_in(view, said["namespace"], name, now=now) for name in (said["project"], "")]
     if not any(principal.account_id in holder["owners"] for holder in holders if holder):
         raise ServerError("not-owner", f"{principal.account_id} may not attest in {said['project']!r}")
-    return Offer(ATTEST, envelope, {"verified": "not-checked"})
+    return Offer(ATTEST, envelope, {"verified": "not-checked"}, statement)
 
 
 def _parted(body: object) -> tuple[object, bytes | None]:

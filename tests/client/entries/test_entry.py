@@ -70,6 +70,28 @@ def test_a_leaf_is_reassembled_to_the_same_bytes(kind: str) -> None:
         assert again == replace(Entry.parse(again.raw), verified=True)
 
 
+@pytest.mark.parametrize("kind", sorted(SCHEMAS))
+def test_a_checked_statement_makes_the_same_entry(kind: str) -> None:
+    """A statement at hand or read anew: the entry is the same, and what the registry adds is checked."""
+    entry = SAMPLES[kind][1]
+    if entry.envelope is None or entry.statement is None:
+        return
+    parts: dict[str, Any] = {"type": kind, "envelope": entry.envelope, "statement": entry.statement}
+    made = make_entry(**parts, registry=entry.registry, time=START)
+    assert made == Entry.parse(made.raw)
+    for change in (
+        {"registry": {**entry.registry, "odd": None}},
+        {"registry": dict.fromkeys(entry.registry, 0.5)},
+        {"time": -1},
+        {"time": 253_402_300_800},
+        {"type": "yank" if kind != "yank" else "unyank"},
+    ):
+        if change == {"registry": {}}:
+            continue
+        with pytest.raises(MalformedError):
+            make_entry(**{**parts, "registry": entry.registry, "time": START, **change})
+
+
 def judge(kind: str, raw: bytes) -> str:
     """What becomes of a leaf at this sample's place: malformed, a rule's code, or `accepted`."""
     try:

@@ -113,6 +113,20 @@ def test_a_lower_id_that_commits_later_is_sequenced(url: str, tmp_path: Path) ->
     world.close()
 
 
+def test_bodies_proposed_together_have_ids_in_their_order(engine: Engine) -> None:
+    """One statement takes any number of rows, and the ids it answers are those of the rows, in order."""
+    bodies = [bytes([number % 251, 0, 34, 92]) * (number % 7 + 1) for number in range(1500)]
+    with db.write(engine) as connection:
+        ids = proposal.propose_raw(connection, bodies, now=NOW)
+        alone = proposal.propose_raw(connection, [b"alone"], now=NOW)
+    with db.read(engine) as connection:
+        rows = connection.execute(db.proposal.select().order_by(db.proposal.c.id)).mappings().all()
+    assert [row["id"] for row in rows] == [*ids, *alone]
+    assert [proposal.raw_body(row) for row in rows] == [*bodies, b"alone"]
+    told = {(row["type"], row["envelope"], row["verified"], row["created"], row["state"]) for row in rows}
+    assert told == {("opaque", None, False, NOW, proposal.PENDING)}
+
+
 def test_a_round_waits_for_the_head_and_then_finds_it_moved(engine: Engine) -> None:
     """Of two rounds side by side the second waits at the head row and does nothing."""
     old = heads.Head("log.test/x", "old", 0, b"", None)
