@@ -192,8 +192,8 @@ class Answers:
                 if not news.cheap or news.any() or not wanted <= asked:
                     self._tell(news, wanted)
                 asked = wanted
-                # A look costs as much as a request: under load never more than a quarter of this thread's time.
-                time.sleep(max(LOOK, 3 * (time.thread_time() - begun)))
+                # A look costs as much as a request: under load never more than a tenth of this thread's time.
+                time.sleep(max(LOOK, 9 * (time.thread_time() - begun)))
         except BaseException as error:
             with self._news:
                 self._watcher = None
