@@ -149,7 +149,9 @@ class World:
         self.pages: dict[str, dict[str, str]] = {}  # project -> filename -> sha256
         self.tuf: dict[str, bytes] = {}
         self.targets: dict[str, dict[str, Any]] = {}  # path -> target
-        self.versions = {"snapshot": 0, "timestamp": 0}
+        self.versions = {"snapshot": 0, "timestamp": 0, "trust": 1}
+        self.logged_trust = 0  # the trust role's version that the log names
+        self.also: list[NoteSigner] = []  # further log keys and witnesses, in an overlap
         self.bin_versions = [0] * (1 << BIT_LENGTH)
         self.bin_leaves: list[bins.BinLeaf] = []
         self.bins_root: bytes | None = None
@@ -664,8 +666,12 @@ class World:
         previous = state["tuf"]
         first = previous is None
         version = self.versions["snapshot"]
-        names = {role: f"1.{role}.json" for role in ("root", "targets", "trust", "index")}
+        names = {role: f"1.{role}.json" for role in ("root", "targets", "index")}
         files = {role: _metadata_file(1, self.tuf[name]) if first else None for role, name in names.items()}
+        trust, files["trust"] = self.versions["trust"], None
+        if trust > self.logged_trust:
+            files["trust"] = _metadata_file(trust, self.tuf[f"{trust}.trust.json"])
+            self.logged_trust = trust
         predicate = files | {
             "applied": applied,
             "bins_new": self.bins_root.hex(),
@@ -681,6 +687,12 @@ class World:
         self.logged_timestamps = []
         self.append("tuf", sign(Statement.about(f"tuf:{version}", "tuf", predicate), self.keys.registry), {})
 
+    def log_tuf_of_snapshot(self) -> None:
+        """A publish in which no bin changes: a new snapshot, and the `tuf` entry that names it."""
+        applied = len(self.entries)
+        self._write_snapshot()
+        self.log_tuf(applied, [])
+
     def sign_checkpoint(
         self, *, witnessed: bool = True, log_keys: tuple[NoteSigner, ...] | None = None
     ) -> bytes:
@@ -690,6 +702,7 @@ class World:
         signers: list[NoteSigner] = list(self.keys.log if log_keys is None else log_keys)
         if witnessed:
             signers.append(self.keys.witness)
+        signers += self.also
         lines = tuple(signer.sign(text, time=self.now) for signer in signers)
         self.checkpoint = Note(text, lines).format()
         return self.checkpoint
@@ -728,7 +741,8 @@ class World:
 
     def _write_snapshot(self) -> None:
         self.versions["snapshot"] += 1
-        meta = {f"{role}.json": MetaFile(1) for role in ("targets", "trust", "index")}
+        meta = {f"{role}.json": MetaFile(1) for role in ("targets", "index")}
+        meta["trust.json"] = MetaFile(self.versions["trust"])
         meta |= {f"{leaf.role}.json": MetaFile(leaf.version) for leaf in self.bin_leaves}
         snapshot = Snapshot(self.versions["snapshot"], expires=when(self.now + 7 * 24 * HOUR), meta=meta)
         self.tuf[f"{self.versions['snapshot']}.snapshot.json"] = self._signed(snapshot, "snapshot")
@@ -832,12 +846,13 @@ class World:
         )
         self.tuf["1.index.json"] = self._signed(Targets(1, expires=year, delegations=index), "index")
 
-    def sign_trust(self, raw: bytes) -> None:
+    def sign_trust(self, raw: bytes, *signers: str) -> None:
         """What the `trust` role says; with another file than the root lists, an attack by stolen trust keys."""
+        version = self.versions["trust"]
         file = TargetFile.from_data("trust/trust.json", raw, ["sha256"])
         year = when(self.now + 365 * 24 * HOUR)
-        trust = Targets(1, expires=year, targets={"trust/trust.json": file})
-        self.tuf["1.trust.json"] = self._signed(trust, "trust")
+        trust = Targets(version, expires=year, targets={"trust/trust.json": file})
+        self.tuf[f"{version}.trust.json"] = self._signed(trust, *(signers or ("trust",)))
         self.tuf[f"targets/trust/{hashlib.sha256(raw).hexdigest()}.trust.json"] = raw
 
     @property

@@ -40,6 +40,7 @@ FLOORS: list[set[str]] = [
     {"verified"},
     {"signature"},
     {"trust"},
+    {"trustwalk"},
     {"tufclient"},
     {"timeline"},
     {"logreader", "pins"},

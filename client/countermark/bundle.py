@@ -149,9 +149,15 @@ class OpenedBundle:
 
 
 def open_bundle(
-    bundle: Bundle, root: Root, *, now: int, known_roots: Mapping[int, bytes] | None = None
+    bundle: Bundle,
+    root: Root,
+    *,
+    now: int,
+    known_roots: Mapping[int, bytes] | None = None,
+    followed: str = "",
 ) -> OpenedBundle:
-    """Verify a bundle from a pinned root; `known_roots` are newer ones this machine has seen, by version.
+    """Verify a bundle from a pinned root; `known_roots` are newer ones this machine has seen, by version;
+    `followed` is the SHA-256 of the trust file that its own walk led to (trustwalk.py).
 
     `now` only bounds times that lie in the future; how old the bundle may be is not judged here.
     """
@@ -163,7 +169,7 @@ def open_bundle(
     check_spelling(bundle.timestamp, root)
     timestamp = Timestamp.parse(bundle.timestamp)
     # (2) The root accepts the trust file. Against another log, or other witnesses.
-    trust_file = accepted_trust_file(bundle.trust_file, root)
+    trust_file = accepted_trust_file(bundle.trust_file, root, followed)
     # (3) Every log key and the quorum signed the checkpoint that the timestamp carries. Against a private log.
     checkpoint = open_carried(timestamp, trust_file, now=now)
     _check_times(root, timestamp, trust_file, checkpoint.quorum_time, now)
@@ -209,11 +215,14 @@ def check_entries(entries: Sequence[Logged], checkpoint: VerifiedCheckpoint) -> 
     return {each.index: each.entry for each in entries}
 
 
-def accepted_trust_file(raw: bytes, root: Root) -> TrustFile:
-    """The trust file in these bytes, if the root accepts it."""
+def accepted_trust_file(raw: bytes, root: Root, followed: str = "") -> TrustFile:
+    """The trust file in these bytes, if the root accepts it or this machine's own walk led to it."""
     trust_file = TrustFile.parse(raw)
-    if trust_file.digest not in root.trust_files:
-        raise PolicyError(f"the trust file {trust_file.digest[:16]} is not one root {root.version} accepts")
+    if trust_file.digest not in (*root.trust_files, followed):
+        raise PolicyError(
+            f"the trust file {trust_file.digest[:16]} is not one root {root.version} accepts",
+            hint="verify online once, so that this machine follows the newer trust file",
+        )
     return trust_file
 
 

@@ -68,7 +68,9 @@ def bundle_of(view: View, artifact: Artifact) -> bytes:
         entries=_proved(log, view.log),
         roots=tuple(newer_roots(view.cache, view.registry.info.version).values()),
     ).format()
-    open_bundle(Bundle.parse(raw), Root.parse(view.registry.root), now=view.now)
+    open_bundle(
+        Bundle.parse(raw), Root.parse(view.registry.root), now=view.now, followed=view.trust_file.digest
+    )
     return raw
 
 
@@ -106,7 +108,9 @@ def _log_bundle_of(head: View, namespace: str, index: int) -> bytes:
         entries=_proved(log, head.log),
         roots=tuple(newer_roots(head.cache, head.registry.info.version).values()),
     ).format()
-    open_log_bundle(LogBundle.parse(raw), Root.parse(head.registry.root), now=head.now)
+    open_log_bundle(
+        LogBundle.parse(raw), Root.parse(head.registry.root), now=head.now, followed=head.trust_file.digest
+    )
     return raw
 
 

@@ -40,6 +40,10 @@ TIMESTAMP_MAX_BYTES = 12 * 1024  # stock clients stop at 16,384; the carried che
 ROOT_MAX_BYTES = 512_000  # ngclient's own limit
 ROOT_MAX_VERSIONS = 256  # ngclient's own limit on rotations in one refresh
 TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit many times
+TRUST_STEP_MAX_BYTES = (
+    512 * 1024
+)  # trust metadata, one entry and a proof whose checkpoint has every key's line
+TRUST_STEPS_MAX = 64  # versions a client follows in one view; a root lists one nearer by then
 BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
 SNAPSHOT_MAX_BYTES = 4_000_000  # 65,536 bins take 2.2 MB
 CHANGES_MAX_BYTES = 16_000_000  # 65,536 lines of up to 160 bytes
@@ -67,6 +71,7 @@ LEAF_TIME_MAX_LEAD = timedelta(minutes=5)  # ahead of the quorum time of the che
 STATUS_APPLIED_WITHIN = timedelta(minutes=15)  # a withdrawal in the log that TUF still does not show is late
 BLOB_EMBARGO = timedelta(days=8)  # evidence that an entry names by digest is open to everybody after that
 PAGE_SETTLES = timedelta(minutes=2)  # what an entry changed shows on every cached page after that
+TRUST_DELAY = timedelta(hours=24)  # in which monitors can cry out about a trust file that no root lists
 TIMESTAMP_LIFETIME = timedelta(hours=24)  # from signing to expiry, always
 FRESH_FETCHED_WITHIN = timedelta(minutes=5)
 FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays

@@ -117,12 +117,17 @@ class OpenedLogBundle:
 
 
 def open_log_bundle(
-    bundle: LogBundle, root: Root, *, now: int, known_roots: Mapping[int, bytes] | None = None
+    bundle: LogBundle,
+    root: Root,
+    *,
+    now: int,
+    known_roots: Mapping[int, bytes] | None = None,
+    followed: str = "",
 ) -> OpenedLogBundle:
-    """Verify a log-only bundle from a pinned root. How old it may be is not judged here."""
+    """Verify a log-only bundle from a pinned root (`open_bundle`). How old it may be is not judged here."""
     # (1) The newest root that this machine or the bundle knows accepts the trust file. Against another log.
     root = newest_root(root, bundle.roots, known_roots or {})
-    trust_file = accepted_trust_file(bundle.trust_file, root)
+    trust_file = accepted_trust_file(bundle.trust_file, root, followed)
     # (2) Every log key and the quorum signed the checkpoint. Against a private log.
     checkpoint = open_head(bundle.checkpoint, trust_file, now=now)
     check_trust_times(root, trust_file, checkpoint.quorum_time)

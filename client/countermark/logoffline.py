@@ -126,9 +126,8 @@ def _judge(
 def _open(bundle: LogBundle, registry: Registry, timeline: Timeline, now: int) -> tuple[OpenedLogBundle, str]:
     """The bundle, proved from the pinned root and held against what this machine has seen."""
     root = Root.parse(registry.root)
-    opened = open_log_bundle(
-        bundle, root, now=now, known_roots=newer_roots(registry.folder / "tuf", root.version)
-    )
+    known = newer_roots(registry.folder / "tuf", root.version)
+    opened = open_log_bundle(bundle, root, now=now, known_roots=known, followed=timeline.trust_sha256)
     timeline.check_trust_file(opened.trust_file.version, bundle.trust_file)
     floor = opened.trust_file.client_policy.min_tree_size
     timeline.check_floor(opened.checkpoint.size, bundle.checkpoint, floor=floor)

@@ -172,7 +172,7 @@ def _open(
     bundle = Bundle.parse(raw)
     root = Root.parse(registry.root)
     known = newer_roots(registry.folder / "tuf", root.version)
-    opened = open_bundle(bundle, root, now=now, known_roots=known)
+    opened = open_bundle(bundle, root, now=now, known_roots=known, followed=timeline.trust_sha256)
     if bundle.path != artifact.target:
         raise EvidenceError(f"this bundle is about {bundle.path}, not about {artifact.target}")
     timeline.check_trust_file(opened.trust_file.version, bundle.trust_file)

@@ -4,7 +4,7 @@
      "largest":"example.com/registry\\n812\\n...",          the largest checkpoint seen, verbatim
      "newest_time":1763800010,                             the newest quorum time seen
      "timestamp":{"sha256":"9f86...","size":812,"version":44},
-     "trust_version":1,                                    the trust file's
+     "trust_sha256":"4d1a...","trust_version":1,           the trust file that is in force here
      "v":1}
 
 One timeline of heads, whatever door they came by. `check` refuses, before anything is written:
@@ -66,6 +66,7 @@ class Timeline:
     newest_time: int = 0
     fetched_at: int = 0
     trust_version: int = 0
+    trust_sha256: str = ""
     loaded: bytes | None = None
 
     @classmethod
@@ -90,6 +91,7 @@ class Timeline:
                 newest_time=int(document["newest_time"]),
                 fetched_at=int(document["fetched_at"]),
                 trust_version=int(document.get("trust_version", 0)),
+                trust_sha256=str(document.get("trust_sha256", "")),
                 loaded=raw,
             )
         except (ValueError, KeyError, TypeError, MalformedError) as error:
@@ -110,6 +112,7 @@ class Timeline:
             "timestamp": {"sha256": seen.sha256, "size": seen.size, "version": seen.version}
             if seen
             else None,
+            "trust_sha256": self.trust_sha256,
             "trust_version": self.trust_version,
             "v": 1,
         }
@@ -217,7 +220,9 @@ class Timeline:
         objects = {"checkpoint-seen": self.largest, "checkpoint-offered": offered, **objects}
         return Evidence(kind, [sentence], {name.replace("_", "-"): raw for name, raw in objects.items()})
 
-    def advanced(self, log: LogReader, timestamp: SeenTimestamp, *, trust_version: int, now: int) -> Timeline:
+    def advanced(
+        self, log: LogReader, timestamp: SeenTimestamp, *, trust_version: int, trust_sha256: str, now: int
+    ) -> Timeline:
         """This timeline after one more successful look."""
         checkpoint = log.checkpoint
         size = Checkpoint.parse(Note.parse(self.largest).text).size if self.largest else -1
@@ -228,6 +233,7 @@ class Timeline:
             newest_time=max(self.newest_time, checkpoint.quorum_time),
             fetched_at=now,
             trust_version=trust_version,
+            trust_sha256=trust_sha256,
         )
 
 

@@ -25,12 +25,11 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import Enum
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countermark.bins import BinLeaf, read_leaf_hash, read_proof, targets_root
-from countermark.disk import locked, read_file, working_copy
+from countermark.disk import locked, read_file, replace_file, working_copy
 from countermark.errors import (
     EvidenceError,
     NetworkError,
@@ -59,11 +58,13 @@ from countermark.timestamp import Timestamp, check_spelling, open_carried, open_
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.trustfile import TARGET_PATH, TrustFile
+from countermark.trustwalk import Followed, Walk, accepted_by_root, newest_listed, read_trust_file
 from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
 from countermark.tufjson import ListedTarget, Root
 from countermark.values import dataclass, field, replace
 
 if TYPE_CHECKING:
+    from tuf.api.metadata import Targets
     from tuf.ngclient import Updater
 
 
@@ -98,6 +99,7 @@ class View:
     checkpoint: VerifiedCheckpoint
     log: LogReader
     head: str  # how the head relates to those seen before, in words
+    waiting: str | None  # a trust file that is announced and not in force yet, in words
     online: bool
     updater: Updater
     cache: Path
@@ -187,11 +189,11 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             # If we stop here the cache is ahead of the timeline: the next run checks against the older
             # head, which the newer one extends.
             if view.online:
-                trust_version = view.trust_file.version
                 after = timeline.advanced(
                     view.newer[-1] if view.newer else view.log,
                     _seen(view.timestamp),
-                    trust_version=trust_version,
+                    trust_version=view.trust_file.version,
+                    trust_sha256=view.trust_file.digest,
                     now=now,
                 )
                 after.save(timeline_file)
@@ -211,7 +213,7 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
 def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Path, now: int) -> View:
     cached = read_file(cache / "timestamp.json", max_bytes=TIMESTAMP_MAX_BYTES)
     try:
-        updater = refresh(registry, recorder, cache, now)
+        updater, fetcher = refresh(registry, recorder, cache, now), recorder.fetcher
         raw = recorder.timestamp
         online = True
     except (NetworkError, StaleError) as error:
@@ -221,13 +223,17 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         online = False
         restore(cache, registry.folder / "tuf")
         raw = cached
-        updater = refresh(registry, Cached(recorder, cached), cache, _grace_time(cached, now, error))
+        fetcher = Cached(recorder, cached)
+        updater = refresh(registry, fetcher, cache, _grace_time(cached, now, error))
     except EvidenceError as error:
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
     if online:
         check_spelling(raw, Root.parse(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b""))
     timestamp = Timestamp.parse(raw)
-    trust_file = _trust_file(registry, updater, cache)
+    followed = _trust_file(
+        registry, updater, cache, timeline, Walk(registry.metadata_url, fetcher, timestamp, now)
+    )
+    trust_file = followed.trust_file
     timeline.check_trust_file(trust_file.version, trust_file.format())
     if not trust_file.valid_at(now):
         raise StaleError(f"the trust file of version {trust_file.version} is not in force now")
@@ -251,6 +257,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         checkpoint=checkpoint,
         log=log,
         head=head,
+        waiting=followed.waiting,
         online=online,
         updater=updater,
         cache=cache,
@@ -297,26 +304,46 @@ def _freshness(timestamp: Timestamp, now: int, fetched_at: int, network: str | N
     return Freshness(Level.FRESH if recent else Level.OK, signed_at, fetched_at, late)
 
 
-def _trust_file(registry: Registry, updater: Updater, cache: Path) -> TrustFile:
-    """The trust file, signed by TUF's `trust` role and named by the root."""
+def _trust_file(
+    registry: Registry, updater: Updater, cache: Path, timeline: Timeline, walk: Walk
+) -> Followed:
+    """The trust file in force: the one TUF's `trust` role lists, if the root or a walk leads there."""
     with tuf_errors(registry.url):
         info = updater.get_targetinfo(TARGET_PATH)
-        if info is None:
-            raise EvidenceError(f"{registry.url}: its TUF metadata lists no {TARGET_PATH}")
-        path = cache / "trust.file"
-        if updater.find_cached_target(info, str(path)) is None:
-            updater.download_target(info, str(path))
-    raw = read_file(path, max_bytes=TRUST_FILE_MAX_BYTES) or b""
-    info.verify_length_and_hashes(BytesIO(raw))
-    root = json.loads(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b"{}")
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest not in root["signed"].get("x-countermark-trust", []):
-        raise PolicyError(
-            f"the trust file {digest[:16]} is not one the root of {registry.url} accepts without delay",
-            hint="a trust file that the root does not list would have to be followed from one it does, a day "
-            "after a quorum saw it; this version cannot do that: a new root, made in a ceremony, must list it",
+    if info is None:
+        raise EvidenceError(f"{registry.url}: its TUF metadata lists no {TARGET_PATH}")
+    listed = info.hashes.get("sha256", "")
+    path = cache / "trust.file"
+    cached = read_file(path, max_bytes=TRUST_FILE_MAX_BYTES) or b""
+    held = hashlib.sha256(cached).hexdigest()  # whoever wrote it there: only its digest counts
+    root = accepted_by_root(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b"{}")
+    if listed in (*root, timeline.trust_sha256):
+        followed = Followed(
+            TrustFile.parse(cached)
+            if held == listed
+            else read_trust_file(walk.fetcher, registry.metadata_url, listed)
         )
-    return TrustFile.parse(raw)
+    elif isinstance(walk.fetcher, Cached) and held in (*root, timeline.trust_sha256):
+        followed = Followed(TrustFile.parse(cached), "a newer trust file is listed, and not followed offline")
+    else:
+        start = newest_listed(
+            walk.fetcher, registry.metadata_url, [*root, *filter(None, [timeline.trust_sha256])]
+        )
+        if start is None:
+            raise PolicyError(f"the root of {registry.url} lists no trust file to start from")
+        followed = walk.follow(listed, start, _delegator(cache))
+    if followed.trust_file.digest != held:
+        replace_file(path, followed.trust_file.format())  # never through a link that somebody left there
+    return followed
+
+
+def _delegator(cache: Path) -> Targets:
+    """The targets role's metadata, which ngclient has verified in this view."""
+    from tuf.api.metadata import Metadata, Targets  # noqa: PLC0415
+
+    return (
+        Metadata[Targets].from_bytes(read_file(cache / "targets.json", max_bytes=BIN_MAX_BYTES) or b"").signed
+    )
 
 
 def _bin_of(cache: Path, path: str) -> tuple[str, int, int]:

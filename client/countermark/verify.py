@@ -117,7 +117,7 @@ def verify_with(
         quorum_time=view.checkpoint.quorum_time,
         freshness=freshness.level.value,
         late=freshness.late,
-        remarks=tuple(remarks),
+        remarks=(*remarks, *filter(None, [view.waiting])),
         policy=policies.central,
     )
     if report.exit_code != EvidenceError.exit_code:  # a registry that contradicts itself teaches us nothing
