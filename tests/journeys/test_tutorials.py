@@ -13,6 +13,7 @@ from tests.world.world import StoryError, World, fresh
 
 PROJECT = "hello-countermark"
 WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+DOCS = Path(__file__).parents[2] / "docs"
 QUICK = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}
 
 
@@ -126,6 +127,39 @@ def test_an_operator_from_a_trial_to_a_real_registry(tmp_path: Path) -> None:
         assert typist.type("7.").splitlines()[-1].count("-") == 3, "a one-time code"
         said = real.login("alice", (real.root / "root-1" / "root-words.txt").read_text("utf-8").strip())
         assert "trial" not in said.err
+
+
+def test_an_operator_goes_on_in_a_new_log(tmp_path: Path) -> None:
+    """Freeze, a ceremony that names the old log, a first file in the new one, an audit of both together."""
+    text = (DOCS / "how-to" / "succeed-a-log.md").read_text("utf-8")
+    old, new = World(tmp_path / "old", settings=QUICK), World(tmp_path / "new", settings=QUICK)
+
+    def carry() -> None:
+        old.down()
+        for name in ("final-checkpoint", "old-trust.json"):
+            shutil.copy(old.root / name, new.root / name)
+        shutil.copytree(old.root / "old-public", new.root / "old-public")
+
+    def ceremony() -> None:
+        new.ceremony(trial=False).rename(new.root / "root-1")
+
+    def published() -> None:
+        words = (new.root / "root-1" / "root-words.txt").read_text("utf-8").strip()
+        new.login("alice", words)
+        new.run("countermark", "publish", "--yes", *sorted(new.project(PROJECT, "1.0.0").iterdir()))
+        new.run("countermark", "trust", "add", new.url, "--root-words", words, home="operator")
+
+    with old, new:
+        old.up("--trial", "--origin", "old.example.com/main")
+        page = Page.parse("succeed-a-log", text)
+        Typist(old, page, "", "operator", old.root, {"to the new machine": carry}).type("1.")
+        new.origin = "new.example.com/main"
+        meanwhile = {
+            "the ceremony": ceremony,
+            "alice publishes, and the auditor pins the new root": published,
+        }
+        said = Typist(new, page, "", "operator", new.root, meanwhile).type("2.", "3.")
+        assert "covered: predecessor named by entry 0: 1" in said and "no findings" in said
 
 
 def page(text: str) -> Page:
