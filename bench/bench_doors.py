@@ -205,8 +205,8 @@ def _served(world: World, server: str, settings: dict[str, str]) -> Iterator[Ser
 
 
 def _cpu(world: World, web: int) -> dict[str, float]:
-    """CPU seconds so far: of the web server with its workers, and of the log."""
-    return {"web": _spent(web), "log": _spent(world.pid("log"))}
+    """CPU seconds so far: of the web server with its workers, of the log, and of this process, which asks."""
+    return {"web": _spent(web), "log": _spent(world.pid("log")), "load generator": time.process_time()}
 
 
 def _spent(pid: int) -> float:
