@@ -294,6 +294,13 @@ def ceremony_plan() -> str:
 
 
 @_part
+def ceremony_next_plan() -> str:
+    """The template of a later plan."""
+    path = Path(__file__).resolve().parent.parent / "keys-ceremony/plans/next-root.toml"
+    return _fence(path.read_text("utf-8"), "toml")
+
+
+@_part
 def ceremony_request() -> str:
     """A request to a custodian."""
     return _docstring("countermark_ceremony.exchange")
