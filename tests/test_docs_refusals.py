@@ -16,11 +16,11 @@ PAGE = ROOT / "docs/operations/refusals.md"
 STARTS = (
     "adopted.py", "settings.py", "signing.py", "telemetry.py", "worker.py", "wsgi.py",
     "log/station.py", "log/sequence.py", "log/staging.py", "log/witnesses.py", "operate/*.py",
-    "timestamper/*.py", "tufrepo/station.py", "log/rebuild.py", "postgresql.py", "db.py", "stores/immutable.py",
+    "timestamper/*.py", "tufrepo/*.py", "log/rebuild.py", "postgresql.py", "db.py", "stores/immutable.py",
 )  # fmt: skip
 REFUSALS = {
     "StartRefusedError", "LogError", "UsageError", "SettingsError", "StoreError", "WitnessAheadError",
-    "WitnessDisagreesError", "ChildDiedError", "UnfitServerError", "ConflictError",
+    "WitnessDisagreesError", "ChildDiedError", "UnfitServerError", "ConflictError", "TufrepoError",
 }  # fmt: skip
 ADOPTION = {"EvidenceError", "SignatureError", "MalformedError"}  # in operate/ these refuse a ceremony
 
@@ -74,6 +74,7 @@ def test_there_are_refusals_to_explain() -> None:
     assert len(found) > 60
     said = set(found.values())
     assert {"log/station.py", "log/sequence.py", "operate/up.py", "timestamper/__main__.py"} <= said
+    assert {"tufrepo/publish.py", "tufrepo/renewing.py"} <= said
     assert "too few witnesses answer to know that nothing was lost: …" in found
     assert len(codes()) > 15
 
