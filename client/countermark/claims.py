@@ -27,10 +27,3 @@ def keep_bundle_evidence(
 def utc(seconds: int) -> str:
     """A moment, as people write it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def ago(seconds: int) -> str:
-    """An age, in the unit that fits."""
-    if seconds >= 7200:
-        return f"{seconds // 3600} h"
-    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"

@@ -215,7 +215,7 @@ def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = F
         if report.late:
             say(f"late: {report.late}", colour=YELLOW)
         behind = report.tree_size - report.applied
-        say(f"log of {report.tree_size} entries, {behind} not applied yet, {report.freshness}")
+        say(f"log of {report.tree_size} entries, {behind} not applied yet, {report.believed}")
 
 
 def _talk_outcome(outcome: Outcome) -> None:

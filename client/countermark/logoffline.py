@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from countermark.claims import ago, keep_bundle_evidence, utc
+from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.errors import CountermarkError, EvidenceError, StaleError, worst
 from countermark.logbundle import LogBundle, OpenedLogBundle, open_log_bundle
@@ -26,7 +26,7 @@ from countermark.signature import check_publisher
 from countermark.timeline import Timeline
 from countermark.tufjson import Root
 from countermark.values import dataclass
-from countermark.verified import Artifact, Refused, Step
+from countermark.verified import Artifact, Refused, Step, ago
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from countermark.bundle import Bundle, OpenedBundle, open_bundle
-from countermark.claims import ago, keep_bundle_evidence, utc
+from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.errors import CountermarkError, EvidenceError, PolicyError, StaleError, worst
 from countermark.matching import check_target, entry_of
@@ -31,7 +31,7 @@ from countermark.signature import SignedBy, check_publisher
 from countermark.timeline import Timeline
 from countermark.tufjson import Root
 from countermark.values import dataclass
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Step, Verified
+from countermark.verified import Artifact, LetPass, Outcome, Refused, Step, Verified, ago
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Claims:
                 "tree_size": self.size,
                 "witnesses": list(self.witnesses),
             },
+            "age": self.age,
             "unknown_since": self.time,
         }
 

@@ -276,7 +276,7 @@ def run_proxied(
         child_environment, cleared = child_env(environment, f"{url}/simple/", todo, build=True)
         child_environment = _shut_in(child_environment, url)
         line = f"everything comes through {url}, from {registry.url}"
-        line += f" (log of {report.tree_size} entries, {report.freshness})"
+        line += f" (log of {report.tree_size} entries, {report.believed})"
         say(line + (f"; cleared {', '.join(cleared)}" if cleared else ""))
         try:
             child = (start or _start)(todo.command, child_environment)
@@ -325,7 +325,7 @@ def _one_line(todo: Plan, report: Report, registry: Registry, index: str, cleare
     names = ", ".join(lock.path.name for lock in todo.locks)
     files = len(todo.pinned)
     line = f"{files} {'hash' if files == 1 else 'hashes'} in {names} verified at {registry.url}"
-    line += f" (log of {report.tree_size} entries, {report.freshness})"
+    line += f" (log of {report.tree_size} entries, {report.believed})"
     line += f"; the only index is {index}"
     line += f"; cleared {', '.join(cleared)}" if cleared else ""
     line += f"; the lock or the command itself says {', '.join(todo.indexes)}" if todo.indexes else ""

@@ -3,7 +3,7 @@
     {"fetched_at":1763800012,
      "largest":"example.com/registry\\n812\\n...",          the largest checkpoint seen, verbatim
      "newest_time":1763800010,                             the newest quorum time seen
-     "timestamp":{"sha256":"9f86...","size":812,"version":44},
+     "timestamp":{"keys":["5c2f..."],"sha256":"9f86...","size":812,"version":44},
      "trust_sha256":"4d1a...","trust_version":1,           the trust file that is in force here
      "v":1}
 
@@ -50,11 +50,16 @@ class InconsistentError(EvidenceError):
 
 @dataclass(frozen=True)
 class SeenTimestamp:
-    """The last TUF timestamp: its version, the digest of its file, the size of the checkpoint in it."""
+    """The last TUF timestamp: its version, the digest of its file, the size of the checkpoint in it.
+
+    `keys` are the key IDs by which the root lets it be signed. After a root has replaced them, versions start anew:
+    who stole the old key may have signed the largest version there is (fast-forward), and nobody could go on.
+    """
 
     version: int
     sha256: str
     size: int
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,12 @@ class Timeline:
                 Checkpoint.parse(Note.parse(largest).text)
             return cls(
                 largest=largest,
-                timestamp=SeenTimestamp(int(seen["version"]), str(seen["sha256"]), int(seen["size"]))
+                timestamp=SeenTimestamp(
+                    int(seen["version"]),
+                    str(seen["sha256"]),
+                    int(seen["size"]),
+                    tuple(map(str, seen.get("keys", []))),
+                )
                 if seen
                 else None,
                 newest_time=int(document["newest_time"]),
@@ -109,7 +119,12 @@ class Timeline:
             "fetched_at": self.fetched_at,
             "largest": self.largest.decode(),
             "newest_time": self.newest_time,
-            "timestamp": {"sha256": seen.sha256, "size": seen.size, "version": seen.version}
+            "timestamp": {
+                "keys": list(seen.keys),
+                "sha256": seen.sha256,
+                "size": seen.size,
+                "version": seen.version,
+            }
             if seen
             else None,
             "trust_sha256": self.trust_sha256,
@@ -125,13 +140,14 @@ class Timeline:
         if last is None:
             return
         objects = {"timestamp-last": cached, "timestamp-offered": raw}
-        if offered.version < last.version or offered.size < last.size:
+        renewed = bool(last.keys) and not set(last.keys) & set(offered.keys)
+        if (offered.version < last.version and not renewed) or offered.size < last.size:
             sentence = (
                 f"rollback: timestamp {offered.version} with a log of size {offered.size}, "
                 f"seen before: timestamp {last.version} with size {last.size}"
             )
             raise InconsistentError(sentence, Evidence(EvidenceClass.OBSERVATION, [sentence], objects))
-        if offered.version == last.version and offered.sha256 != last.sha256:
+        if offered.version == last.version and not renewed and offered.sha256 != last.sha256:
             sentence = f"two timestamps of version {offered.version}: {last.sha256} and {offered.sha256}"
             # Signed twice by the timestamp key, it proves itself; the same content signed anew does not.
             whole = hashlib.sha256(cached).hexdigest() == last.sha256 and _signed(cached) != _signed(raw)

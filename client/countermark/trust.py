@@ -186,12 +186,13 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             with working_copy(registry.folder / "tuf") as cache:
                 view = _view(registry, recorder, timeline, cache, now)
                 yield view
+                seen = _seen(view.timestamp, cache)
             # If we stop here the cache is ahead of the timeline: the next run checks against the older
             # head, which the newer one extends.
             if view.online:
                 after = timeline.advanced(
                     view.newer[-1] if view.newer else view.log,
-                    _seen(view.timestamp),
+                    seen,
                     trust_version=view.trust_file.version,
                     trust_sha256=view.trust_file.digest,
                     now=now,
@@ -243,7 +244,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
     else:
         freshness = _freshness(timestamp, now, timeline.fetched_at, str(late))
     timeline.check_timestamp(
-        _seen(timestamp), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
+        _seen(timestamp, cache), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
     )
     log = LogReader(registry.log_url, checkpoint, recorder.fetcher)
     head = timeline.check_head(log) if online else "not compared: offline"
@@ -358,8 +359,10 @@ def _bin_of(cache: Path, path: str) -> tuple[str, int, int]:
     return role, int(role.rpartition("-")[2], 16), delegations.succinct_roles.bit_length
 
 
-def _seen(timestamp: Timestamp) -> SeenTimestamp:
-    return SeenTimestamp(timestamp.version, hashlib.sha256(timestamp.raw).hexdigest(), timestamp.size)
+def _seen(timestamp: Timestamp, cache: Path) -> SeenTimestamp:
+    root = json.loads(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b"{}")
+    keys = tuple(sorted(map(str, root["signed"]["roles"]["timestamp"]["keyids"])))
+    return SeenTimestamp(timestamp.version, hashlib.sha256(timestamp.raw).hexdigest(), timestamp.size, keys)
 
 
 def _with_timestamps(error: EvidenceError, cached: bytes, offered: bytes) -> EvidenceError:

@@ -182,6 +182,13 @@ class Report:
     late: str | None
     remarks: tuple[str, ...]
     policy: CentralPolicy | None = None
+    age: int = 0  # seconds since the quorum saw what is believed here
+    seen_by: tuple[str, ...] = ()  # the witnesses that say so
+
+    @property
+    def believed(self) -> str:
+        """How old what is believed here is, and who says so: `seen by w1, w2 3 min ago, fresh`."""
+        return f"seen by {', '.join(self.seen_by) or 'nobody'} {ago(self.age)} ago, {self.freshness}"
 
     @property
     def exit_code(self) -> int:
@@ -189,6 +196,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "age": self.age,
             "applied": self.applied,
             "artifacts": [outcome.to_json() for outcome in self.outcomes],
             "exit_code": self.exit_code,
@@ -197,10 +205,18 @@ class Report:
             "quorum_time": self.quorum_time,
             "registry": self.registry,
             "remarks": list(self.remarks),
+            "seen_by": list(self.seen_by),
             "tree_size": self.tree_size,
             "verified": bool(self.outcomes)
             and all(isinstance(o, Verified) and o.verified for o in self.outcomes),
         }
+
+
+def ago(seconds: int) -> str:
+    """An age, in the unit that fits."""
+    if seconds >= 7200:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"
 
 
 def _artifact_json(artifact: Artifact) -> dict[str, Any]:

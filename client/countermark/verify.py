@@ -119,6 +119,8 @@ def verify_with(
         late=freshness.late,
         remarks=(*remarks, *filter(None, [view.waiting])),
         policy=policies.central,
+        age=max(0, view.now - view.checkpoint.quorum_time),
+        seen_by=tuple(sorted(view.checkpoint.cosignatures)),
     )
     if report.exit_code != EvidenceError.exit_code:  # a registry that contradicts itself teaches us nothing
         memory.save([o for o in outcomes if isinstance(o, Verified) and o.verified])

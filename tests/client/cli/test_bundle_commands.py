@@ -66,7 +66,7 @@ def test_make_and_verify(desk: Desk) -> None:
     assert "listed and in good standing as of entry" in told[2] and "unknown since" in told[3]
     document = desk.json("bundle", "verify", desk.wheel)
     assert document["verified"] and document["exit_code"] == 0 and document["max_age"] == 86400
-    assert {"listed", "logged", "unknown_since"} == document["artifacts"][0]["claims"].keys()
+    assert {"age", "listed", "logged", "unknown_since"} == document["artifacts"][0]["claims"].keys()
 
 
 def test_a_bundle_is_never_overwritten_silently(desk: Desk) -> None:

@@ -1,0 +1,162 @@
+"""What a client believes as time goes by: its age and who says so, a key stolen and replaced, a spoilt cache."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from tuf.api.metadata import Metadata, Root, Timestamp
+
+from countermark.fetch import tuf_fetcher
+from countermark.limits import TIMESTAMP_MAX_BYTES
+from countermark.timeline import Timeline
+from countermark.tlog.cosignature import MlDsaSigner
+from countermark.tufclient import set_reference_time
+from tests.machine import Machine, artifact
+from tests.simulator import HOUR, Published, World, signing_key
+from tests.timestamped import TimestampedWorld
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def wheel(world: World) -> Published:
+    return world.publish("acme-demo")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, world: World, wheel: Published) -> Machine:
+    machine = Machine(tmp_path / "machine", world)
+    machine.accept(wheel)
+    return machine
+
+
+def test_every_result_says_how_old_it_is_and_who_says_so(machine: Machine, wheel: Published) -> None:
+    """Age counts from the quorum's time and never from our fetch, also when nothing can be fetched."""
+    world = machine.world
+    for minutes, words in ((0, "0 s ago, fresh"), (10, "10 min ago, fresh"), (180, "3 h ago, ok")):
+        world.now += minutes * 60 - machine.verify(wheel).age
+        report = machine.accept(wheel)
+        assert report.believed == f"seen by w1 {words}"
+        said = report.to_json()
+        assert (said["age"], said["seen_by"]) == (minutes * 60, ["w1"])
+    world.down = lambda path: True
+    assert machine.accept(wheel).age == 3 * HOUR
+    world.now -= 5 * HOUR  # our clock went back: never below what the witnesses signed
+    assert machine.accept(wheel).age == 0
+
+
+def _fast_forward(world: World) -> None:
+    """The timestamp key, stolen, signs the largest version that a client can remember."""
+    world.sign_timestamp(applied=world._applied(), version=2**31)
+
+
+def _renew_timestamp_key(world: World) -> None:
+    """A ceremony: root 2 names another timestamp key, and the registry counts on from its own version."""
+    root = Metadata[Root].from_bytes(world.root)
+    root.signed.version = 2
+    root.signed.revoke_key(world.keys.tuf["timestamp"].public_key.keyid, "timestamp")
+    world.keys.tuf["timestamp"] = type(world.keys.tuf["timestamp"])(signing_key("renewed timestamp"))
+    root.signed.add_key(world.keys.tuf["timestamp"].public_key, "timestamp")
+    root.signatures.clear()
+    for role in ("root-a", "root-b"):
+        root.sign(world.keys.tuf[role], append=True)
+    world.tuf["2.root.json"] = root.to_bytes()
+    world.heartbeat()
+
+
+def test_a_fast_forward_ends_with_a_renewed_key(machine: Machine, wheel: Published) -> None:
+    """Nobody can go on from the last version there is; a root that replaces the key lets versions start anew."""
+    world = machine.world
+    _fast_forward(world)
+    machine.accept(wheel)
+    world.now += 60
+    world.heartbeat()
+    machine.refuse(7, "rollback", wheel)
+    _renew_timestamp_key(world)
+    machine.accept(wheel)
+    seen = Timeline.load(machine.registry.folder / "timeline.json").timestamp
+    assert seen is not None and seen.version < 2**31
+
+
+def test_a_renewed_key_shows_no_smaller_log(machine: Machine, wheel: Published) -> None:
+    """Versions start anew, the log does not: whoever holds the new key cannot go back behind what was seen."""
+    world = machine.world
+    older = world.copy()
+    world.publish("acme-demo", "2.0")
+    machine.accept(wheel)
+    older.now = world.now
+    _renew_timestamp_key(older)
+    machine.refuse(7, "rollback", wheel, world=older)
+
+
+def test_every_file_of_the_cache_spoilt_in_every_way(machine: Machine, wheel: Published) -> None:
+    """Emptied, cut, flipped, or another cached file's bytes: never believed, and mended by the next view."""
+    swapped = artifact(wheel, data=b"swapped")
+    names = sorted(path.relative_to(machine.cache) for path in machine.cache.rglob("*") if path.is_file())
+    assert len(names) >= 7
+    for name in names:
+        path = machine.cache / name
+        whole = path.read_bytes()
+        other = (machine.cache / names[names.index(name) - 1]).read_bytes()
+        flipped = (
+            whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+        )
+        for spoilt in (b"", whole[:-1], flipped, other):
+            path.write_bytes(spoilt)
+            report = machine.verify(swapped)
+            assert report.exit_code == 7, (name, report.to_json())
+            machine.accept(wheel)
+            path = machine.cache / name
+
+
+def _verify_in_process(machine: Machine, wheel: Published, codes: multiprocessing.Queue[int]) -> None:
+    codes.put(machine.verify(wheel).exit_code)
+
+
+def test_processes_take_turns_on_one_cache(tmp_path: Path, world: World, wheel: Published) -> None:
+    """Four processes on a cold cache: all verify, and what is kept is whole."""
+    machine = Machine(tmp_path / "cold", world)
+    context = multiprocessing.get_context("fork")
+    codes = context.Queue()
+    processes = [context.Process(target=_verify_in_process, args=(machine, wheel, codes)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = [codes.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+    assert found == [0] * 4
+    assert not [path for path in machine.registry.folder.iterdir() if path.name.startswith(".tuf")]
+    world.down = lambda path: True
+    machine.accept(wheel)
+
+
+def test_four_post_quantum_witnesses_leave_room_for_stock_clients(tmp_path: Path) -> None:
+    """Their lines stay with the log's checkpoint; the timestamp carries what the quorum needs, under 12 KiB."""
+    from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+    from tuf.ngclient import Updater
+
+    (tmp_path / "world").mkdir()
+    world = TimestampedWorld(tmp_path / "world")
+    world.also = [
+        MlDsaSigner(f"witness.test/pq{number}", MLDSA44PrivateKey.from_seed_bytes(bytes([number] * 32)))
+        for number in range(4)
+    ]
+    wheel = world.publish("acme-demo")
+    raw = world.tuf["timestamp.json"]
+    assert len(world.checkpoint) > 16_384 > TIMESTAMP_MAX_BYTES > len(raw)
+    assert Metadata[Timestamp].from_bytes(raw).signed.version > 1
+    folder = tmp_path / "stock"
+    folder.mkdir()
+    updater = Updater(
+        metadata_dir=str(folder), metadata_base_url=f"{world.base}/tuf", fetcher=tuf_fetcher(world),
+        bootstrap=world.root,
+    )  # fmt: skip
+    set_reference_time(updater, world.now)
+    info = updater.get_targetinfo(wheel.target)
+    assert info is not None and info.hashes["sha256"] == wheel.sha256
+    Machine(tmp_path / "ours", world).accept(wheel)
