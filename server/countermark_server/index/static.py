@@ -4,6 +4,7 @@
     /log/tile/0/x001/000.p/12              application/octet-stream       immutable
     /tuf/timestamp.json                    application/json               no-cache
     /tuf/targets/trust/<sha256>.trust.json application/json               immutable
+    /tuf/ceremony/1/transcript.jsonl       text/plain                     immutable
     /tuf/targets/files/demo/<sha256>.demo-1.0.tar.gz                      the blob, while it is listed
 
 The table of names is `stores/served.py`. Entry bundles and metadata are compressed for who asks, as C2SP tlog-tiles

@@ -4,6 +4,7 @@
     served("log/tile/0/x001/000.p/12")    application/octet-stream     immutable
     served("log/tile/entries/000")        application/octet-stream     immutable, worth compressing
     served("tuf/7.snapshot.json")         application/json             immutable
+    served("tuf/ceremony/1/transcript.jsonl")    text/plain            immutable
 
 A name is parsed before any file is looked for: what is not in this table is not served. A partial tile never changes
 either: the next size of the same tile has another name. `deploy/nginx/locations.conf` is the same table in nginx's
@@ -24,6 +25,7 @@ TEXT, JSON, BYTES = "text/plain; charset=utf-8", "application/json", "applicatio
 _VERSIONED = re.compile(r"[1-9][0-9]{0,15}\.[a-z][a-z0-9-]{0,40}\.json")
 _BINS = re.compile(r"bins/[0-9a-f]{64}")
 _CHANGES = re.compile(r"changes/[0-9a-f]{64}")
+_CEREMONY = re.compile(r"ceremony/[1-9][0-9]{0,15}/(?:transcript(?:-signatures)?\.jsonl|root-words\.txt)")
 _TRUST = re.compile(r"targets/trust/[0-9a-f]{64}\.trust\.json")
 
 
@@ -57,6 +59,8 @@ def _tuf(path: str) -> Served:
         return Served(JSON, FOLLOWED)
     if _VERSIONED.fullmatch(path) or _TRUST.fullmatch(path):
         return Served(JSON, IMMUTABLE, compressible=True)
+    if _CEREMONY.fullmatch(path):  # for auditors; a root that waits beside them is not served
+        return Served(TEXT, IMMUTABLE)
     if _BINS.fullmatch(path) or _CHANGES.fullmatch(path):
         return Served(BYTES, IMMUTABLE)
     raise MalformedError(f"{path[:120]!r} is not the name of TUF metadata or a target")

@@ -225,20 +225,22 @@ def test_public_objects_say_how_they_are_served(tmp_path: Path) -> None:
     environment = s3.server().world()
     public = places.public(load(tmp_path, environment))
     public.put_all({"log/tile/0/000.p/3": b"x" * 96, "log/tile/entries/000": b"y", "tuf/1.root.json": b"{}"})
+    public.put("tuf/ceremony/1/transcript.jsonl", b"{}")
     for body in (b"one", b"two"):
         public.replace(CHECKPOINT, body)
-    public.put("tuf/ceremony/1/transcript.jsonl", b"z")
+    public.put("tuf/ceremony/2.root.json", b"waits")
     store = s3.server().bucket("any")._store
     immutable = "public, max-age=604800, immutable"
     expected = {
         "log/tile/0/000.p/3": ("application/octet-stream", immutable),
         "log/tile/entries/000": ("application/octet-stream", immutable),
         "tuf/1.root.json": ("application/json", immutable),
+        "tuf/ceremony/1/transcript.jsonl": ("text/plain; charset=utf-8", immutable),
         CHECKPOINT: ("text/plain; charset=utf-8", "no-cache"),
     }
     prefix = environment["COUNTERMARK_STORAGE_PREFIX"]
     for name, said in expected.items():
         found = obstore.get(store, f"{prefix}/public/{name}").attributes
         assert (found["Content-Type"], found["Cache-Control"]) == said, name
-    other = obstore.get(store, f"{prefix}/public/tuf/ceremony/1/transcript.jsonl").attributes
+    other = obstore.get(store, f"{prefix}/public/tuf/ceremony/2.root.json").attributes
     assert "Cache-Control" not in other
