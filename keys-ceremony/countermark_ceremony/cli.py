@@ -30,6 +30,7 @@ from countermark_ceremony import (
     console,
     exchange,
     files,
+    frames,
     history,
     holding,
     previous,
@@ -111,6 +112,19 @@ def sign(
     console.say(f"wrote {out}: {len(request.documents)} documents signed by {request.holder}")
 
 
+@commands.command()
+@click.argument("response_file", metavar="RESPONSE", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="The folder to make: each frame as text, SVG and PNG.")
+def qr(response_file: Path, out: Path) -> None:
+    """Draw a response as QR frames; `assemble` takes what was scanned in its place."""
+    files.check_absent(out)
+    raw = files.read(response_file)
+    exchange.Response.parse(raw)
+    files.write_folder(out, frames.pictures(raw))
+    for frame in frames.split(raw):
+        click.echo(f"{' '.join(frame.split(' ')[:2])}\n{frames.terminal(frame)}", err=True)
+
+
 @commands.command(name="assemble")
 @click.argument("folder", metavar="DIR", type=_PATH)
 @click.argument("response_files", metavar="RESPONSE...", type=_PATH, nargs=-1, required=True)
@@ -120,7 +134,7 @@ def assemble_command(folder: Path, response_files: tuple[Path, ...], out: Path) 
     files.check_absent(out)
     plan, _ = _read_plan(folder / assemble.PLAN)
     prepared = assemble.Prepared.load(plan, files.read(folder / previous.TRANSCRIPT))
-    responses = [exchange.Response.parse(files.read(path)) for path in response_files]
+    responses = _responses(response_files)
     finished = assemble.assemble(prepared, responses, now=utc_now())
     if isinstance(plan, NextPlan):
         before = files.read_folder(folder / previous_name(files.read(folder / assemble.PLAN)))
@@ -156,7 +170,7 @@ def status_command(folder: Path, response_files: tuple[Path, ...], spelling: str
     if (folder / assemble.PLAN).exists():
         plan, _ = _read_plan(folder / assemble.PLAN)
         prepared = assemble.Prepared.load(plan, files.read(folder / previous.TRANSCRIPT))
-        responses = [exchange.Response.parse(files.read(path)) for path in response_files]
+        responses = _responses(response_files)
         console.show_lines(assemble.who_signed(prepared, responses))
         return
     newest, now = history.verify(files.read_folder(folder))[-1], utc_now()
@@ -209,6 +223,13 @@ def _report(folder: Path) -> None:
     for role, metadata in newest.metadata.items():
         console.say(f"  {newest.names[role]} expires {metadata.signed.expires:%Y-%m-%dT%H:%M:%SZ}")
     print(root_words(newest.metadata["root"].signed_bytes))
+
+
+def _responses(paths: tuple[Path, ...]) -> list[exchange.Response]:
+    """Responses from their files, or from frames that were scanned: one a line, in any order."""
+    raws = [files.read(path) for path in paths]
+    plain = [raw for raw in raws if not frames.is_frames(raw)]
+    return [exchange.Response.parse(raw) for raw in plain + frames.join(set(raws) - set(plain))]
 
 
 def main() -> None:

@@ -141,6 +141,23 @@ def work(station: str, data: Path, *, accept_unwitnessed_start: bool) -> None:
     worker.work(station, settings_of(data), **options)
 
 
+@commands.command("trust-package")
+@DATA
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--url", default="", help="Where clients reach the registry; default: registry.base_url.")
+def trust_package_command(data: Path, out: Path, url: str) -> None:
+    """Make the wheel, the file and the words by which a fleet gets its first root."""
+    from countermark_server.operate.trustpackage import newest_root, trust_package, write_package  # noqa: PLC0415
+    from countermark_server.stores.public import Public  # noqa: PLC0415
+
+    settings = settings_of(data)
+    registry = settings.registry
+    made = trust_package(newest_root(Public(settings.public)), registry.origin, url or registry.base_url)
+    write_package(out, made)
+    say(f"wrote {out / made.wheel}; tell the words by a way that does not lead through the registry")
+    click.echo(made.words)
+
+
 @commands.command("login-code")
 @DATA
 @click.option("--login", required=True, help="Whose code; an account is made when there is none.")

@@ -97,7 +97,15 @@ REFUSALS = {
     "a bad mode": (lambda d: d["client_policy"].update(mode="maybe"), "none of observe, warn, enforce"),
     "a negative floor": (lambda d: d["client_policy"].update(min_tree_size=-1), "min_tree_size is -1"),
     "a path as input": (lambda d: d["input"].update(file="../x.json"), "beside the plan"),
-    "a key that is no key": (lambda d: d["keys"]["ada-root"].update(public_key="AAAA"), "not a base64 SPKI"),
+    "a key that is no key": (
+        lambda d: d["keys"]["ada-root"].update(public_key="AAAA"),
+        "neither ECDSA P-256 nor",
+    ),
+    "a key that is no base64": (lambda d: d["keys"]["ada-root"].update(public_key="!"), "not a base64 SPKI"),
+    "a token that says more": (
+        lambda d: d["keys"]["ada-root"].update(token={"vendor": "v", "serial": "s", "pin": "1"}),
+        "unknown member 'pin'",
+    ),
     "a holder with a slash": (lambda d: d["keys"]["ada-root"].update(holder="../ada"), "letters, digits"),
     "keys that are no table": (lambda d: d.update(keys=[]), "not a dict"),
     "a number as title": (lambda d: d.update(title=7), "not a str"),

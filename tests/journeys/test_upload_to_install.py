@@ -136,3 +136,36 @@ def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
     swapped.mkdir()
     (swapped / WHEEL).write_bytes(b"swapped")
     world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)
+
+
+def test_a_fleet_gets_its_root_by_a_wheel(world: World, dist: Path) -> None:
+    """trust-package, real pip, one line of pinning: a machine that never saw the registry verifies a release."""
+    out = world.root / "trust"
+    command = ["countermark-server", "trust-package", "--data", world.data, "--url", world.url, "--out", out]
+    words = world.run(*command).out.strip()
+    assert words == (out / "root-words.txt").read_text(encoding="utf-8").strip()
+    world.run(*command, expect=2)  # never over an older one
+    python = world.machine("pip-fleet")
+    wheel = next(out.glob("countermark_trust_*-1-py3-none-any.whl"))
+    world.run(python, "-m", "pip", "install", "--no-input", "--no-index", wheel)
+    module = wheel.name.split("-", maxsplit=1)[0]
+    root = world.run(python, "-m", module).out.strip()
+    assert Path(root).read_bytes() == (out / "root.json").read_bytes()
+    world.run("countermark", "verify", dist / WHEEL, home="fleet", expect=2)
+    wrong = " ".join(reversed(words.split()))
+    world.run(
+        "countermark",
+        "trust",
+        "add",
+        world.url,
+        "--root",
+        root,
+        "--root-words",
+        wrong,
+        home="fleet",
+        expect=None,
+    )
+    world.run("countermark", "verify", dist / WHEEL, home="fleet", expect=2)  # nothing was pinned
+    world.run("countermark", "trust", "add", world.url, "--root", root, "--root-words", words, home="fleet")
+    verified = as_json(world.run("countermark", "verify", "--json", dist / WHEEL, home="fleet"))
+    assert verified["verified"] is True
