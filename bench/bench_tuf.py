@@ -3,7 +3,8 @@
 The rooms are the real ones, in one process and one folder (tests/tuf_registry.py); what is measured is the CPU
 time of tufrepo alone, from the cleared file to the timestamp in its place: reading the log, replaying the rules,
 signing a bin and the snapshot, and the rows and files of it. Every fiftieth snapshot is verified by tuf itself
-and costs more; so does the first, which is left out.
+and costs more; so does the first, which is left out. Beside it, what a client's refresh costs that has been there
+before: two files are fetched, and the cached snapshot of all bins is verified.
 
 An import lists many files in one publish. Here its candidate is made: every bin serialised and signed with its
 targets, the tiles of the bins, the snapshot; not the log's entries before it, nor the rows and files after it. A
@@ -18,10 +19,15 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import structlog
 from securesystemslib.signer import CryptoSigner
 
+from countermark.errors import NetworkError
+from countermark.fetch import Answer
+from countermark.pins import Home
+from countermark.trust import opened
 from countermark_server.listing import Target, bin_index
 from countermark_server.tufrepo.candidate import Candidate, Current, Online, binding, build
 from countermark_server.tufrepo.snapshot import Fragments
@@ -30,6 +36,8 @@ from tests.log_world import ORIGIN, key
 from tests.tuf_registry import TufRegistry
 
 BIT_LENGTHS, FILES = (12, 14), 25
+BASE = "https://registry.test"
+WARM = 20  # views of a client that has been there before
 MILLION, PART, SECONDS = 1_000_000, 100_000, 60
 IMPORT_BITS = 12  # up to three million files
 
@@ -37,18 +45,18 @@ IMPORT_BITS = 12  # up to three million files
 def measure() -> list[Figure]:
     """CPU milliseconds of one publish of one file."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    return _imports() + [
-        Figure(
-            f"TUF publish of one more file, {1 << bits:,} bins",
-            "CPU ms",
-            _publishes(bits),
-            budget=15 if bits == 14 else None,
-        )
-        for bits in BIT_LENGTHS
-    ]
+    found = _imports()
+    for bits in BIT_LENGTHS:
+        publishes, views = _publishes(bits)
+        name = f"TUF publish of one more file, {1 << bits:,} bins"
+        found.append(Figure(name, "CPU ms", publishes, budget=15 if bits == 14 else None))
+        name = f"client refresh, warm, {1 << bits:,} bins"
+        found.append(Figure(name, "CPU ms", views, budget=25 if bits == 14 else None))
+    return found
 
 
-def _publishes(bit_length: int) -> list[float]:
+def _publishes(bit_length: int) -> tuple[list[float], list[float]]:
+    """CPU milliseconds of each publish, and of each view of a client beside them that has been there before."""
     with tempfile.TemporaryDirectory(prefix="countermark-bench-") as folder:
         world = TufRegistry(Path(folder), bit_length=bit_length)
         world.settle()
@@ -56,7 +64,35 @@ def _publishes(bit_length: int) -> list[float]:
         for number in range(FILES + 1):
             world.list_file(number)
             samples.append(1000 * _settle(world))
-        return samples[1:]
+        return samples[1:], _views(world, Path(folder))
+
+
+def _views(world: TufRegistry, folder: Path) -> list[float]:
+    """A client's views of a registry that has not changed: the smallest refresh there is, tuf imported."""
+    registry = Home(folder / "home").add(BASE, world.public.read("tuf/1.root.json") or b"")
+    fetcher, samples = _PublicFolder(world), []
+    for _ in range(WARM + 1):
+        start = time.process_time()
+        with opened(registry, fetcher, now=int(world.clock())):
+            pass
+        samples.append(1000 * (time.process_time() - start))
+    return samples[1:]
+
+
+class _PublicFolder:
+    """The registry's public folder as a client's fetcher."""
+
+    def __init__(self, world: TufRegistry) -> None:
+        self._public = world.public
+
+    def get(self, url: str, *, missing_ok: bool = False, **_: Any) -> bytes | None:
+        raw = self._public.read(url.removeprefix(f"{BASE}/"))
+        if raw is None and not missing_ok:
+            raise NetworkError(f"{url} answered 404")
+        return raw
+
+    def post(self, url: str, body: bytes, **_: Any) -> Answer:
+        raise NetworkError(url)
 
 
 def _settle(world: TufRegistry) -> float:

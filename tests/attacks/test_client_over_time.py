@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuf.api.metadata import Metadata, Root, Timestamp
 
-from countermark.fetch import tuf_fetcher
-from countermark.limits import TIMESTAMP_MAX_BYTES
+from countermark.errors import CountermarkError, NetworkError
+from countermark.fetch import Answer, tuf_fetcher
+from countermark.limits import (
+    BIN_MAX_BYTES,
+    BUNDLE_MAX_BYTES,
+    ROOT_MAX_BYTES,
+    SNAPSHOT_MAX_BYTES,
+    TIMESTAMP_MAX_BYTES,
+    TRUST_FILE_MAX_BYTES,
+    TRUST_STEP_MAX_BYTES,
+)
 from countermark.timeline import Timeline
 from countermark.tlog.cosignature import MlDsaSigner
 from countermark.tufclient import set_reference_time
+from countermark.verify import verify
 from tests.machine import Machine, artifact
 from tests.simulator import HOUR, Published, World, signing_key
 from tests.timestamped import TimestampedWorld
+from tests.trust_chain import TrustChain
 
 
 @pytest.fixture
@@ -160,3 +172,65 @@ def test_four_post_quantum_witnesses_leave_room_for_stock_clients(tmp_path: Path
     info = updater.get_targetinfo(wheel.target)
     assert info is not None and info.hashes["sha256"] == wheel.sha256
     Machine(tmp_path / "ours", world).accept(wheel)
+
+
+class _Endless:
+    """The registry, but one file that never ends: read up to the bound that the client named, and no further."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name, self.bounds = world, name, set[int]()
+
+    def get(
+        self, url: str, *, max_bytes: int = 1 << 62, missing_ok: bool = False, **options: Any
+    ) -> bytes | None:
+        if self.name not in url:
+            return self.world.get(url, max_bytes=max_bytes, missing_ok=missing_ok, **options)
+        self.bounds.add(max_bytes)
+        raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
+
+    def post(self, url: str, body: bytes, **options: Any) -> Answer:
+        return self.world.post(url, body, **options)
+
+
+ENDLESS = {  # a part of the URL, and the most bytes a client may take for it
+    "/tuf/2.root.json": ROOT_MAX_BYTES,
+    "/tuf/timestamp.json": 16_384,
+    ".snapshot.json": SNAPSHOT_MAX_BYTES,
+    ".targets.json": BIN_MAX_BYTES,
+    "/tuf/1.trust.json": BIN_MAX_BYTES,
+    ".index.json": BIN_MAX_BYTES,
+    ".bins-": BIN_MAX_BYTES,
+    "/tuf/bins/": 256 * 32,
+    "/tuf/targets/trust/": TRUST_FILE_MAX_BYTES,
+    "/log/tile/0/": 256 * 32,
+    "/log/tile/entries/": BUNDLE_MAX_BYTES,
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_endless_data_is_read_up_to_its_own_bound(
+    tmp_path: Path, wheel: Published, world: World, name: str
+) -> None:
+    """Every kind of file has a bound of its own; past it nothing is verified and nothing kept."""
+    machine = Machine(tmp_path / "cold", world)
+    endless = _Endless(world, name)
+    before = machine.snapshot()
+    try:
+        report = verify([artifact(wheel)], machine.registry, endless, now=world.now)
+    except CountermarkError as error:
+        assert error.exit_code == 3, error
+        assert machine.snapshot() == before
+    else:
+        assert report.exit_code == 3, report.to_json()
+    assert endless.bounds and max(endless.bounds) <= ENDLESS[name]
+    assert not (machine.registry.folder / "verified.txt").exists()
+
+
+def test_a_step_to_a_trust_file_has_a_bound_too(machine: Machine, wheel: Published) -> None:
+    """The walk reads what a registry shows, no further than a step can be long."""
+    chain = TrustChain(machine.world)
+    chain.announce(chain.with_witness("w2"), "w2")
+    endless, before = _Endless(machine.world, ".step.json"), machine.snapshot()
+    with pytest.raises(NetworkError, match="longer than"):
+        verify([artifact(wheel)], machine.registry, endless, now=machine.world.now)
+    assert endless.bounds == {TRUST_STEP_MAX_BYTES} and machine.snapshot() == before
