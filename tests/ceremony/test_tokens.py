@@ -3,11 +3,17 @@
 import importlib
 import subprocess
 import sys
+import time
 
 import pytest
+from tuf.api.metadata import Metadata, Root
 
 from countermark import tokens
 from countermark.errors import SignatureError, UsageError
+from countermark_server.operate import adoption
+from countermark_server.operate.initialise import initialise
+from countermark_server.settings import load
+from countermark_server.stores.public import Public
 from tests import ceremony_world as world
 from tests.ceremony.test_commands import GUARDED, tree
 from tests.softhsm import PIN, SoftHsm
@@ -62,15 +68,26 @@ def test_a_key_is_made_once_and_its_public_half_is_the_same_ever_after(drawer, t
 
 
 def test_three_of_five_sign_with_files_and_both_kinds_of_token(drawer, tmp_path):
-    """Five holders, three with tokens: prepare, sign, assemble and verify, with a threshold of three everywhere."""
-    table(drawer, tmp_path)
+    """Five holders, three with tokens: plan, prepare, sign, assemble, verify and adopt, three of five everywhere."""
+    data = tmp_path.parent / f"{tmp_path.name}-data"
+    initialise(data, world.ORIGIN, bit_length=2, environ={})
+    table(drawer, tmp_path, (data / "ceremony-input.json").read_bytes())
     warned = run("prepare", "plan.toml", "--out", "c", drawer=drawer, cwd=tmp_path).stderr
     assert "warning: root: 3 of its keys, a threshold of 3, are on tokens of 'SoftHSM project'" in warned
     signed = [sign(holder, drawer, tmp_path) for holder in ("ada", "cleo", "dan")]
     short = run("assemble", "c", *signed[:2], "--out", "out", drawer=drawer, cwd=tmp_path, expect=7)
     assert "too few signatures" in short.stderr and not (tmp_path / "out").exists()
     run("assemble", "c", *signed, sign("dora", drawer, tmp_path), "--out", "out", drawer=drawer, cwd=tmp_path)
-    assert len(run("verify", "out", drawer=drawer, cwd=tmp_path).stdout.split()) == 12
+    words = run("verify", "out", drawer=drawer, cwd=tmp_path).stdout.strip()
+    settings = load(data, {})
+    assert adoption.adopt(settings, tmp_path / "out", now=int(time.time())).words == words
+    served = Public(settings.public).read("tuf/1.root.json")
+    root = Metadata[Root].from_bytes(served).signed
+    assert root.roles["root"].threshold == 3
+    assert {root.keys[keyid].scheme for keyid in root.roles["root"].keyids} == {
+        "ecdsa-sha2-nistp256",
+        "ed25519",
+    }
 
 
 def test_a_wrong_pin_token_or_key_signs_nothing_and_writes_nothing(drawer, tmp_path):
@@ -146,10 +163,10 @@ def test_a_token_whose_halves_differ_is_found_before_anything_is_signed():
         tokens._check_halves(signer, SSlibKey.from_crypto(key.public_key()), signer._place)
 
 
-def table(drawer, folder):
+def table(drawer, folder, input_raw=None):
     """Plan, input, key files and tokens of five holders, and of dora, who has the authority key."""
     registry, holders = world.Registry(), world.Holders(names=HOLDERS)
-    input_raw = registry.input_raw()
+    input_raw = input_raw or registry.input_raw()
     document = world.plan_document(registry, holders, input_raw)
     for role in document["roles"].values():
         role["threshold"] = 3
