@@ -72,6 +72,9 @@ STATUS_APPLIED_WITHIN = timedelta(minutes=15)  # a withdrawal in the log that TU
 BLOB_EMBARGO = timedelta(days=8)  # evidence that an entry names by digest is open to everybody after that
 PAGE_SETTLES = timedelta(minutes=2)  # what an entry changed shows on every cached page after that
 TRUST_DELAY = timedelta(hours=24)  # in which monitors can cry out about a trust file that no root lists
+TRUST_OVERLAP = timedelta(
+    days=7
+)  # after a new trust file, in which what its predecessor vouches for still counts
 TIMESTAMP_LIFETIME = timedelta(hours=24)  # from signing to expiry, always
 FRESH_FETCHED_WITHIN = timedelta(minutes=5)
 FRESH_SIGNED_WITHIN = timedelta(minutes=75)  # hourly heartbeat and a quarter for delays

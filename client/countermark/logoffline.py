@@ -128,7 +128,9 @@ def _open(bundle: LogBundle, registry: Registry, timeline: Timeline, now: int) -
     root = Root.parse(registry.root)
     known = newer_roots(registry.folder / "tuf", root.version)
     opened = open_log_bundle(bundle, root, now=now, known_roots=known, followed=timeline.trust_sha256)
-    timeline.check_trust_file(opened.trust_file.version, bundle.trust_file)
+    timeline.check_trust_file(
+        opened.trust_file.version, bundle.trust_file, seen_at=opened.checkpoint.quorum_time
+    )
     floor = opened.trust_file.client_policy.min_tree_size
     timeline.check_floor(opened.checkpoint.size, bundle.checkpoint, floor=floor)
     return opened, timeline.check_head_offline(opened.checkpoint)

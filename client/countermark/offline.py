@@ -176,7 +176,9 @@ def _open(
     opened = open_bundle(bundle, root, now=now, known_roots=known, followed=timeline.trust_sha256)
     if bundle.path != artifact.target:
         raise EvidenceError(f"this bundle is about {bundle.path}, not about {artifact.target}")
-    timeline.check_trust_file(opened.trust_file.version, bundle.trust_file)
+    timeline.check_trust_file(
+        opened.trust_file.version, bundle.trust_file, seen_at=opened.checkpoint.quorum_time
+    )
     timeline.check_floor(
         opened.checkpoint.size, opened.timestamp.raw, floor=opened.trust_file.client_policy.min_tree_size
     )

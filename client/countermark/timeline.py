@@ -4,7 +4,8 @@
      "largest":"example.com/registry\\n812\\n...",          the largest checkpoint seen, verbatim
      "newest_time":1763800010,                             the newest quorum time seen
      "timestamp":{"keys":["5c2f..."],"sha256":"9f86...","size":812,"version":44},
-     "trust_sha256":"4d1a...","trust_version":1,           the trust file that is in force here
+     "trust_sha256":"4d1a...","trust_since":1763800012,    the trust file that is in force here, and since when
+     "trust_version":1,
      "v":1}
 
 One timeline of heads, whatever door they came by. `check` refuses, before anything is written:
@@ -32,7 +33,7 @@ from pathlib import Path
 from countermark.disk import read_file, replace_file
 from countermark.errors import EvidenceError, MalformedError, NetworkError, UsageError
 from countermark.evidence import Evidence, EvidenceClass
-from countermark.limits import LOCAL_FILE_MAX_BYTES
+from countermark.limits import LOCAL_FILE_MAX_BYTES, TRUST_OVERLAP
 from countermark.logreader import LogReader, TreeReader
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint
 from countermark.tlog.note import Note, format_base64
@@ -72,6 +73,7 @@ class Timeline:
     fetched_at: int = 0
     trust_version: int = 0
     trust_sha256: str = ""
+    trust_since: int = 0
     loaded: bytes | None = None
 
     @classmethod
@@ -102,6 +104,7 @@ class Timeline:
                 fetched_at=int(document["fetched_at"]),
                 trust_version=int(document.get("trust_version", 0)),
                 trust_sha256=str(document.get("trust_sha256", "")),
+                trust_since=int(document.get("trust_since", 0)),
                 loaded=raw,
             )
         except (ValueError, KeyError, TypeError, MalformedError) as error:
@@ -128,6 +131,7 @@ class Timeline:
             if seen
             else None,
             "trust_sha256": self.trust_sha256,
+            "trust_since": self.trust_since,
             "trust_version": self.trust_version,
             "v": 1,
         }
@@ -162,9 +166,14 @@ class Timeline:
                 Evidence(EvidenceClass.OBSERVATION, ["size below the signed floor"], {"timestamp": raw}),
             )
 
-    def check_trust_file(self, version: int, raw: bytes) -> None:
-        """Refuse a trust file older than the last one, though the root may still list it."""
-        if version < self.trust_version:
+    def check_trust_file(self, version: int, raw: bytes, *, seen_at: int | None = None) -> None:
+        """Refuse a trust file older than the last one, though the root may still list it.
+
+        What is judged in its own time (a bundle, of which the quorum saw the head at `seen_at`) may carry the one
+        that was in force then: before its successor came here, or in the overlap after that.
+        """
+        overlap = self.trust_since + int(TRUST_OVERLAP.total_seconds()) if self.trust_since else 0
+        if version < self.trust_version and (seen_at is None or seen_at > overlap):
             sentence = f"rollback: trust file version {version}, seen before: version {self.trust_version}"
             raise InconsistentError(
                 sentence, Evidence(EvidenceClass.OBSERVATION, [sentence], {"trust-file": raw})
@@ -250,6 +259,7 @@ class Timeline:
             fetched_at=now,
             trust_version=trust_version,
             trust_sha256=trust_sha256,
+            trust_since=self.trust_since if trust_version == self.trust_version else now,
         )
 
 

@@ -322,3 +322,35 @@ def test_a_bundle_under_a_walked_trust_file_needs_a_machine_that_walked(
         )
         assert report.exit_code == code, report.to_json()
     assert [each.snapshot() for each in (machine, stranger)] == before
+
+
+def test_a_bundle_is_judged_by_the_trust_file_of_its_time(
+    machine: Machine, wheel: Published, chain: TrustChain
+) -> None:
+    """Made before the change it stays good; made under the old trust file after the overlap it is a rollback."""
+    world, held = machine.world, artifact(wheel)
+    first = world.trust_file
+    (raw,) = make([held], machine.registry, world, now=world.now, policies=Policies()).values()
+    old = world.copy()
+    chain.announce(chain.with_witness("w2"), "w2")
+    chain.pass_hours(25)
+    machine.accept(wheel)
+
+    def judged(bundle: bytes) -> int:
+        before = machine.snapshot()
+        report = verify_bundles(
+            [(held, bundle)], machine.registry, now=world.now, max_age=30 * 24 * HOUR, policies=Policies()
+        )
+        assert machine.snapshot() == before
+        return report.exit_code
+
+    assert judged(raw) == 0
+    world.now = old.now = world.now + 8 * 24 * HOUR
+    old.trust_file = first
+    old._write_snapshot()
+    old.sign_checkpoint()
+    old.sign_timestamp(applied=old._applied(), version=99)
+    stranger = Machine(machine.home.path.parent / "stranger", old)
+    (late,) = make([held], stranger.registry, old, now=old.now, policies=Policies()).values()
+    assert judged(raw) == 0
+    assert judged(late) == 7
