@@ -126,10 +126,6 @@ class Sequencer:
             with SqlView(connection, db.rules_state) as view:
                 check_kind(view, raw_add=self._raw_add)
                 self._opened_import = opened_import(view)
-            # No round is under way while we hold this transaction: a bundle beyond the head never happened.
-            for size, name in list(self._staging.sizes()):
-                if size > head.tree_size:
-                    self._staging.drop(name)
         telemetry.LOG_SIZE.labels("next").set(head.tree_size)
         checkpoint = self._opened(head)
         if head.staging is not None:
@@ -140,6 +136,18 @@ class Sequencer:
         telemetry.LOG_SIZE.labels("integrated").set(checkpoint.size)
         telemetry.LOG_SIZE.labels("signed").set(checkpoint.size)
         return checkpoint
+
+    def sweep(self) -> None:
+        """Drop staging bundles beyond the head, once it is known that the head is the newest.
+
+        Not before: in a database from yesterday's backup they are what is left of today's rounds.
+        """
+        with self._mutex, db.write(self._engine) as connection:
+            head = heads.hold(connection, self._origin)
+            # No round is under way while we hold this transaction: a bundle beyond the head never happened.
+            for size, name in list(self._staging.sizes()):
+                if head is not None and size > head.tree_size:
+                    self._staging.drop(name)
 
     @property
     def importing(self) -> bool:
@@ -181,7 +189,7 @@ class Sequencer:
             if judged.entries:
                 bundle, edge = self._stage(old, checkpoint, judged.entries)
                 name = self._staging.put(bundle)
-                # Staged. If we stop here the transaction is gone, nothing was signed, and load() removes
+                # Staged. If we stop here the transaction is gone, nothing was signed, and sweep() drops
                 # this bundle: the proposals are still pending.
                 body = self._sign(old, checkpoint, self._staging.read(name), edge, judged.time)
                 # Signed, in memory only. If we stop here the signature is destroyed with this process: it

@@ -9,7 +9,7 @@ read back and hashed before that signature. Once the head row names it, the roun
 copied out of it, as often as needed, by the same code after a round and after a crash. It goes when a public
 checkpoint covers its size.
 
-A staging file that no head names belongs to a round that never happened; `load` removes it.
+A staging file that no head names belongs to a round that never happened; the next start drops it.
 """
 
 from __future__ import annotations

@@ -119,7 +119,10 @@ class Station:
             raise LogError(
                 f"{error} is missing from the public tree: the store is older than the database"
             ) from None
-        # Nobody knows more. What the public checkpoint covers was acknowledged: say so where a crash did not.
+        # Nobody knows more. What lies beyond the head never happened.
+        self.sequencer.sweep()
+        # If we stop here the next start does it again.
+        # What the public checkpoint covers was acknowledged: say so where a crash did not.
         if raw is not None:
             self.publisher.settle(public.size)
             self.publisher.tidy(public.size)
@@ -192,6 +195,7 @@ class Station:
             try:
                 telemetry.LOG_RELOADS.inc()
                 self._check_newer(self.sequencer.load())
+                self.sequencer.sweep()
                 return True
             except FAILURES as error:
                 telemetry.logger().error("reload failed", error=str(error), kind=type(error).__name__)

@@ -83,6 +83,26 @@ def test_an_old_database_is_refused(world: LogWorld, tmp_path: Path) -> None:
     refuses(world, StartRefusedError, "the public checkpoint is at size 8, the head row at 6")
 
 
+def test_what_an_old_database_does_not_know_of_is_kept(world: LogWorld, tmp_path: Path, monkeypatch) -> None:
+    """A round that was committed and not applied lies in staging: a refused start leaves it to whoever restores."""
+    copy(world, [DATABASE], tmp_path / "backup")
+    grow(world, 2, first=10)
+    station = world.station()
+    station.check_start()
+    world.upload(30)
+
+    def dies(*_: object) -> None:
+        raise OSError("the tiles cannot be written")
+
+    monkeypatch.setattr(station.sequencer, "_apply", dies)
+    with pytest.raises(OSError, match="tiles"):
+        station.sequencer.round()
+    station.engine.dispose()
+    restore(world, [DATABASE], tmp_path / "backup")
+    refuses(world, StartRefusedError, "the public checkpoint is at size 8, the head row at 6")
+    assert [size for size, _ in station.staging.sizes()] == [9]
+
+
 def test_an_old_copy_of_everything_is_refused_by_the_witness(world: LogWorld, tmp_path: Path) -> None:
     """Database and public tree agree with each other, but the witness remembers more."""
     names = [DATABASE, "public"]
