@@ -61,6 +61,8 @@ metadata = MetaData(
 )
 # SQLite gives row ids only to INTEGER; PostgreSQL wants 64 bits.
 RowId = BigInteger().with_variant(Integer, "sqlite")
+# Keys of the rules' state, ordered by their bytes: those of one project's files lie side by side.
+StateKey = Text().with_variant(Text(collation="C"), "postgresql")
 
 # --- accounts: people, and what they hold -----------------------------------------------------------------
 account = Table(
@@ -107,9 +109,10 @@ submission = Table(
     Column("filetype", String(16), nullable=False),  # bdist_wheel | sdist
     Column("requires_python", Text, nullable=True),
     Column("metadata_sha256", String(64), nullable=True),  # of METADATA / PKG-INFO, a blob too
-    Column("uploader", ForeignKey("account.id"), nullable=False),
+    Column("uploader", ForeignKey("account.id"), nullable=True),  # null: an import brought it in
+    Column("import_index", BigInteger, nullable=True),  # of the import entry, where one did
     Column("attestations", Text, nullable=True),  # the JSON array as uploaded, verbatim
-    Column("uploaded", BigInteger, nullable=False),  # UTC seconds
+    Column("uploaded", BigInteger, nullable=False),  # UTC seconds; of an imported file its leaf's time
     Column("state", String(16), nullable=False),
     Column("state_since", BigInteger, nullable=False),
     Column("reason", Text, nullable=True),  # why it is held or rejected, in words
@@ -119,6 +122,7 @@ submission = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("namespace", "project", "filename"),
     Index("ix_submission_state_id", "state", "id"),
+    Index("ix_submission_state_import_index_id", "state", "import_index", "id"),
     Index("ix_submission_sha256", "sha256"),
 )
 
@@ -172,7 +176,7 @@ head = Table(
 rules_state = Table(
     "rules_state",
     metadata,
-    Column("key", Text, primary_key=True),  # JSON array of strings: a key of countermark.rules
+    Column("key", StateKey, primary_key=True),  # JSON array of strings: a key of countermark.rules
     Column("value", Text, nullable=False),  # JSON object
 )
 logged_elsewhere = Table(
@@ -200,7 +204,7 @@ closing = Table(
 tufrepo_state = Table(
     "tufrepo_state",
     metadata,
-    Column("key", Text, primary_key=True),  # tufrepo's own replay of the log, up to what it applied
+    Column("key", StateKey, primary_key=True),  # tufrepo's own replay of the log, up to what it applied
     Column("value", Text, nullable=False),
 )
 tuf_version = Table(

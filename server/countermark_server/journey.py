@@ -9,6 +9,8 @@ A *submission* is one artifact on its way into the registry. Each state has one 
 calls another: work is handed over by a row that changes state. `submission.py` refuses every move that is not
 in `MOVES`.
 
+An imported file has its leaf before anybody here has its bytes. When they come and match, it begins at `logged`.
+
 The journey ends at `listed` or `rejected`. What happens to a file afterwards (yanked, held, removed) is its
 *standing*, a pure function of its entries in the log (`countermark.rules`), and no state here.
 

@@ -68,7 +68,9 @@ def said(state: State, standing: Standing) -> str:
     return f"{words}; {SAID[state]}" if standing.name == "yanked" else words
 
 
-def standings(connection: Connection, rows: Sequence[RowMapping]) -> dict[int, Standing]:
+def standings(
+    connection: Connection, rows: Sequence[RowMapping] | Sequence[Mapping[str, Any]]
+) -> dict[int, Standing]:
     """The standing of each submission, by its id. A file that the log does not know yet is `ok`."""
     keys = {row["id"]: rules.file_key(row["namespace"], row["project"], row["served_name"]) for row in rows}
     wanted = set(keys.values())

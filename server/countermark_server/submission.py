@@ -1,7 +1,8 @@
 """Submissions: the rows that travel, and the only functions that move them.
 
 `receive` puts an artifact on its journey, `claim` leases the oldest ones waiting in a state to a worker,
-`finish` moves one on, `discard` takes one back that the log refused. A move that `journey.MOVES` does not know
+`finish` moves one on, `discard` takes one back that the log refused. The bytes of an imported file are put in by
+`bring`: they are logged already, and their journey begins there. A move that `journey.MOVES` does not know
 is refused; a dead worker is replaced when its lease runs out, so every station must be able to do its step
 twice.
 """
@@ -45,17 +46,28 @@ def receive(connection: Connection, *, now: int, **columns: Any) -> int | None:
     return connection.execute(_INSERT[connection.dialect.name], row).scalar()
 
 
+def bring(connection: Connection, *, now: int, leaf_index: int, leaf_hash: str, **columns: Any) -> bool:
+    """Insert an imported file, whose leaf is public, in state `logged`; False where its bytes came before."""
+    leaf = {"leaf_index": leaf_index, "leaf_hash": leaf_hash}
+    row = {**columns, **leaf, "state": State.LOGGED, "state_since": now}
+    return connection.execute(_INSERT[connection.dialect.name], row).scalar() is not None
+
+
 def claim(connection: Connection, state: State, *, now: int, limit: int = 1) -> Sequence[RowMapping]:
-    """Lease up to `limit` submissions waiting in `state`, oldest first."""
+    """Lease up to `limit` submissions waiting in `state`, oldest first; history waits behind live uploads."""
     table = db.submission
-    waiting = (
-        select(table)
-        .where(table.c.state == state, (table.c.lease_until.is_(None)) | (table.c.lease_until < now))
-        .order_by(table.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)  # SQLite ignores it: the write transaction is the lock there
-    )
-    rows = connection.execute(waiting).mappings().all()
+    free = (table.c.state == state, (table.c.lease_until.is_(None)) | (table.c.lease_until < now))
+    rows: Sequence[RowMapping] = []
+    for history in (table.c.import_index.is_(None), table.c.import_index.is_not(None)):
+        waiting = (
+            select(table)
+            .where(*free, history)
+            .order_by(table.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)  # SQLite ignores it: the write transaction is the lock there
+        )
+        if rows := connection.execute(waiting).mappings().all():
+            break
     if rows:
         connection.execute(
             update(table)

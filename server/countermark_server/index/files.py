@@ -5,26 +5,29 @@
     GET /api/v1/files/demo/demo-1.0-py3-none-any.whl        its state, standing, entry and proof, always
     GET /api/v1/files/demo                                  the same of all its files, without proofs
 
+Of a file that an import recorded the same is told, with `import` and `first_seen` and never an upload time; before
+somebody brought its bytes its state is `imported`.
+
 A refusal here is what an installer shows its user, so it is 403 or 410 with a reason phrase, never a 5xx: installers
 retry those and lose the reason.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, send_file
 from sqlalchemy import Connection, Engine, RowMapping, select
 
 from countermark.entry import normalise_filename, normalise_project
 from countermark.errors import MalformedError
-from countermark.rules import file_key, standing_of
-from countermark_server import db, submission
+from countermark.rules import State as RulesState
+from countermark_server import db, recorded, submission
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
 from countermark_server.journey import ENDS, SAID, State
 from countermark_server.published import Published
-from countermark_server.ruleview import SqlView
 from countermark_server.standings import Standing, said, standings, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
@@ -42,6 +45,14 @@ class Files:
 
     def find(self, project: str, filename: str) -> tuple[RowMapping, Standing]:
         """The submission of this name, in any spelling, and its standing. ServerError `not-found`."""
+        found = self._find(project, filename)
+        if isinstance(found, dict):
+            code = {"held": "file-held", "removed": "file-removed"}.get(str(found["standing"]), "not-listed")
+            raise ServerError(code, f"{found['filename']}: {found['message']}")
+        return found
+
+    def _find(self, project: str, filename: str) -> tuple[RowMapping, Standing] | dict[str, Any]:
+        """A submission and its standing, or what is said of a file that an import recorded without its bytes."""
         try:
             names = normalise_project(project), normalise_filename(filename)
         except MalformedError as error:
@@ -50,6 +61,9 @@ class Files:
             row = submission.find(connection, "", *names)
             if row is not None:
                 return row, standings(connection, [row])[row["id"]]
+            file = recorded.file(connection, names[0], filename)
+            if file is not None:
+                return _recorded(connection, [file])[0]
         raise ServerError("not-found", f"{filename!r} of {project!r} was never published here")
 
     def _served(self, project: str, filename: str) -> RowMapping:
@@ -77,54 +91,16 @@ class Files:
         check_served(row, standing, also=(State.CLEARED,))
         return self._send(sha256, filename, "application/octet-stream")
 
-    def status(self, project: str, filename: str) -> dict[str, object]:
+    def status(self, project: str, filename: str) -> dict[str, Any]:
         """What became of a file, with the proof once the log has published it."""
-        try:
-            row, standing = self.find(project, filename)
-        except ServerError:
-            if (imported := self._imported(project, filename)) is None:
-                raise
-            return imported
-        proof = None
-        if row["leaf_index"] is not None:
-            proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()
-        return {**_described(row, standing), "proof": proof}
+        found = self._find(project, filename)
+        said = found if isinstance(found, dict) else _described(*found)
+        index, proof = said["index"], None
+        if isinstance(index, int) and self._published.covers(index):
+            proof = self._published.prove(index, str(said["leaf_hash"])).decode()
+        return {**said, "proof": proof}
 
-    def _imported(self, project: str, filename: str) -> dict[str, object] | None:
-        """The same of a file that an import recorded: no submission knows it, the rules' state does."""
-        try:
-            key = file_key("", normalise_project(project), filename)
-        except MalformedError:
-            return None
-        with db.read(self._engine) as connection:
-            view = SqlView(connection, db.rules_state)
-            file, standing = view.get(key), standing_of(view, key)
-        if file is None or "import" not in file or key[2] != file["project"]:
-            return None
-        seen = datetime.fromtimestamp(file["time"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        proof = None
-        if self._published.covers(file["index"]):
-            proof = self._published.prove(file["index"], file["lh"]).decode()
-        return {
-            "project": file["project"],
-            "version": file["version"],
-            "filename": file["filename"],
-            "sha256": file["sha256"],
-            "state": "imported",
-            "standing": standing,
-            "standing_entry": file["takedown"] or file["removed"] or file["hold"],
-            "standing_reason": None,
-            "index": file["index"],
-            "leaf_hash": file["lh"],
-            "prev": file["owner_head"],
-            "message": f"imported by entry {file['import']}, not signed; first seen by the log at {seen}; not listed",
-            "reason": None,
-            "import": file["import"],
-            "first_seen": file["time"],
-            "proof": proof,
-        }
-
-    def project(self, project: str) -> dict[str, object]:
+    def project(self, project: str) -> dict[str, Any]:
         """What became of every file of a project that the log knows, in its order."""
         try:
             name = normalise_project(project)
@@ -133,7 +109,10 @@ class Files:
         with db.read(self._engine) as connection:
             rows = _logged_rows(connection, name)
             found = standings(connection, rows)
-        return {"project": name, "files": [_described(row, found[row["id"]]) for row in rows]}
+            here = {row["leaf_index"] for row in rows}
+            bare = [file for file in recorded.files_of(connection, name) if file["index"] not in here]
+            files = [_described(row, found[row["id"]]) for row in rows] + _recorded(connection, bare)
+        return {"project": name, "files": sorted(files, key=lambda file: int(file["index"]))}
 
     def _send(self, sha256: str, name: str, mimetype: str) -> Response:
         try:
@@ -165,8 +144,9 @@ def listed_files(engine: Engine, project: str) -> tuple[bool, list[tuple[RowMapp
         rows = _logged_rows(connection, project)
         ended = [row for row in rows if row["state"] in ENDS]
         found = standings(connection, ended)
+        known = bool(rows) or recorded.knows_project(connection, project)
     listed = [(row, found[row["id"]]) for row in ended if state_of(row, found[row["id"]]) is State.LISTED]
-    return bool(rows), [(row, standing) for row, standing in listed if standing.served]
+    return known, [(row, standing) for row, standing in listed if standing.served]
 
 
 def _logged_rows(connection: Connection, project: str) -> list[RowMapping]:
@@ -175,9 +155,10 @@ def _logged_rows(connection: Connection, project: str) -> list[RowMapping]:
     return [row for row in connection.execute(query).mappings() if row["leaf_index"] is not None]
 
 
-def _described(row: RowMapping, standing: Standing) -> dict[str, object]:
+def _described(row: RowMapping, standing: Standing) -> dict[str, Any]:
     """What anybody may know of a file. `prev` is what its owner's next statement must follow."""
     state = state_of(row, standing)
+    words, members = recorded.shown(row)
     return {
         "project": row["project"],
         "version": row["version"],
@@ -190,9 +171,36 @@ def _described(row: RowMapping, standing: Standing) -> dict[str, object]:
         "index": row["leaf_index"],
         "leaf_hash": row["leaf_hash"],
         "prev": standing.owner_head,
-        "message": said(state, standing),
+        "message": words + said(state, standing),
         "reason": row["reason"],
+        **members,
     }
+
+
+def _recorded(connection: Connection, files: Sequence[RulesState]) -> list[dict[str, Any]]:
+    """The same of files that imports recorded and of which no bytes came."""
+    rows = [{**file, "id": file["index"], "served_name": file["filename"]} for file in files]
+    found = standings(connection, rows)
+    described = []
+    for file in files:
+        standing = found[file["index"]]
+        now = "not listed" if standing.name == "ok" else f"{standing.name}{standing.by}"
+        described.append(
+            {
+                **{name: file[name] for name in ("project", "version", "filename", "sha256", "index")},
+                "state": "imported",
+                "standing": standing.name,
+                "standing_entry": standing.entry,
+                "standing_reason": standing.reason,
+                "leaf_hash": file["lh"],
+                "prev": standing.owner_head,
+                "message": f"{recorded.seen(file)}; {now}",
+                "reason": None,
+                "import": file["import"],
+                "first_seen": file["time"],
+            }
+        )
+    return described
 
 
 def blueprint(files: Files) -> Blueprint:
@@ -213,7 +221,7 @@ def blueprint(files: Files) -> Blueprint:
     def all_of(project: str) -> Response:
         return _now(files.project(project))
 
-    def _now(answer: dict[str, object]) -> Response:
+    def _now(answer: dict[str, Any]) -> Response:
         response = jsonify(answer)
         response.headers["Cache-Control"] = NEVER
         return response

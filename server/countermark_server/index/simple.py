@@ -7,6 +7,9 @@
                "yanked":false}],
      "meta":{"api-version":"1.4"},"name":"demo","versions":["1.0"]}
 
+A file that an import brought in has no `upload-time` and no `core-metadata`, which no entry vouches for; its
+`_countermark` names the import.
+
 Old tools that take no JSON get the frozen HTML form of the same page (countermark.simplepage).
 
 Nothing here is believed by our own client: it verifies hashes against TUF metadata and the log. A project of which
@@ -84,17 +87,20 @@ def _listed_projects(engine: Engine) -> list[str]:
 
 
 def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
-    uploaded = datetime.fromtimestamp(row["uploaded"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     yanked = f"yanked{standing.by}" if standing.name == "yanked" else False
-    file = {
+    file: dict[str, Any] = {
         "filename": row["served_name"],
         "url": f"../../packages/{row['project']}/{row['served_name']}",
         "hashes": {"sha256": row["sha256"]},
         "size": row["length"],
-        "upload-time": uploaded,
         "yanked": yanked,
         "_countermark": {"index": row["leaf_index"], "leaf_hash": row["leaf_hash"]},
     }
+    if row["import_index"] is None:
+        uploaded = datetime.fromtimestamp(row["uploaded"], UTC)
+        file["upload-time"] = uploaded.strftime("%Y-%m-%dT%H:%M:%SZ")
+    else:  # nobody knows when, or by whom
+        file["_countermark"]["import"] = row["import_index"]
     if row["requires_python"]:
         file["requires-python"] = row["requires_python"]
     if row["metadata_sha256"]:

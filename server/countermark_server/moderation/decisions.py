@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, select
 
 from countermark import rules
-from countermark.entry import normalise_filename, normalise_project
+from countermark.entry import normalise_project
 from countermark.errors import MalformedError
 from countermark.rules_state import passed
 from countermark.schema import CLEAR_REASONS, HOLD_REASONS, TAKEDOWN_REASONS
 from countermark.statement import Signer, Statement, sign
-from countermark_server import db, proposal, submission
+from countermark_server import db, proposal
 from countermark_server.asking import Answers, foresee
 from countermark_server.errors import ServerError
 from countermark_server.ruleview import SqlView
@@ -97,17 +97,17 @@ class Desk:
         raise ServerError("unavailable", f"other entries about {decision.filename} came first {TRIES} times")
 
     def _propose(self, connection: Connection, decision: Decision) -> int:
-        row, state = _file(connection, decision)
+        file = _file(connection, decision)
         predicate = {
             "origin": self._origin,
-            "namespace": row["namespace"],
-            "project": row["project"],
-            "prev": state["registry_head"],
+            "namespace": file["namespace"],
+            "project": file["project"],
+            "prev": file["registry_head"],
             "reason": decision.reason,
-            "about": None if passed(state) else _verdict_leaf(connection, row),
+            "about": None if passed(file) else _verdict_leaf(connection, file),
             "evidence_sha256": None,
         }
-        statement = Statement(row["served_name"], row["sha256"], decision.kind, predicate)
+        statement = Statement(file["filename"], file["sha256"], decision.kind, predicate)
         envelope = sign(statement, self._signer)
         registry = {"case": decision.case, "moderator": decision.moderator}
         now = int(self._clock())
@@ -117,30 +117,29 @@ class Desk:
     def _only_queued(self, decision: Decision) -> bool:
         """Whether nothing but a verdict keeps the file back."""
         with db.read(self._engine) as connection:
-            _, state = _file(connection, decision)
-        judged = state["verdict"] is not None and not passed(state)
-        return judged and state["hold"] is None and state["takedown"] is None
+            file = _file(connection, decision)
+        judged = file["verdict"] is not None and not passed(file)
+        return judged and file["hold"] is None and file["takedown"] is None
 
 
-def _file(connection: Connection, decision: Decision) -> tuple[RowMapping, rules.State]:
-    """The submission of this name, and what the rules know of it. ServerError `not-found`."""
+def _file(connection: Connection, decision: Decision) -> rules.State:
+    """What the rules know of the file, uploaded or recorded by an import. ServerError `not-found`."""
     project, filename = decision.project, decision.filename
     try:
-        row = submission.find(connection, "", normalise_project(project), normalise_filename(filename))
+        key = rules.file_key("", normalise_project(project), filename)
     except MalformedError as error:
         raise ServerError("not-found", str(error)) from None
-    state = None
-    if row is not None:
-        key = ("file", row["namespace"], row["project"], row["filename"])
-        state = SqlView(connection, db.rules_state).get(key)
-    if row is None or state is None:
+    file = SqlView(connection, db.rules_state).get(key)
+    if file is None:
         raise ServerError("not-found", f"{filename!r} of {project!r} is not in the log")
-    return row, state
+    return file
 
 
-def _verdict_leaf(connection: Connection, row: RowMapping) -> str | None:
-    """The leaf hash of the verdict that a decision answers."""
-    proposals, verdicts = db.proposal.c, db.verdict.c
-    query = select(proposals.leaf_hash).join(db.verdict, verdicts.proposal_id == proposals.id)
-    found: str | None = connection.execute(query.where(verdicts.submission_id == row["id"])).scalar()
+def _verdict_leaf(connection: Connection, file: rules.State) -> str | None:
+    """The leaf hash of the verdict that a decision answers; None before the first one."""
+    if file["verdict"] is None:
+        return None
+    proposals = db.proposal.c
+    query = select(proposals.leaf_hash).where(proposals.leaf_index == file["verdict"]["index"])
+    found: str | None = connection.execute(query).scalar()
     return found

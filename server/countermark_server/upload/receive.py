@@ -11,7 +11,8 @@ and proposal in one transaction; if we stop between them, blobs lie there that n
 word, since another upload may have been first: then it takes the row back, and the blobs stay unnamed.
 
 The same bytes under the same name may come again at any time (twine sends a file again after an error) and are
-answered like the first time, without a second entry.
+answered like the first time, without a second entry. So are the bytes of a file that an import recorded: they are
+stored and scanned (bring.py), and the answer is about the leaf that the import made.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 
 from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
-from countermark_server import db, proposal, submission, telemetry
+from countermark_server import db, proposal, recorded, submission, telemetry
 from countermark_server.accounts.tokens import Principal, authenticate
 from countermark_server.asking import Answers, foresee_all, holder_in, holder_state, no_room
 from countermark_server.errors import ServerError
@@ -49,6 +50,7 @@ from countermark_server.upload.attestations import (
     publish_statement,
     read_attestations,
 )
+from countermark_server.upload.bring import bring, fit
 from countermark_server.upload.form import Form, drain, read_form
 from countermark_server.upload.names import Names, parse_names
 
@@ -136,8 +138,11 @@ class Receiver:
         with db.read(self._engine) as connection:  # (3)
             self._check_owner(connection, principal, names)
             known = submission.find(connection, "", names.project, names.filename)
+            history = None if known else recorded.file(connection, names.project, names.served_name)
         if known is not None:
             return self._again(known, form)
+        if history is not None:
+            return self._bring(history, form)
         checked = self._check(principal, form, names)
         started = time.perf_counter()
         asked = self._store(checked, form)  # (6)
@@ -259,6 +264,22 @@ class Receiver:
             stands = standing(connection, current)
         return self._answer(current, stands)
 
+    def _bring(self, file: rules.State, form: Form) -> Answer:
+        """The bytes of a file that an import recorded: its leaf is there, and the answer is about that one."""
+        artifact = fit(file, form, self._settings.upload)
+        if not self._published.covers(file["index"]):
+            raise ServerError("unavailable", f"{file['filename']} is being imported; upload it again")
+        self._blobs.keep({artifact.sha256: form.file})
+        # The blob is durable. If we stop here no row names it, and the same upload again finds nothing else.
+        with db.write(self._engine) as connection:
+            bring(connection, file, artifact, now=int(self._clock()))
+        # Committed. If we stop here the scan takes it up; the same upload again is answered by this row.
+        with db.read(self._engine) as connection:
+            row = submission.find(connection, "", file["project"], artifact.names.filename)
+            assert row is not None, "it was brought in, now or before"
+            stands = standing(connection, row)
+        return self._answer(row, stands)
+
     def _row(self, submission_id: int) -> RowMapping | None:
         with db.read(self._engine) as connection:
             query = select(db.submission).where(db.submission.c.id == submission_id)
@@ -284,6 +305,7 @@ class Receiver:
     def _answer(self, row: RowMapping, stands: Standing) -> Answer:
         state = state_of(row, stands)
         answer = _told(row["project"], row["served_name"], row["sha256"], state, stands)
+        answer = replace(answer, message=recorded.shown(row)[0] + answer.message)
         if row["leaf_index"] is None:
             return answer
         proof = self._published.prove(row["leaf_index"], row["leaf_hash"]).decode()

@@ -59,6 +59,8 @@ def test_files_logged_before_revision_3_get_their_rows(database_url: str) -> Non
     engine = db.open_engine(database_url)
     migrations.upgrade(engine)
     with db.write(engine) as connection:
+        connection.execute(text("DROP INDEX ix_submission_state_import_index_id"))
+        connection.execute(text("ALTER TABLE submission DROP COLUMN import_index"))
         connection.execute(text("ALTER TABLE proposal DROP COLUMN verified"))
         connection.execute(text("DROP TABLE closing"))
         connection.execute(text("DROP TABLE logged_elsewhere"))

@@ -54,7 +54,7 @@ def test_it_is_not_served_and_not_taken_for_an_upload(files: Files) -> None:
     """No bytes, no page; a name that was taken before the import is its uploader's."""
     with pytest.raises(ServerError) as caught:
         files.artifact("old", "old-1.0.tar.gz")
-    assert caught.value.code == "not-found"
+    assert caught.value.code == "not-listed"
     live = files.status("acme", "acme-7.tar.gz")
     assert live["state"] == "logged"
     assert "import" not in live
