@@ -30,23 +30,6 @@ from tests.timestamped import TimestampedWorld
 from tests.trust_chain import TrustChain
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def wheel(world: World) -> Published:
-    return world.publish("acme-demo")
-
-
-@pytest.fixture
-def machine(tmp_path: Path, world: World, wheel: Published) -> Machine:
-    machine = Machine(tmp_path / "machine", world)
-    machine.accept(wheel)
-    return machine
-
-
 def test_every_result_says_how_old_it_is_and_who_says_so(machine: Machine, wheel: Published) -> None:
     """Age counts from the quorum's time and never from our fetch, also when nothing can be fetched."""
     world = machine.world

@@ -22,11 +22,6 @@ from tests.simulator import HOUR, Published, World, signing_key
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
 def corp(world: World) -> Elsewhere:
     return Elsewhere(world, "corp")
 

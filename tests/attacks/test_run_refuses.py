@@ -20,16 +20,6 @@ EVIL_LINE = f"acme-demo==6.6 --hash=sha256:{EVIL}\n"
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def wheel(world: World) -> Published:
-    return world.publish("acme-demo")
-
-
-@pytest.fixture
 def project(tmp_path: Path, world: World, wheel: Published) -> Project:
     """A project whose locks are good."""
     project = Project(tmp_path, world)

@@ -22,23 +22,6 @@ from tests.trust_chain import TrustChain
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def wheel(world: World) -> Published:
-    return world.publish("acme-demo")
-
-
-@pytest.fixture
-def machine(tmp_path: Path, world: World, wheel: Published) -> Machine:
-    machine = Machine(tmp_path / "old", world)
-    machine.accept(wheel)
-    return machine
-
-
-@pytest.fixture
 def chain(world: World, wheel: Published) -> TrustChain:
     return TrustChain(world)
 

@@ -20,11 +20,6 @@ THIEF = "ee" * 16
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
 def wheel(world: World) -> Published:
     file = world.publish("acme-demo")
     world.check()

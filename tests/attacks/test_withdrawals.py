@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from countermark.entry import make_entry
 from countermark.statement import KeySigner, Statement, sign
 from tests.machine import Machine
 from tests.simulator import ACCOUNT, Published, World, signing_key
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def wheel(world: World) -> Published:
-    return world.publish("acme-demo")
-
-
-@pytest.fixture
-def machine(tmp_path: Path, world: World, wheel: Published) -> Machine:
-    machine = Machine(tmp_path, world)
-    machine.accept(wheel)
-    return machine
 
 
 def forge(world: World, type: str, file: Published, signer: KeySigner, prev: str, **members: object) -> int:
