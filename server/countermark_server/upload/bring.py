@@ -2,10 +2,10 @@
 
     bring(connection, file, artifact, now=...)     # after `fit` and after the blob is kept
 
-An import logs names and hashes and brings no bytes. Whoever has them may bring them: the operator with a folder
-(`countermark-server import MANIFEST --files DIR`), an owner by uploading the file again. They must be exactly the
-bytes of the leaf, by length and SHA-256, and as safe an archive as any upload's; then the file goes the way of all
-uploads from `logged` on: scan, verdict, TUF target, simple page. Other bytes under the name are refused for ever.
+An import logs names and hashes and brings no bytes. An owner brings them by uploading the file again. They must be
+exactly the bytes of the leaf, by length and SHA-256, and as safe an archive as any upload's; then the file goes the
+way of all uploads from `logged` on: scan, verdict, TUF target, simple page. Other bytes under the name are refused
+for ever.
 
 Nothing here makes an entry, and nothing makes the file signed or uploaded: the leaf stays what it is, without an
 envelope, and every reader says "imported". Its metadata is in no entry, so none is served beside the file.
