@@ -13,6 +13,7 @@ from countermark.statement import Statement, sign
 from countermark_server.moderation.decisions import Decision, Desk
 from countermark_server.operate.giving import give
 from countermark_server.stores import places
+from countermark_server.upload import receive
 from tests.archives import sdist
 from tests.doors import DoorWorld, Person
 from tests.log_world import NOW, ORIGIN
@@ -72,6 +73,26 @@ def test_the_same_bytes_answer_with_the_import_s_leaf(world: DoorWorld) -> None:
     assert "upload-time" not in shown and "core-metadata" not in shown
     (after,) = world.client.get("/api/v1/files/demo").get_json()["files"]
     assert after["first_seen"] == NOW and "uploaded" not in after["message"]
+
+
+@pytest.mark.parametrize(("step", "rows"), [("bring", 0), ("standing", 1)])
+def test_a_death_while_bytes_are_brought_loses_nothing(
+    world: DoorWorld, monkeypatch: pytest.MonkeyPatch, step: str, rows: int
+) -> None:
+    """Before the row and after it: the blob is kept, no entry is made, the same upload again goes on."""
+    imported(world)
+    ada, size = owner(world), world.head().tree_size
+
+    def dies(*_: object, **__: object) -> None:
+        raise OSError("the machine died here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(receive, step, dies)
+        assert ada.upload(FILE, BYTES).status_code == 500
+    assert len(world.submissions()) == rows
+    assert places.blobs(world.settings).read(hashlib.sha256(BYTES).hexdigest()) == BYTES
+    assert ada.upload(FILE, BYTES).get_json()["state"] == "logged"
+    assert len(world.submissions()) == 1 and world.head().tree_size == size
 
 
 @pytest.mark.parametrize("said", [0, 1])
