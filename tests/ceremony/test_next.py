@@ -258,9 +258,10 @@ def test_answers_to_another_plan_or_by_a_stranger_are_refused():
         a.assemble(prepared, [stranger], now=LATER)
 
 
-@pytest.mark.parametrize("name", sorted(ROTATED))
-def test_one_changed_byte_in_any_file_of_any_ceremony_is_found(name):
+@pytest.mark.parametrize("number", range(len(ROTATED)))  # the names hold hashes, new in every process
+def test_one_changed_byte_in_any_file_of_any_ceremony_is_found(number):
     """The whole history hangs together."""
+    name = sorted(ROTATED)[number]
     middle = len(ROTATED[name]) // 2
     bad = bytearray(ROTATED[name])
     bad[middle] ^= 1
