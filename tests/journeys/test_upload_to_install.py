@@ -112,32 +112,6 @@ def test_a_signature_goes_ahead_of_any_upload(world: World, tool: str) -> None:
     assert "countermark sign --submit" in " ".join(done.said.split())
 
 
-def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
-    """After a stop and a start the log is the same, grows on, and is clean from its first byte."""
-    before = world.get("/log/checkpoint").decode().splitlines()
-    world.down()
-    done = world.run("countermark-server", "fsck", "--data", world.data)
-    assert done.code == 0
-    world.up()
-    after = world.get("/log/checkpoint").decode().splitlines()
-    assert after[0] == before[0] and int(after[1]) >= int(before[1])
-    world.run("countermark", "verify", dist / WHEEL)
-
-
-def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
-    """Made while it ran, verified when it is gone, with three claims; swapped bytes are still refused."""
-    world.run("countermark", "bundle", "make", dist / WHEEL)
-    world.down()
-    report = as_json(world.run("countermark", "bundle", "verify", "--json", dist / WHEEL))
-    assert report["verified"] is True
-    said = world.run("countermark", "bundle", "verify", dist / WHEEL).out
-    assert "logged by" in said and "listed and in good standing" in said and "unknown since" in said
-    swapped = world.root / "swapped"
-    swapped.mkdir()
-    (swapped / WHEEL).write_bytes(b"swapped")
-    world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)
-
-
 def test_a_fleet_gets_its_root_by_a_wheel(world: World, dist: Path) -> None:
     """trust-package, real pip, one line of pinning: a machine that never saw the registry verifies a release."""
     out = world.root / "trust"
@@ -169,3 +143,29 @@ def test_a_fleet_gets_its_root_by_a_wheel(world: World, dist: Path) -> None:
     world.run("countermark", "trust", "add", world.url, "--root", root, "--root-words", words, home="fleet")
     verified = as_json(world.run("countermark", "verify", "--json", dist / WHEEL, home="fleet"))
     assert verified["verified"] is True
+
+
+def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
+    """After a stop and a start the log is the same, grows on, and is clean from its first byte."""
+    before = world.get("/log/checkpoint").decode().splitlines()
+    world.down()
+    done = world.run("countermark-server", "fsck", "--data", world.data)
+    assert done.code == 0
+    world.up()
+    after = world.get("/log/checkpoint").decode().splitlines()
+    assert after[0] == before[0] and int(after[1]) >= int(before[1])
+    world.run("countermark", "verify", dist / WHEEL)
+
+
+def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
+    """Made while it ran, verified when it is gone, with three claims; swapped bytes are still refused."""
+    world.run("countermark", "bundle", "make", dist / WHEEL)
+    world.down()
+    report = as_json(world.run("countermark", "bundle", "verify", "--json", dist / WHEEL))
+    assert report["verified"] is True
+    said = world.run("countermark", "bundle", "verify", dist / WHEEL).out
+    assert "logged by" in said and "listed and in good standing" in said and "unknown since" in said
+    swapped = world.root / "swapped"
+    swapped.mkdir()
+    (swapped / WHEEL).write_bytes(b"swapped")
+    world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)

@@ -175,6 +175,9 @@ class Gates:
         """Put a gate before every step of the real code."""
         self._patch.setattr(station, "RELOAD_SECONDS", 0)
         self._mark(Sequencer, "load", "load")
+        self._mark(
+            Sequencer, "sweep", "sweep"
+        )  # like a load's: under the lock, what lies beyond the head is dead
         self._mark(Publisher, "tidy", "tidy")
         self._mark(Sequencer, "_round", "round")
         self._mark(station.Station, "check_start", "start")
@@ -182,7 +185,7 @@ class Gates:
         self._step(heads, "check_held", "HOLD")
         self._step(Staging, "put", "STAGE")
         self._step(Staging, "read", "READ", lambda own, *_: "load" not in own.within)
-        self._step(Staging, "drop", "DROP", lambda own, *_: not own.within & {"load", "tidy"})
+        self._step(Staging, "drop", "DROP", lambda own, *_: not own.within & {"sweep", "tidy"})
         self._step(sequence, "sign_note", "SIGN")
         self._step(heads, "swap", "SWAP")
         self._step(Public, "put_all", "APPLY")
