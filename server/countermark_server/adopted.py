@@ -1,6 +1,7 @@
 """What was adopted from the ceremony: the files in public/tuf that say who this registry's log is.
 
     trust = trust_file(public)          # the newest trust file: origin, log keys, witness policy, authority key
+    newest_root(public)                 # the bytes of the newest root that clients find, or None
 
 Read by `log/`, `fsck` and `up` to learn the log's keys and the witness policy. They were verified when they
 were adopted (`adoption.py`) and come from our own disk; clients verify them from their own root.
@@ -34,3 +35,11 @@ def trust_file(public: Public) -> TrustFile:
     if raw is None:
         raise MalformedError(f"the trust file that {max(versions)}.trust.json names is missing")
     return TrustFile.parse(raw)
+
+
+def newest_root(public: Public) -> bytes | None:
+    """The newest root that clients find, counted up from the first as they do: roots have no gaps. None: no root."""
+    newest, version = None, 1
+    while (raw := public.read(f"tuf/{version}.root.json")) is not None:
+        newest, version = raw, version + 1
+    return newest

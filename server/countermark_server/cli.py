@@ -147,12 +147,12 @@ def work(station: str, data: Path, *, accept_unwitnessed_start: bool) -> None:
 @click.option("--url", default="", help="Where clients reach the registry; default: registry.base_url.")
 def trust_package_command(data: Path, out: Path, url: str) -> None:
     """Make the wheel, the file and the words by which a fleet gets its first root."""
-    from countermark_server.operate.trustpackage import newest_root, trust_package, write_package  # noqa: PLC0415
-    from countermark_server.stores.public import Public  # noqa: PLC0415
+    from countermark_server.operate.trustpackage import trust_package, write_package  # noqa: PLC0415
+    from countermark_server.stores import places  # noqa: PLC0415
 
     settings = settings_of(data)
     registry = settings.registry
-    made = trust_package(newest_root(Public(settings.public)), registry.origin, url or registry.base_url)
+    made = trust_package(places.public(settings), registry.origin, url or registry.base_url)
     write_package(out, made)
     say(f"wrote {out / made.wheel}; tell the words by a way that does not lead through the registry")
     click.echo(made.words)

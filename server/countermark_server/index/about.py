@@ -8,11 +8,11 @@ check it against.
 
 from __future__ import annotations
 
-import itertools
 import json
 
 from flask import Blueprint, Response, jsonify
 
+from countermark_server.adopted import newest_root
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import NEVER
 from countermark_server.published import Published
@@ -44,12 +44,7 @@ def blueprint(settings: Settings, public: Public, published: Published) -> Bluep
 
 def is_trial(public: Public) -> bool | None:
     """Whether the newest root calls itself a trial; None before a ceremony's output was adopted."""
-    newest = None
-    for version in itertools.count(1):  # roots have no gaps
-        raw = public.read(f"tuf/{version}.root.json")
-        if raw is None:
-            break
-        newest = raw
+    newest = newest_root(public)
     if newest is None:
         return None
     try:

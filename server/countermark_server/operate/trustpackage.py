@@ -32,9 +32,10 @@ from tuf.api.metadata import Metadata, Root
 
 from countermark.errors import UsageError
 from countermark.words import root_words
+from countermark_server.adopted import newest_root
+from countermark_server.stores.immutable import sync_folder, write_files
 from countermark_server.stores.public import Public
 
-_ROOT = re.compile(r"tuf/([1-9][0-9]*)\.root\.json")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time a zip file can say
 
 
@@ -48,19 +49,13 @@ class TrustPackage:
     files: Mapping[str, bytes]
 
 
-def newest_root(public: Public) -> bytes:
-    """The newest root this registry serves. UsageError: it has none yet."""
-    versions = [int(found[1]) for name in public.names("tuf") if (found := _ROOT.fullmatch(name))]
-    raw = public.read(f"tuf/{max(versions)}.root.json") if versions else None
-    if raw is None:
+def trust_package(public: Public, origin: str, url: str) -> TrustPackage:
+    """The files for a fleet. UsageError: there is no root yet, or no URL to pin."""
+    root_raw = newest_root(public)
+    if root_raw is None:
         raise UsageError(
             "this registry has no root yet", hint="hold a ceremony, then `countermark-server adopt`"
         )
-    return raw
-
-
-def trust_package(root_raw: bytes, origin: str, url: str) -> TrustPackage:
-    """The files for a fleet."""
     if not url:
         raise UsageError(
             "clients pin a URL, and this registry's settings name none",
@@ -90,10 +85,10 @@ def write_package(out: Path, package: TrustPackage) -> None:
     if out.exists() or beside.exists():
         raise UsageError(f'"{out}" is there already, whole or incomplete', hint="choose a new folder")
     beside.mkdir(parents=True)
-    for name, content in package.files.items():
-        (beside / name).write_bytes(content)
-    # If we stop here, an `.incomplete` folder says so; nothing has the final name.
+    write_files(beside, package.files)
+    # Whole and durable. If we stop here, an `.incomplete` folder says so; nothing has the final name.
     beside.rename(out)
+    sync_folder(out.parent)
 
 
 _MAIN = b'''"""Print where this package's root lies, for `countermark trust add URL --root FILE`."""

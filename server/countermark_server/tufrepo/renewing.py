@@ -16,6 +16,7 @@ from typing import Any
 
 from tuf.api.metadata import Metadata, Root
 
+from countermark_server import adopted
 from countermark_server.stores.public import Public
 from countermark_server.tufrepo import store
 from countermark_server.tufrepo.candidate import metadata_file
@@ -26,10 +27,8 @@ class TufrepoError(Exception):
 
 
 def newest_root(public: Public) -> Metadata[Root]:
-    """The newest root that clients find, counted up from the first."""
-    newest, version = None, 1
-    while (raw := public.read(f"tuf/{version}.root.json")) is not None:
-        newest, version = raw, version + 1
+    """The newest root that clients find, parsed."""
+    newest = adopted.newest_root(public)
     if newest is None:
         raise TufrepoError("there is no root in the public tree: `countermark-server adopt` comes first")
     return Metadata[Root].from_bytes(newest)
