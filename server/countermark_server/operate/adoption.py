@@ -34,6 +34,7 @@ from countermark.words import root_words
 from countermark_server import db, migrations, signing
 from countermark_server.log.create import create
 from countermark_server.operate.initialise import INPUT_FILE
+from countermark_server.operate.reading import read_bounded
 from countermark_server.operate.succession import check_predecessor, signed_predecessor
 from countermark_server.settings import Settings
 from countermark_server.stores import heads, places
@@ -210,11 +211,4 @@ def _check_role_keys(data: Path, ceremony: _Ceremony) -> None:
 
 def read_file(folder: Path, name: str) -> bytes:
     """A file of a ceremony's output, with a bound."""
-    try:
-        with (folder / name).open("rb") as stream:
-            raw = stream.read(BIN_MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f'cannot read "{folder / name}": {error.strerror}') from None
-    if len(raw) > BIN_MAX_BYTES:
-        raise MalformedError(f'"{folder / name}" is longer than {BIN_MAX_BYTES} bytes')
-    return raw
+    return read_bounded(folder / name, BIN_MAX_BYTES)

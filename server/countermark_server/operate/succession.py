@@ -19,14 +19,15 @@ from countermark.predecessor import Predecessor, open_predecessor
 from countermark.statement import Envelope
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark.trustfile import TrustFile
+from countermark_server.operate.reading import read_bounded
 
 PREDECESSOR_FILE = "predecessor.json"  # in a ceremony's output
 
 
 def read_predecessor(checkpoint: Path, trust_file: Path, origin: str, *, now: int) -> Predecessor:
     """The log in this final checkpoint, verified; nothing is written. UsageError: it can't be one of `origin`."""
-    trust = TrustFile.parse(_read(trust_file, TRUST_FILE_MAX_BYTES))
-    final = open_checkpoint(_read(checkpoint, NOTE_MAX_BYTES), trust.policy, now=now)
+    trust = TrustFile.parse(read_bounded(trust_file, TRUST_FILE_MAX_BYTES))
+    final = open_checkpoint(read_bounded(checkpoint, NOTE_MAX_BYTES), trust.policy, now=now)
     if final.origin != trust.origin:
         raise EvidenceError(f"the checkpoint is of {final.origin}, the trust file is about {trust.origin}")
     if final.origin == origin:
@@ -56,18 +57,7 @@ def signed_predecessor(output: Path) -> dict[str, Any] | None:
     path = output / PREDECESSOR_FILE
     if not path.exists():
         return None
-    document = json.loads(_read(path, NOTE_MAX_BYTES))
+    document = json.loads(read_bounded(path, NOTE_MAX_BYTES))
     if not isinstance(document, dict):
         raise EvidenceError(f"{PREDECESSOR_FILE} is not an envelope")
     return document
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(most + 1)
-    except OSError as error:
-        raise UsageError(f'cannot read "{path}": {error.strerror}') from None
-    if len(raw) > most:
-        raise UsageError(f'"{path}" is longer than {most} bytes')
-    return raw

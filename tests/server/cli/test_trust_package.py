@@ -47,7 +47,15 @@ def test_the_newest_root_is_packed_and_the_same_bytes_each_time(public: Public) 
 def test_the_command_reads_the_store_that_the_settings_name(public: Public, tmp_path: Path) -> None:
     """Also where the public tree lies in a bucket."""
     (tmp_path / "data/settings.toml").write_text(f'[registry]\norigin = "{ORIGIN}"\n', encoding="utf-8")
-    command = ["trust-package", "--data", str(tmp_path / "data"), "--url", URL, "--out", str(tmp_path / "out")]
+    command = [
+        "trust-package",
+        "--data",
+        str(tmp_path / "data"),
+        "--url",
+        URL,
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = CliRunner().invoke(commands, command)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "out/root.json").read_bytes() == public.read("tuf/2.root.json")
