@@ -21,7 +21,7 @@ from countermark.tlog.policy import Policy
 from countermark_server import adopted, db, signing
 from countermark_server.operate import adoption
 from countermark_server.operate.initialise import initialise
-from countermark_server.settings import Settings, load
+from countermark_server.settings import Settings
 from countermark_server.stores import heads
 from countermark_server.stores.public import Public
 
@@ -42,18 +42,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     initialise(folder / "data", ORIGIN, bit_length=3, environ={})
     ceremony(folder / "data", folder / "out")
     return folder
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    for name in ("data", "out"):
-        shutil.copytree(pristine / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture
-def settings(folder: Path) -> Settings:
-    return load(folder / "data", {})
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ from countermark_server import signing
 from countermark_server.log import create as create_module
 from countermark_server.log.sequence import LogError
 from countermark_server.operate import adoption
-from countermark_server.settings import Settings, load
+from countermark_server.settings import Settings
 from tests.log_world import ORIGIN as LOG
 from tests.log_world import LogWorld, drain
 from tests.server.cli.test_init_adopt import ceremony, command, refused, rows, tree
@@ -67,18 +66,6 @@ def pristine(old: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert made.returncode == 0 and f"goes on from {OLD}" in made.stderr, made.stderr
     ceremony(folder / "data", folder / "out")
     return folder
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    for name in ("data", "out"):
-        shutil.copytree(pristine / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture
-def settings(folder: Path) -> Settings:
-    return load(folder / "data", {})
 
 
 def authority(folder: Path) -> Signer:

@@ -84,3 +84,28 @@ def test_a_root_that_was_changed_while_it_waited_is_not_shown(tmp_path: Path) ->
         world.repository.step()
     assert world.public.read("tuf/2.root.json") is None
     assert world.timestamp().version == before.version
+
+
+def test_a_ceremony_that_was_written_and_not_told_changes_nothing_and_is_adopted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead between the files and the row: clients see what they saw, tufrepo knows of nothing; then it goes on."""
+    world = TufRegistry(tmp_path)
+    world.settle()
+    before = world.timestamp()
+
+    def dies(*_: object) -> None:
+        raise OSError("the machine died here")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="died here"):
+        patched.setattr(store, "renew", dies)
+        adopted(world)
+    world.restart()
+    world.settle()
+    assert world.public.read("tuf/2.root.json") is None and world.timestamp().version == before.version
+    with db.read(world.engine) as connection:
+        assert store.renewal(connection) is None
+    files = adopted(world)
+    world.settle()
+    assert world.public.read("tuf/2.root.json") == files[store.waiting_root(2)]
+    world.check()
