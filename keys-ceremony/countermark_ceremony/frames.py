@@ -67,17 +67,25 @@ def _whole(digest: str, total: int, chunks: dict[int, str]) -> bytes:
             f"response {digest[:16]}...: frame {', '.join(missing)} of {total} is missing",
             hint="scan the missing frames, in any order",
         )
-    try:
-        packed = base64.b64decode("".join(chunks[number] for number in sorted(chunks)), b"-_", validate=True)
-        raw = zlib.decompressobj().decompress(packed, FILE_MAX_BYTES)
-    except (binascii.Error, zlib.error):
-        raw = b""
-    if (given := hashlib.sha256(raw).hexdigest()) != digest:
+    raw = _inflated("".join(chunks[number] for number in sorted(chunks)).encode())
+    if raw is None or hashlib.sha256(raw).hexdigest() != digest:
         raise EvidenceError(
-            f"the frames of response {digest[:16]}... give {given[:16]}...: one of them was changed or misread",
+            f"the frames of response {digest[:16]}... do not give it: one of them was changed or misread",
             hint="scan all of its frames again",
         )
     return raw
+
+
+def _inflated(text: bytes) -> bytes | None:
+    """What this text packs, or None: one text only is a response's, with no spare bit and nothing after it."""
+    stream = zlib.decompressobj()
+    try:
+        packed = base64.b64decode(text, b"-_", validate=True)
+        raw = stream.decompress(packed, FILE_MAX_BYTES)
+    except (binascii.Error, zlib.error):
+        return None
+    exact = base64.urlsafe_b64encode(packed) == text and stream.eof and not stream.unused_data
+    return raw if exact else None
 
 
 def pictures(raw: bytes) -> dict[str, bytes]:

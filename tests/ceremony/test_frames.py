@@ -1,5 +1,6 @@
 """A response as QR frames: any order, none missing, none changed, none of another response."""
 
+import base64
 import random
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_changed_frame_is_refused_wherever_it_was_changed():
             changed = [*lines[:number], line[:at] + other + line[at + 1 :], *lines[number + 1 :]]
             with pytest.raises(CountermarkError):
                 frames.join([scanned(changed)])
+
+
+def test_a_second_spelling_of_a_frame_is_refused():
+    """Bits that decoding drops, and bytes after the stream's end, give the same response and are still changes."""
+    raw = next(raw for length in range(4) if frames.split(raw := b"a" * length)[0].endswith("="))
+    head, chunk = frames.split(raw)[0].rsplit(" ", 1)
+    spare = chunk.rstrip("=")
+    respelt = spare[:-1] + chr(ord(spare[-1]) + 1) + chunk[len(spare) :]
+    longer = base64.urlsafe_b64encode(base64.urlsafe_b64decode(chunk) + b"more").decode()
+    assert base64.urlsafe_b64decode(respelt) == base64.urlsafe_b64decode(chunk)
+    for other in (respelt, longer):
+        with pytest.raises(EvidenceError, match="changed or misread"):
+            frames.join([f"{head} {other}".encode()])
 
 
 def test_two_frames_of_one_number_and_a_bomb_are_refused():
