@@ -42,6 +42,7 @@ FLOORS: list[set[str]] = [
     {"trust"},
     {"trustwalk"},
     {"tufclient"},
+    {"snapshotfile"},
     {"timeline"},
     {"logreader", "pins"},
     {
