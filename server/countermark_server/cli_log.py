@@ -1,7 +1,7 @@
 """Commands about the log itself: check it, make it again, bring history into it, end it. Part of cli.py.
 
 countermark-server fsck|rebuild --data DIR            check what is stored; make again what follows from it
-countermark-server import --data DIR --source WORD MANIFEST      existing history, recorded as imported
+countermark-server import --data DIR --source WORD MANIFEST [--files DIR]   existing history, recorded as imported
 countermark-server give-project --data DIR PROJECT LOGIN         who owns what only an import made
 countermark-server freeze --data DIR --reason CODE    the last entry; for ever
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,32 +137,70 @@ class _Teller:
     "--skip-unfit", is_flag=True, help="Leave out lines that can't be imported, instead of stopping."
 )
 @click.option("--abandon-open", is_flag=True, help="End the import that is open, instead of waiting for it.")
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Bring the bytes too, of these lines and of earlier imports' that have none: files of DIR and below.",
+)
 @click.option("--json", "as_json", is_flag=True, help="A summary in JSON on stdout.")
 def import_(
-    data: Path, manifest: Path, *, source: str, skip_unfit: bool, abandon_open: bool, as_json: bool
+    data: Path,
+    manifest: Path,
+    *,
+    source: str,
+    skip_unfit: bool,
+    abandon_open: bool,
+    files: Path | None,
+    as_json: bool,
 ) -> None:
     """Append existing history to the log: files that nobody signed, recorded and shown as imported."""
+    from countermark.errors import PolicyError, UsageError  # noqa: PLC0415
     from countermark_server import db, signing  # noqa: PLC0415
+    from countermark_server.operate.bringing import Bringer  # noqa: PLC0415
     from countermark_server.operate.importing import Importer, read_file  # noqa: PLC0415
     from countermark_server.published import Published  # noqa: PLC0415
     from countermark_server.stores import places  # noqa: PLC0415
 
-    settings = settings_of(data)
+    if files is not None and not files.is_dir():
+        raise UsageError(f'"{files}" is not a folder')  # before anything is logged
+    settings, read = settings_of(data), read_file(manifest)
+    engine, blobs = db.open_engine(settings.database_url), places.blobs(settings)
+    published = Published(places.public(settings), time.time)
     importer = Importer(
-        db.open_engine(settings.database_url),
-        places.blobs(settings),
-        Published(places.public(settings), time.time),
+        engine,
+        blobs,
+        published,
         origin=settings.registry.origin,
         signer=signing.role_signer(settings, "registry"),
         source=source,
         say=say,
         clock=time.time,
     )
-    summary = importer.run(read_file(manifest), skip_unfit=skip_unfit, abandon=abandon_open)
+    summary = importer.run(read, skip_unfit=skip_unfit, abandon=abandon_open).to_json()
+    # In the log. If we stop here the same command brings the bytes.
+    brought = None
+    if files is not None:
+        bringer = Bringer(settings, engine, blobs, published, say=say, clock=time.time)
+        brought = bringer.run(read.lines, files)
+        summary["files"] = brought.to_json()
     if as_json:
-        click.echo(json.dumps(summary.to_json(), sort_keys=True, indent=1))
+        click.echo(json.dumps(summary, sort_keys=True, indent=1))
     else:
-        for name, value in summary.to_json().items():
+        _tell(summary)
+    if brought is not None and brought.without:
+        raise PolicyError(
+            f"{len(brought.without)} of {brought.imported} imported files are still without bytes",
+            hint="put them into the folder and run this again: what is done stays done",
+        )
+
+
+def _tell(summary: Mapping[str, Any]) -> None:
+    """A summary, a line for each count; what is named file by file was said before."""
+    for name, value in summary.items():
+        if name == "files":
+            _tell({f"files {each}": counted for each, counted in value.items() if each != "without"})
+        else:
             click.echo(f"{name:<20} {value}")
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,19 +37,23 @@ _SINGLE = (":action", "protocol_version", "name", "version", "filetype", "attest
            "blake2_256_digest", "md5_digest")  # fmt: skip
 
 
+SHA256 = "sha256_digest"
+_HASHERS: dict[str, Callable[[], Any]] = {
+    SHA256: hashlib.sha256,
+    "blake2_256_digest": partial(hashlib.blake2b, digest_size=32),
+    "md5_digest": partial(hashlib.md5, usedforsecurity=False),
+}
+
+
 class HashingFile:
     """An unnamed temporary file that hashes what is written to it and refuses to grow beyond its limit."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, digests: Iterable[str] = _HASHERS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.stream = unnamed_file(folder)
         self.length = 0
         self._max_bytes = max_bytes
-        self._hashers: dict[str, Any] = {
-            "sha256_digest": hashlib.sha256(),
-            "blake2_256_digest": hashlib.blake2b(digest_size=32),
-            "md5_digest": hashlib.md5(usedforsecurity=False),
-        }
+        self._hashers = {name: _HASHERS[name]() for name in digests}
 
     def write(self, data: bytes) -> int:
         self.length += len(data)
@@ -181,7 +186,7 @@ def _form(arrived: _Arrived) -> Form:
         filename=filename,
         attestations=arrived.get("attestations") or None,
         file=file.stream,
-        sha256=digests["sha256_digest"],
+        sha256=digests[SHA256],
         length=file.length,
     )
 
