@@ -141,13 +141,19 @@ class Home:
         yield from sorted((item for item in found if item is not None), key=lambda item: item.url)
 
     def registry(self, url: str | None) -> Registry:
-        """The pin for a URL, or the only pin there is; PolicyError with the command to run otherwise."""
+        """The pin for a URL, or the only pin there is; PolicyError, with the command to run, where nothing is pinned.
+
+        UsageError: several are pinned, and none is named.
+        """
         if url is None:
             pinned = list(self.registries())
             if len(pinned) == 1:
                 return pinned[0]
             if not pinned:
-                raise UsageError("no registry is pinned", hint="countermark trust add URL --root-words '...'")
+                raise PolicyError(
+                    "no registry is pinned: trust is never fetched from the server it checks",
+                    hint="countermark trust add URL --root FILE   (or --root-words '...')",
+                )
             known = ", ".join(item.url for item in pinned)
             raise UsageError(f"which registry? {known}", hint="--registry URL, or set COUNTERMARK_REGISTRY")
         url = normalise_url(url)

@@ -209,6 +209,15 @@ def test_wrong_words_pin_nothing(shell: Shell) -> None:
     assert "trust add" in shell.err
 
 
+@pytest.mark.parametrize("command", [["verify", "WHEEL"], ["audit"], ["trust", "show"]])
+def test_with_nothing_pinned_every_door_says_so_and_ends_with_5(shell: Shell, command: list[str]) -> None:
+    """No trust is a matter of policy, whether a registry was named or not; nothing is asked or written."""
+    words = [wheel(shell.folder) if word == "WHEEL" else word for word in command]
+    shell.run(*words, expect=5)
+    assert "no registry is pinned" in shell.err and "countermark trust add URL" in shell.err
+    assert not list(shell.folder.rglob("*root.json"))
+
+
 def test_trust_is_shown_and_listed(shell: Shell) -> None:
     """add, show and list say the words; JSON says the same."""
     shell.run("trust", "list")
@@ -449,7 +458,7 @@ def test_a_process_ends_with_the_code_and_all_that_was_said(shell: Shell) -> Non
     wrong = subprocess.run([*command, "verify"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "FILE" in wrong.stderr
     refused = subprocess.run([*command, "trust", "show"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "countermark: error: " in refused.stderr and refused.stdout == ""
+    assert refused.returncode == 5 and "countermark: error: " in refused.stderr and refused.stdout == ""
     buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
     with Path("/dev/full").open("w") as full:
         lost = subprocess.run([*command, "--version"], stdout=full, env=buffered, check=False)
