@@ -164,8 +164,17 @@ def _value(value: object) -> str:
 
 def prepared(registry: Registry, holders: Holders, *, trial: bool = False) -> Prepared:
     input_raw = registry.input_raw()
-    document = plan_document(registry, holders, input_raw) | {"trial": trial}
+    return first_prepared(plan_document(registry, holders, input_raw) | {"trial": trial}, input_raw)
+
+
+def first_prepared(document: dict[str, object], input_raw: bytes) -> Prepared:
+    """A first plan's ceremony, frozen."""
     return Prepared.create(parse_plan(to_toml(document), input_raw, now=NOW), now=NOW)
+
+
+def assembled(ceremony: Prepared, holders: Holders) -> dict[str, bytes]:
+    """Everybody signs; all files of the finished ceremony."""
+    return assemble(ceremony, responses(ceremony, holders), now=NOW)
 
 
 def responses(prepared: Prepared, holders: Holders, *who: str) -> list[exchange.Response]:
@@ -180,8 +189,7 @@ def responses(prepared: Prepared, holders: Holders, *who: str) -> list[exchange.
 
 def finished(registry: Registry, holders: Holders, *, trial: bool = False) -> dict[str, bytes]:
     """All files of a finished ceremony."""
-    ceremony = prepared(registry, holders, trial=trial)
-    return assemble(ceremony, responses(ceremony, holders), now=NOW)
+    return assembled(prepared(registry, holders, trial=trial), holders)
 
 
 # --- later ceremonies -----------------------------------------------------------------------------------------
