@@ -8,6 +8,7 @@ The output folder of a finished ceremony:
                            by each new key and by the authority key
     predecessor.json       of a successor log alone: its entry 0, signed by the authority key
     root-words.txt         what people compare
+    plan.toml              the plan as it was reviewed; the transcript names its digest
     transcript.jsonl transcript-signatures.jsonl             what happened (transcript.py)
 
 `verify` needs nothing but that folder: it is what an operator, or a stranger, runs on what was published.
@@ -44,10 +45,9 @@ from countermark_ceremony.nextpayloads import build_next, build_next_inner, prev
 from countermark_ceremony.nextplan import NextPlan
 from countermark_ceremony.payloads import Document, Payloads, build, build_inner, read_signed
 from countermark_ceremony.plan import Plan
-from countermark_ceremony.previous import SIGNATURES, TRANSCRIPT
+from countermark_ceremony.previous import PLAN, SIGNATURES, TRANSCRIPT, check_plan
 from countermark_ceremony.transcript import Transcript
 
-PLAN = "plan.toml"
 ROLE_KEYS_FILE, WORDS_FILE, PREDECESSOR_FILE = "role-keys.json", "root-words.txt", "predecessor.json"
 _SERIALIZER = JSONSerializer(compact=True)
 
@@ -153,6 +153,7 @@ def assemble(prepared: Prepared, responses: Sequence[Response], *, now: datetime
     trust_file, plan = prepared.payloads.trust_file, prepared.plan
     files |= {
         f"targets/trust/{trust_file.digest}.trust.json": trust_file.format(),
+        PLAN: plan.raw,
         TRANSCRIPT: prepared.transcript.format(),
         SIGNATURES: transcript.format(),
     }
@@ -279,7 +280,7 @@ def verify_first(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
         return _verify(files, now=now)
     except KeyError as error:
         raise MalformedError(f"the ceremony's output has no {error}") from error
-    except (RepositoryError, ValueError, TypeError, AttributeError) as error:
+    except (RepositoryError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise MalformedError(f"the ceremony's output is malformed: {error}") from error
 
 
@@ -318,6 +319,7 @@ def _verify(files: Mapping[str, bytes], *, now: datetime) -> Ceremony:
     stated = extra["x-countermark-ceremony"]["transcript_sha256"]
     if stated != transcript.digest:
         raise EvidenceError(f"the root names transcript {stated}, this one is {transcript.digest}")
+    check_plan(files, transcript)
     # (4) Each role key signed its own enrolment, and so did the authority key.
     _verify_role_keys(files[ROLE_KEYS_FILE], trust_file)
     predecessor = _verify_predecessor(files.get(PREDECESSOR_FILE), trust_file)

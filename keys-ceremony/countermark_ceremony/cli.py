@@ -82,7 +82,13 @@ def show(request_file: Path) -> None:
 @commands.command()
 @click.argument("request_file", metavar="REQUEST", type=_PATH)
 @click.option("--key", "key_files", type=_PATH, multiple=True, help="A key file; repeatable.")
-@click.option("--token", "uris", metavar="URI", multiple=True, help="A key on a token; repeatable.")
+@click.option(
+    "--token",
+    "uris",
+    metavar="URI",
+    multiple=True,
+    help="A key on a token; repeatable. Not needed where the plan says the key's uri.",
+)
 @click.option("--out", type=_PATH, required=True, help="The response file to write.")
 @click.option("--yes", is_flag=True, help="Do not ask: the words were compared already.")
 @cli_keys.PASSPHRASE
@@ -102,6 +108,9 @@ def sign(
     request = exchange.Request.parse(files.read(request_file))
     held = [(passphrase_file, holding.in_file(files.read(path))) for path in key_files]
     held += [(pin_file, holding.on_token(uri)) for uri in uris]
+    given = {key.fingerprint for _, key in held}
+    placed = [uri for print_, uri in request.places.items() if print_ not in given]
+    held += [(pin_file, holding.on_token(uri)) for uri in placed]  # where the plan says they are
     exchange.check_keys(request, [key.fingerprint for _, key in held])
     for line in console.show_request(request):
         click.echo(line, err=True)
@@ -132,12 +141,12 @@ def qr(response_file: Path, out: Path) -> None:
 def assemble_command(folder: Path, response_files: tuple[Path, ...], out: Path) -> None:
     """Check every response, put the metadata together, verify it as a reader would."""
     files.check_absent(out)
-    plan, _ = _read_plan(folder / assemble.PLAN)
+    plan, _ = _read_plan(folder / previous.PLAN)
     prepared = assemble.Prepared.load(plan, files.read(folder / previous.TRANSCRIPT))
     responses = _responses(response_files)
     finished = assemble.assemble(prepared, responses, now=utc_now())
     if isinstance(plan, NextPlan):
-        before = files.read_folder(folder / previous_name(files.read(folder / assemble.PLAN)))
+        before = files.read_folder(folder / previous_name(files.read(folder / previous.PLAN)))
         finished = previous.join([*previous.split(before), finished])
     for line in simulate.walk(history.verify(finished)):
         console.say(line)
@@ -167,8 +176,8 @@ def simulate_client(folder: Path) -> None:
 @click.option("--ics", "spelling", flag_value="ics", help="A calendar with the days of the next ceremonies.")
 def status_command(folder: Path, response_files: tuple[Path, ...], spelling: str | None) -> None:
     """Of a finished ceremony: what expires when. Of a prepared one: who has signed, and who is missing."""
-    if (folder / assemble.PLAN).exists():
-        plan, _ = _read_plan(folder / assemble.PLAN)
+    if not (folder / previous.SIGNATURES).exists() and (folder / previous.PLAN).exists():
+        plan, _ = _read_plan(folder / previous.PLAN)
         prepared = assemble.Prepared.load(plan, files.read(folder / previous.TRANSCRIPT))
         responses = _responses(response_files)
         console.show_lines(assemble.who_signed(prepared, responses))
@@ -197,7 +206,7 @@ def trial_command(input_file: Path, out: Path) -> None:
 def _read_plan(path: Path) -> tuple[Plan | NextPlan, dict[str, bytes]]:
     """A plan with the input or the ceremony it names, and the files it was made from."""
     plan_raw, now = files.read(path), utc_now()
-    content = {assemble.PLAN: plan_raw}
+    content = {previous.PLAN: plan_raw}
     if is_next(plan_raw):
         name = previous_name(plan_raw)
         before = files.read_folder(path.parent / name)

@@ -9,6 +9,7 @@ countermark-ceremony keys show ada-root.key.json
 from __future__ import annotations
 
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def _print_token(place: tokens.Place, spki: bytes) -> None:
     found = tokens.device(place)
     console.say(f"key {place.id} on token {place.label!r}; fingerprint {keyid_of(spki)}")
     _print_public(spki)
-    print(f'token = {{ vendor = "{found.vendor}", serial = "{found.serial}" }}')
+    said = {"vendor": found.vendor, "serial": found.serial, "uri": place.uri}
+    print("token = { " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in said.items()) + " }")
 
 
 def _print_public(spki: bytes) -> None:

@@ -47,7 +47,11 @@ def show_request(request: Request) -> list[str]:
 
 def show_document(document: Asked) -> list[str]:
     """One document: what it says, its digest as words and as groups, and the keys that are to sign it."""
-    keys = [f"  sign with   {name} {print_}" for name, print_ in document.keys]
+    at = dict(document.places)
+    keys = [
+        f"  sign with   {name} {print_}" + (f" on {at[print_]}" if print_ in at else "")
+        for name, print_ in document.keys
+    ]
     follows = (
         []
         if document.previous is None

@@ -6,13 +6,14 @@ A request holds the exact bytes to be signed, and for the reader their digest wo
         {"name": "1.root.json", "payload": "<base64>", "sha256": "...", "words": "indicate mandate ...",
          "groups": "6f1c 09a2 ...", "says": ["+ root version 1, expires ...", ...],
          "needs": ["2 of the 3 keys of root"], "previous": null, "previous_words": null,
-         "keys": [{"name": "ada-root", "fingerprint": "..."}]}, ...],
+         "keys": [{"name": "ada-root", "fingerprint": "...", "token": "hsm:2?label=ada"}]}, ...],
      "trust_file": "<base64>", ...}
 
 Nothing of what a request says *about* its payload is believed: `Request.parse` works it out again from the
 bytes and refuses a request whose words differ from its payload. In a later ceremony `previous` is the signed part
-that a payload follows, `says` is the difference, and `previous_words` are on the paper kept since. A response
-holds detached signatures, each bound to the digest of what was signed, and the SHA-256 of the request they answer.
+that a payload follows, `says` is the difference, and `previous_words` are on the paper kept since. `token` stands
+with the keys whose plan says where they lie; a false one leads to a key with another fingerprint. A response holds
+detached signatures, each bound to the digest of what was signed, and the SHA-256 of the request they answer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from countermark.errors import EvidenceError, MalformedError, SignatureError, UsageError
 from countermark.predecessor import TYPE as PREDECESSOR
 from countermark.statement import Signer, decode_base64, load_public_key
+from countermark.tokens import Place
 from countermark.trustfile import TrustFile
 from countermark.words import hex_groups, root_words
 from countermark_ceremony.files import FILE_MAX_BYTES
@@ -58,6 +60,7 @@ class Asked:
     keys: tuple[tuple[str, str], ...]
     says: tuple[str, ...]
     previous: bytes | None = None  # the signed part that this payload follows
+    places: tuple[tuple[str, str], ...] = ()  # fingerprint and token URI of keys that the plan places
 
     @classmethod
     def about(cls, document: Document, holder: str, previous: bytes | None = None) -> Asked:
@@ -65,13 +68,21 @@ class Asked:
         keys = tuple((key.name, key.fingerprint) for key in document.keys if key.holder == holder)
         says = tuple(describe(document.name, document.payload, previous))
         needs = tuple(quorum.needs() for quorum in document.quorums)
-        return cls(document.name, document.payload, needs, keys, says, previous)
+        places = tuple(
+            (key.fingerprint, key.token.uri)
+            for key in document.keys
+            if key.holder == holder and key.token is not None and key.token.uri is not None
+        )
+        return cls(document.name, document.payload, needs, keys, says, previous, places)
 
     def to_dict(self) -> dict[str, Any]:
         """Its members, with everything that is worked out from the payload."""
+        at = {print_: {"token": uri} for print_, uri in self.places}
         return {
             "groups": hex_groups(self.payload),
-            "keys": [{"fingerprint": print_, "name": name} for name, print_ in self.keys],
+            "keys": [
+                {"fingerprint": print_, "name": name, **at.get(print_, {})} for name, print_ in self.keys
+            ],
             "name": self.name,
             "needs": list(self.needs),
             "payload": base64.b64encode(self.payload).decode(),
@@ -111,6 +122,11 @@ class Request:
         return cls(
             holder, plan.title, plan.origin, plan.trial, transcript_sha256, documents, payloads.trust_file
         )
+
+    @property
+    def places(self) -> dict[str, str]:
+        """By fingerprint: the token URI of each key that is asked for and whose place is known."""
+        return {print_: uri for document in self.documents for print_, uri in document.places}
 
     def format(self) -> bytes:
         """The file's bytes."""
@@ -278,7 +294,12 @@ def _asked(each: Mapping[str, Any]) -> Asked:
     needs = tuple(_text(need) for need in each["needs"])
     keys = tuple((_text(key["name"]), _text(key["fingerprint"])) for key in each["keys"])
     previous = None if each["previous"] is None else _base64(each["previous"])
-    return Asked(name, payload, needs, keys, tuple(describe(name, payload, previous)), previous)
+    places = tuple(
+        (_text(key["fingerprint"]), Place.parse(_text(key["token"])).uri)
+        for key in each["keys"]
+        if "token" in key
+    )
+    return Asked(name, payload, needs, keys, tuple(describe(name, payload, previous)), previous, places)
 
 
 def _format(document: Mapping[str, Any]) -> bytes:

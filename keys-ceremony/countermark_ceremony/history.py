@@ -7,6 +7,7 @@ For each later ceremony: (1) the root is the old one, or one version on, signed 
 its own; (2) targets, trust and index are the old files, or one version on, signed as their delegators say; (3) the
 trust file is for the same origin and authority, never an older one, and the root accepts it; (4) the transcript goes
 on where the last one ended, and the metadata names its digest; (5) the words are the root's; (6) a trial stays one.
+Of every ceremony, a plan that lies in its folder is the one that the transcript names.
 No signature that does not verify is carried along. Expiry is judged at the time each ceremony was held.
 """
 
@@ -23,7 +24,7 @@ from countermark.words import root_words
 from countermark_ceremony import simulate
 from countermark_ceremony.assemble import WORDS_FILE, verify_first
 from countermark_ceremony.nextpayloads import CEREMONY
-from countermark_ceremony.previous import Previous, read, split
+from countermark_ceremony.previous import Previous, check_plan, read, split
 from countermark_ceremony.tables import OFFLINE_ROLES
 
 
@@ -64,6 +65,7 @@ def _verify_next(new: Previous, old: Previous) -> None:
         if role in renewed and new.metadata[role].signed.is_expired(new.held_at):
             raise EvidenceError(f"{new.names[role]} had expired when ceremony {new.number} was held")
     _verify_trust_file(new, old)  # (3)
+    check_plan(new.files, new.transcript)
     # (4) The chain of lines was checked when the folder was read.
     top = "root" if "root" in renewed else "trust"
     stated = new.metadata[top].signed.unrecognized_fields.get(CEREMONY)

@@ -5,6 +5,7 @@
     operator = "dora"
     origin = "registry.example"
     date = 2027-08-22T12:00:00Z
+    next_ceremony = 2028-01-22T12:00:00Z     # optional: no role may expire before it
     changes = ["holders"]              # of holders, threshold, trust-file; [] is a re-sign
 
     [previous]
@@ -30,12 +31,12 @@
 What the plan does not say stays as it is. `changes` says in words what the tables do: a plan that claims a
 re-sign and moves a key is refused. So are: a root without the signatures of its predecessor's threshold; a step
 that takes away as many keys as could have signed (hold two ceremonies); a role whose delegation changes while
-its delegator is not renewed; a key that changes role, or is online; and everything a first plan may not say.
+its delegator is not renewed; a role that is left as it is and has expired, or soon will have; a key that changes
+role, or is online; and everything a first plan may not say.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -45,7 +46,8 @@ from countermark.errors import CountermarkError
 from countermark.tlog.policy import Policy
 from countermark.trustfile import TrustFile
 from countermark.words import root_words
-from countermark_ceremony.plan import key_problems, role_problems
+from countermark_ceremony.handover import fingerprint
+from countermark_ceremony.plan import EXPIRY_WINDOW, key_problems, next_problems, role_problems
 from countermark_ceremony.previous import Previous
 from countermark_ceremony.tables import (
     OFFLINE_ROLES,
@@ -59,12 +61,14 @@ from countermark_ceremony.tables import (
     read_keys,
     read_roles,
     read_toml,
+    utc,
 )
 
 FORMAT = "countermark-ceremony-next/v1"
 CHANGES = ("holders", "threshold", "trust-file")
 DELEGATOR = {"root": "root", "targets": "root", "trust": "targets", "index": "targets"}
 _MEMBERS = {"format", "title", "operator", "origin", "date", "changes", "previous", "keys", "roles"}
+_OPTIONAL = {"trust_file", "client_policy", "next_ceremony"}
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,19 @@ class NextPlan:
     title: str
     operator: str
     date: datetime
+    next_ceremony: datetime | None
     previous: Previous
     keys: Mapping[str, PlanKey]
     roles: Mapping[str, Role]  # those that are renewed
     trust_file: TrustFile  # in force from now on
     accepted: tuple[str, ...]  # digests that the new root accepts
     changes: tuple[str, ...]
-    sha256: str
+    raw: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the plan file."""
+        return fingerprint(self.raw)
 
     @property
     def origin(self) -> str:
@@ -111,8 +121,11 @@ class NextPlan:
         )
 
     def expires(self, role: str) -> datetime:
-        """When a renewed role's metadata expires."""
-        return self.date + timedelta(days=self.roles[role].days)
+        """When a role's metadata expires after this ceremony, renewed or not."""
+        if role in self.roles:
+            return self.date + timedelta(days=self.roles[role].days)
+        expires: datetime = self.previous.metadata[role].signed.expires
+        return expires
 
 
 def is_next(raw: bytes) -> bool:
@@ -132,7 +145,7 @@ def previous_name(raw: bytes) -> str:
 def parse_next(raw: bytes, previous: Previous, *, now: datetime) -> NextPlan:
     """The plan in these bytes, with the verified ceremony it names."""
     document = read_toml(raw)
-    members(document, _MEMBERS | (set(document) & {"trust_file", "client_policy"}), "the plan")
+    members(document, _MEMBERS | (set(document) & _OPTIONAL), "the plan")
     if document["format"] != FORMAT:
         raise PlanError([f"format is {document['format']!r}, this program reads {FORMAT!r}"])
     members(document["previous"], {"folder", "root_words"}, "[previous]")
@@ -142,21 +155,20 @@ def parse_next(raw: bytes, previous: Previous, *, now: datetime) -> NextPlan:
     keys = read_keys(of_type(document, "keys", dict))
     tables = of_type(document, "roles", dict)
     roles = read_roles(tables, keys, [name for name in OFFLINE_ROLES if name in tables])
-    date = of_type(document, "date", datetime)
-    if date.utcoffset() != timedelta(0) or date.microsecond:
-        raise PlanError([f"date {date.isoformat()} is not UTC in whole seconds (write it with a Z)"])
+    date = utc(document, "date")
     trust_file = _trust_file(document, previous, date)
     plan = NextPlan(
         title=line(document, "title"),
         operator=line(document, "operator"),
         date=date,
+        next_ceremony=utc(document, "next_ceremony") if "next_ceremony" in document else None,
         previous=previous,
         keys=keys,
         roles=roles,
         trust_file=trust_file,
         accepted=_accepted(document, previous, trust_file),
         changes=tuple(of_type(document, "changes", list)),
-        sha256=hashlib.sha256(raw).hexdigest(),
+        raw=raw,
     )
     origin = line(document, "origin")
     problems = [] if origin == plan.origin else [f"the plan is for {origin!r}, the root for {plan.origin!r}"]
@@ -210,6 +222,8 @@ def _problems(plan: NextPlan, now: datetime) -> list[str]:
         problems.append("a ceremony renews root, or trust alone")
     for role in plan.roles.values():
         problems += role_problems(role, plan.expires(role.name), now)
+    problems += _kept_problems(plan, now)
+    problems += next_problems({name: plan.expires(name) for name in OFFLINE_ROLES}, plan.next_ceremony)
     problems += _delegation_problems(plan)
     problems += _root_problems(plan)
     uses = {name: list(roles) for name, roles in _uses(plan).items()}
@@ -217,6 +231,22 @@ def _problems(plan: NextPlan, now: datetime) -> list[str]:
     real = sorted(_real_changes(plan))
     if sorted(plan.changes) != real:
         problems.append(f"changes says {sorted(plan.changes)}, the tables change {real}")
+    return problems
+
+
+def _kept_problems(plan: NextPlan, now: datetime) -> list[str]:
+    """Roles that the plan leaves as they are, although clients refuse them today or before anybody meets again."""
+    problems = []
+    for name in OFFLINE_ROLES:
+        expires = plan.expires(name)
+        if name in plan.roles or expires >= now + EXPIRY_WINDOW:
+            continue
+        when = (
+            f"expired {expires:%Y-%m-%d}"
+            if expires <= now
+            else f"expires {expires:%Y-%m-%d}, less than {EXPIRY_WINDOW.days} days away"
+        )
+        problems.append(f"{name} is not renewed and {when}: give [roles.{name}] too")
     return problems
 
 

@@ -6,6 +6,7 @@
     origin = "registry.example"
     trial = false
     date = 2026-11-22T12:00:00Z        # UTC; every expiry counts from it
+    next_ceremony = 2027-04-22T12:00:00Z     # optional: no role may expire before it
 
     [input]
     file = "ceremony-input.json"       # beside the plan; what the registry's `init` wrote
@@ -30,7 +31,8 @@
 
 Unknown members are refused, at every level. So are: a threshold below two; fewer keys than threshold + 1; two
 keys of one holder in a role (a threshold counts people); a key in two roles, except that `index` may have
-the keys of `targets`; a key that is online as well; an expiry too near or too far; a date that is not UTC.
+the keys of `targets`; a key that is online as well; an expiry too near or too far, or before the next ceremony that
+is planned; a date that is not UTC.
 All refusals of a plan are said at once.
 """
 
@@ -43,7 +45,7 @@ from datetime import UTC, datetime, timedelta
 
 from countermark.tlog.policy import Policy
 from countermark.trustfile import CentralPolicy
-from countermark_ceremony.handover import Handover
+from countermark_ceremony.handover import Handover, fingerprint
 from countermark_ceremony.tables import (
     PlanError,
     PlanKey,
@@ -56,6 +58,7 @@ from countermark_ceremony.tables import (
     read_keys,
     read_roles,
     read_toml,
+    utc,
 )
 
 FORMAT = "countermark-ceremony-plan/v1"
@@ -73,11 +76,17 @@ class Plan:
     origin: str
     trial: bool
     date: datetime
+    next_ceremony: datetime | None
     roles: Mapping[str, Role]
     authority: PlanKey
     client_policy: CentralPolicy
     handover: Handover
-    sha256: str
+    raw: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the plan file."""
+        return fingerprint(self.raw)
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -111,7 +120,7 @@ def parse_plan(raw: bytes, input_raw: bytes, *, now: datetime) -> Plan:
         "authority",
         "client_policy",
     }
-    members(document, sections, "the plan")
+    members(document, sections | (set(document) & {"next_ceremony"}), "the plan")
     if document["format"] != FORMAT:
         raise PlanError([f"format is {document['format']!r}, this program reads {FORMAT!r}"])
     members(document["input"], {"file", "sha256"}, "[input]")
@@ -126,12 +135,13 @@ def parse_plan(raw: bytes, input_raw: bytes, *, now: datetime) -> Plan:
         operator=line(document, "operator"),
         origin=line(document, "origin"),
         trial=of_type(document, "trial", bool),
-        date=of_type(document, "date", datetime),
+        date=utc(document, "date"),
+        next_ceremony=utc(document, "next_ceremony") if "next_ceremony" in document else None,
         roles=roles,
         authority=named_key(keys, document["authority"]["key"], "[authority]"),
         client_policy=read_client_policy(document["client_policy"]),
         handover=Handover.parse(input_raw),
-        sha256=hashlib.sha256(raw).hexdigest(),
+        raw=raw,
     )
     if problems := _problems(plan, keys, now):
         raise PlanError(problems)
@@ -141,12 +151,11 @@ def parse_plan(raw: bytes, input_raw: bytes, *, now: datetime) -> Plan:
 def _problems(plan: Plan, keys: Mapping[str, PlanKey], now: datetime) -> list[str]:
     """Every reason to refuse a plan that is well-formed."""
     problems = []
-    if plan.date.utcoffset() != timedelta(0) or plan.date.microsecond:
-        return [f"date {plan.date.isoformat()} is not UTC in whole seconds (write it with a Z)"]
     if plan.date > now + timedelta(days=1):
         problems.append(f"date {plan.date:%Y-%m-%dT%H:%M:%SZ} lies in the future")
     for role in plan.roles.values():
         problems += role_problems(role, plan.expires(role.name), now)
+    problems += next_problems({name: plan.expires(name) for name in plan.roles}, plan.next_ceremony)
     problems += key_problems(keys, _uses(plan), plan.handover.online_fingerprints())
     if plan.origin != plan.handover.origin:
         problems.append(f"the plan is for {plan.origin!r}, the input for {plan.handover.origin!r}")
@@ -178,6 +187,15 @@ def role_problems(role: Role, expires: datetime, now: datetime) -> list[str]:
     return problems
 
 
+def next_problems(expires: Mapping[str, datetime], next_ceremony: datetime | None) -> list[str]:
+    """The roles that would expire before the next ceremony is held."""
+    return [
+        f"{role}: expires {each:%Y-%m-%d}, before the next ceremony on {next_ceremony:%Y-%m-%d}"
+        for role, each in expires.items()
+        if next_ceremony is not None and each <= next_ceremony
+    ]
+
+
 def _uses(plan: Plan) -> dict[str, list[str]]:
     uses: dict[str, list[str]] = {}
     for role in plan.roles.values():
@@ -193,7 +211,12 @@ def key_problems(
     """Keys with two names, two places or no use. `online`: fingerprints of keys on networked machines."""
     problems = []
     seen: dict[str, str] = {}
+    places: dict[tuple[str, ...], str] = {}
     for key in keys.values():
+        if key.token is not None and key.token.uri is not None:
+            place = (*key.token.device, key.token.uri)
+            if (other := places.setdefault(place, key.name)) != key.name:
+                problems.append(f"keys {other!r} and {key.name!r} lie at one place, {key.token.uri}")
         if (other := seen.setdefault(key.fingerprint, key.name)) != key.name:
             problems.append(f"keys {other!r} and {key.name!r} are the same key")
         if key.fingerprint in online:

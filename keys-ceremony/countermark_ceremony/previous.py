@@ -2,7 +2,7 @@
 
     root-2/2.root.json 2.targets.json 3.trust.json 2.index.json    what is in force, renewed or not
     root-2/targets/trust/<sha256>.trust.json                       the trust file in force
-    root-2/transcript.jsonl transcript-signatures.jsonl root-words.txt
+    root-2/plan.toml transcript.jsonl transcript-signatures.jsonl root-words.txt
     root-2/history/1/...                                           the folders of all ceremonies before it
 
 Every folder carries the whole history, some 30 kB a ceremony, so one folder is enough to check all of it
@@ -22,12 +22,13 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Role, Root, Targets
 
-from countermark.errors import CountermarkError, MalformedError
+from countermark.errors import CountermarkError, EvidenceError, MalformedError
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark_ceremony.handover import fingerprint, key_spki
 from countermark_ceremony.tables import OFFLINE_ROLES
 from countermark_ceremony.transcript import Transcript
 
+PLAN = "plan.toml"
 TRANSCRIPT, SIGNATURES = "transcript.jsonl", "transcript-signatures.jsonl"
 HISTORY = "history"
 _METADATA = re.compile(rf"([1-9][0-9]{{0,8}})\.({'|'.join(OFFLINE_ROLES)})\.json")
@@ -114,6 +115,16 @@ def join(levels: list[Mapping[str, bytes]]) -> dict[str, bytes]:
     for number, level in enumerate(levels[:-1], start=1):
         files |= {f"{HISTORY}/{number}/{name}": content for name, content in level.items()}
     return files
+
+
+def check_plan(files: Mapping[str, bytes], transcript: Transcript) -> None:
+    """EvidenceError where a plan lies in a folder and is not the one that its transcript names.
+
+    Folders of earlier programs have none; nothing that is served needs one.
+    """
+    stated = json.loads(transcript.lines[0]).get("plan_sha256")
+    if PLAN in files and fingerprint(files[PLAN]) != stated:
+        raise EvidenceError(f"this {PLAN} is not the one that the transcript names, {stated}")
 
 
 def read(number: int, files: Mapping[str, bytes], before: Previous | None) -> Previous:

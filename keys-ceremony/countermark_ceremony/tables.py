@@ -3,7 +3,7 @@
     [keys.ada-root]
     holder = "ada"
     public_key = "MFkwEwYHKoZI..."     # base64 SPKI: ECDSA P-256, or Ed25519 (some tokens)
-    token = { vendor = "Yubico", serial = "15835999" }     # only where the key is on a token
+    token = { vendor = "Yubico", serial = "15835999", uri = "hsm:2?label=ada" }     # only of a key on a token
 
     [roles.root]
     keys = ["ada-root", "ben-root", "cleo-root"]
@@ -19,10 +19,14 @@ import base64
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from countermark.errors import MalformedError, UsageError
 from countermark.statement import load_public_key
+from countermark.tokens import ED25519, P256, Place
 from countermark.trustfile import MODES, CentralPolicy, Pattern
 from countermark_ceremony.handover import fingerprint
 
@@ -40,10 +44,16 @@ class PlanError(UsageError):
 
 @dataclass(frozen=True)
 class Token:
-    """The device a key lives on, as `keys new` and `keys import` print it."""
+    """The device a key lives on, as `keys new` and `keys import` print it; `uri` says where `sign` finds the key."""
 
     vendor: str
     serial: str
+    uri: str | None = None
+
+    @property
+    def device(self) -> tuple[str, str]:
+        """The device, whichever of its keys is meant."""
+        return self.vendor, self.serial
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,14 @@ def of_type(table: Mapping[str, Any], name: str, kind: type) -> Any:
     return table[name]
 
 
+def utc(table: Mapping[str, Any], name: str) -> datetime:
+    """A member that is a moment in UTC, in whole seconds."""
+    found: datetime = of_type(table, name, datetime)
+    if found.utcoffset() != timedelta(0) or found.microsecond:
+        raise PlanError([f"{name} {found.isoformat()} is not UTC in whole seconds (write it with a Z)"])
+    return found
+
+
 def line(table: Mapping[str, Any], name: str) -> str:
     """A member that is one line of text."""
     found: str = of_type(table, name, str)
@@ -122,7 +140,7 @@ def read_keys(tables: Mapping[str, Any]) -> dict[str, PlanKey]:
         holder = line(table, "holder")
         if not holder.replace("-", "").isalnum() or not holder.isascii():
             raise PlanError([f"key {name!r}: holder {holder!r} is not letters, digits and dashes"])
-        keys[name] = PlanKey(name, holder, spki, _token(table, name))
+        keys[name] = PlanKey(name, holder, spki, _token(table, name, spki))
     return keys
 
 
@@ -157,23 +175,29 @@ def warnings(roles: Mapping[str, Role]) -> list[str]:
                 found.add(
                     f"{role.name}: {count} of its keys, a threshold of {role.threshold}, are on tokens of {vendor!r}"
                 )
-    owners: dict[Token, set[str]] = {}
+    owners: dict[tuple[str, str], set[str]] = {}
     for key in (key for role in roles.values() for key in role.keys):
         if key.token is not None:
-            owners.setdefault(key.token, set()).add(key.holder)
-    for token, holders in owners.items():
+            owners.setdefault(key.token.device, set()).add(key.holder)
+    for (vendor, serial), holders in owners.items():
         if len(holders) > 1:
-            found.add(
-                f"token {token.serial} of {token.vendor!r} holds keys of {' and '.join(sorted(holders))}"
-            )
+            found.add(f"token {serial} of {vendor!r} holds keys of {' and '.join(sorted(holders))}")
     return sorted(found)
 
 
-def _token(table: Mapping[str, Any], name: str) -> Token | None:
+def _token(table: Mapping[str, Any], name: str, spki: bytes) -> Token | None:
     if "token" not in table:
         return None
-    members(table["token"], {"vendor", "serial"}, f"[keys.{name}] token")
-    return Token(line(table["token"], "vendor"), line(table["token"], "serial"))
+    said = table["token"]
+    optional = {"uri"} if isinstance(said, dict) and "uri" in said else set()
+    members(said, {"vendor", "serial"} | optional, f"[keys.{name}] token")
+    token = Token(line(said, "vendor"), line(said, "serial"), line(said, "uri") if optional else None)
+    if token.uri is not None:
+        place = Place.parse(token.uri)
+        kind = ED25519 if isinstance(load_public_key(spki), Ed25519PublicKey) else P256
+        if place.scheme != kind:
+            raise PlanError([f"key {name!r}: {token.uri!r} is of another kind than its public_key"])
+    return token
 
 
 def named_key(keys: Mapping[str, PlanKey], name: object, where: str) -> PlanKey:

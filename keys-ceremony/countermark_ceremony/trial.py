@@ -23,10 +23,10 @@ from countermark import keyfile
 from countermark.statement import KeySigner
 from countermark.words import format_words
 from countermark_ceremony import exchange
-from countermark_ceremony.assemble import PLAN, Prepared, assemble
+from countermark_ceremony.assemble import Prepared, assemble
 from countermark_ceremony.handover import Handover, fingerprint
 from countermark_ceremony.plan import FORMAT, parse_plan
-from countermark_ceremony.previous import TRANSCRIPT
+from countermark_ceremony.previous import PLAN, TRANSCRIPT
 from countermark_ceremony.tables import OFFLINE_ROLES
 
 HOLDERS = ("ada", "ben", "cleo")

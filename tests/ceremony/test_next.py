@@ -22,6 +22,7 @@ BASE = history.verify(FIRST)[0]
 world.newcomer(HOLDERS, "eve")
 world.newcomer(HOLDERS, "fay")
 SWAP = ("ada", "ben", "eve")
+SOON = world.NOW + timedelta(days=155)  # 25 days before the trust role expires
 
 
 def document(names=None, **changes):
@@ -188,6 +189,15 @@ def _bad(name):
         roles["root"]["days"] = 4000
     elif name == "in the past":
         plan["date"] = world.NOW - timedelta(days=30)
+    elif name == "leaves an expired role":
+        plan["roles"] = {name: roles[name] for name in ("root", "targets", "index")}
+        plan["keys"] = {key: table for key, table in keys.items() if not key.endswith("-trust")}
+    elif name == "leaves a role that soon expires":
+        plan = document(date=SOON)
+        plan["roles"] = {"root": plan["roles"]["root"]}
+        plan["keys"] = {key: table for key, table in plan["keys"].items() if key.endswith("-root")}
+    elif name == "before the next ceremony":
+        plan["next_ceremony"] = LATER + timedelta(days=200)
     elif name == "in the future":
         plan["date"] = LATER + timedelta(days=30)
     elif name == "no quorum":
@@ -215,6 +225,9 @@ REFUSED = {
     "a key changes role": "'cleo-targets' is used twice",
     "threshold of one": "lets one person act alone",
     "too long": "4000 days",
+    "leaves an expired role": "trust is not renewed and expired 2027-05-21",
+    "leaves a role that soon expires": "trust is not renewed and expires 2027-05-21, less than 30 days away",
+    "before the next ceremony": "trust: expires 2028-03-16, before the next ceremony on 2028-04-05",
     "in the past": "before the previous ceremony",
     "in the future": "lies in the future",
     "no quorum": "cannot follow a quorum",
@@ -227,7 +240,9 @@ REFUSED = {
 def test_a_plan_that_is_not_sound_is_refused_before_a_key_is_touched(name):
     """Each refusal names what disagrees."""
     with pytest.raises(PlanError, match=REFUSED[name]):
-        world.next_prepared(BASE, _bad(name))
+        world.next_prepared(
+            BASE, _bad(name), now=SOON if name == "leaves a role that soon expires" else LATER
+        )
 
 
 @pytest.mark.parametrize("member", ["previous", "previous_words", "says", "words", "needs"])

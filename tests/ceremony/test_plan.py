@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from countermark.errors import CountermarkError, EvidenceError, MalformedError
+from countermark.errors import CountermarkError, EvidenceError, MalformedError, UsageError
 from countermark_ceremony.plan import input_name, parse_plan
 from countermark_ceremony.tables import PlanError
 from tests.ceremony_world import NOW, Holders, Registry, plan_document, to_toml
@@ -20,6 +20,10 @@ PLAN = plan_document(REGISTRY, HOLDERS, INPUT)
 
 def parse(document, input_raw=INPUT):
     return parse_plan(to_toml(document), input_raw, now=NOW)
+
+
+def token(uri):
+    return {"vendor": "v", "serial": "s", "uri": uri}
 
 
 def changed(change):
@@ -106,6 +110,23 @@ REFUSALS = {
         lambda d: d["keys"]["ada-root"].update(token={"vendor": "v", "serial": "s", "pin": "1"}),
         "unknown member 'pin'",
     ),
+    "a place that is no token's": (
+        lambda d: d["keys"]["ada-root"].update(token=token("file:ada")),
+        "names no key on a token",
+    ),
+    "a place of another kind of key": (
+        lambda d: d["keys"]["ada-root"].update(token=token("pkcs11ed:2?label=ada")),
+        "is of another kind than its public_key",
+    ),
+    "two keys at one place": (
+        lambda d: [d["keys"][f"ada-{r}"].update(token=token("hsm:2?label=ada")) for r in ("root", "trust")],
+        "lie at one place",
+    ),
+    "a next ceremony after an expiry": (
+        lambda d: d.update(next_ceremony=NOW + timedelta(days=181)),
+        "trust: expires 2027-05-21, before the next ceremony on 2027-05-22",
+    ),
+    "a next ceremony that is no moment": (lambda d: d.update(next_ceremony="in May"), "not a datetime"),
     "a holder with a slash": (lambda d: d["keys"]["ada-root"].update(holder="../ada"), "letters, digits"),
     "keys that are no table": (lambda d: d.update(keys=[]), "not a dict"),
     "a number as title": (lambda d: d.update(title=7), "not a str"),
@@ -116,7 +137,7 @@ REFUSALS = {
 def test_a_plan_is_refused_for(why):
     """Each refusal names its reason; nothing but the plan and the input was read."""
     change, message = REFUSALS[why]
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(UsageError, match=message):
         parse(changed(change))
 
 

@@ -64,7 +64,7 @@ def test_a_key_is_made_once_and_its_public_half_is_the_same_ever_after(drawer, t
     assert "already holds" in run(*again, drawer=drawer, cwd=tmp_path, expect=2).stderr
     for command in ("import", "show"):
         assert run("keys", command, uri, drawer=drawer, cwd=tmp_path).stdout == printed
-    assert 'vendor = "SoftHSM project"' in printed
+    assert 'vendor = "SoftHSM project"' in printed and f'uri = "{uri}"' in printed
 
 
 def test_three_of_five_sign_with_files_and_both_kinds_of_token(drawer, tmp_path):
@@ -95,21 +95,41 @@ def test_a_wrong_pin_token_or_key_signs_nothing_and_writes_nothing(drawer, tmp_p
     table(drawer, tmp_path)
     run("prepare", "plan.toml", "--out", "c", drawer=drawer, cwd=tmp_path)
     before = tree(tmp_path)
-    mine = [f"hsm:{number}?label=ada" for number in (1, 2, 3)]
-    theirs = [*mine[:2], "hsm:3?label=ben"]
+    mine = [f"hsm:{number}?label=ben" for number in (1, 2, 3)]
+    theirs = [*mine[:2], "hsm:3?label=ada"]
     for uris, pin, said in [
-        (mine, "wrong", "wrong PIN for token 'ada'; nothing was signed"),
-        (theirs, "pin", "needs the keys of ada-trust"),
-        ([*mine, "hsm:1?label=ben"], "pin", "is not asked for"),
+        (mine, "wrong", "wrong PIN for token 'ben'; nothing was signed"),
+        (theirs, "pin", "needs the keys of ben-trust"),
+        ([*mine, "hsm:1?label=ada"], "pin", "is not asked for"),
         ([*mine[:2], "hsm:3?label=gone"], "pin", "no token labelled 'gone' is present"),
-        ([*mine[:2], "hsm:9?label=ada"], "pin", "does not hold exactly one ECDSA key with id 9"),
-        ([*mine[:2], "pkcs11ed:3?label=ada"], "pin", "does not hold exactly one Ed25519 key with id 3"),
-        ([*mine[:2], "hsm:03?label=ada"], "pin", "names no key on a token"),
+        ([*mine[:2], "hsm:9?label=ben"], "pin", "does not hold exactly one ECDSA key with id 9"),
+        ([*mine[:2], "pkcs11ed:3?label=ben"], "pin", "does not hold exactly one Ed25519 key with id 3"),
+        ([*mine[:2], "hsm:03?label=ben"], "pin", "names no key on a token"),
     ]:
         arguments = [word for uri in uris for word in ("--token", uri)]
-        request = ["sign", "c/requests/ada.request.json", *arguments, "--pin-file", pin]
-        done = run(*request, "--out", "ada.response.json", "--yes", drawer=drawer, cwd=tmp_path, expect=2)
+        request = ["sign", "c/requests/ben.request.json", *arguments, "--pin-file", pin]
+        done = run(*request, "--out", "ben.response.json", "--yes", drawer=drawer, cwd=tmp_path, expect=2)
         assert said in done.stderr
+        assert tree(tmp_path) == before
+
+
+def test_a_request_that_names_another_place_than_the_plan_signs_nothing(drawer, tmp_path):
+    """Tampered: a place with another key, one that is absent, one that is no place; no PIN is asked for."""
+    table(drawer, tmp_path)
+    run("prepare", "plan.toml", "--out", "c", drawer=drawer, cwd=tmp_path)
+    request = (tmp_path / "c/requests/ada.request.json").read_text()
+    for number, (other, said) in enumerate(
+        [
+            ("hsm:3?label=ben", "needs the keys of ada-trust"),
+            ("hsm:3?label=gone", "no token labelled 'gone' is present"),
+            ("hsm:3", "names no key on a token"),
+        ]
+    ):
+        lied = tmp_path / f"{number}.request.json"
+        lied.write_text(request.replace("hsm:3?label=ada", other))
+        before = tree(tmp_path)
+        arguments = ["sign", lied.name, "--pin-file", "pin", "--out", "ada.response.json", "--yes"]
+        assert said in run(*arguments, drawer=drawer, cwd=tmp_path, expect=2).stderr
         assert tree(tmp_path) == before
 
 
@@ -117,8 +137,7 @@ def test_the_words_are_shown_before_the_pin_is_asked_for(drawer, tmp_path):
     """Nobody can answer here: the words are on the screen, then the question, and no PIN was wanted before."""
     table(drawer, tmp_path)
     run("prepare", "plan.toml", "--out", "c", drawer=drawer, cwd=tmp_path)
-    arguments = [word for number in (1, 2, 3) for word in ("--token", f"hsm:{number}?label=ada")]
-    request = ["sign", "c/requests/ada.request.json", *arguments, "--out", "ada.response.json"]
+    request = ["sign", "c/requests/ada.request.json", "--out", "ada.response.json"]
     unanswered = run(*request, drawer=drawer, cwd=tmp_path, expect=2).stderr
     assert "words  " in unanswered and "PIN of" not in unanswered
     unlocked = run(*request, "--yes", drawer=drawer, cwd=tmp_path, expect=2).stderr
@@ -170,11 +189,15 @@ def table(drawer, folder, input_raw=None):
     document = world.plan_document(registry, holders, input_raw)
     for role in document["roles"].values():
         role["threshold"] = 3
+    placed = ("ada", "cleo")  # the plan says where their keys lie; ben names his himself
     for holder, scheme in ON_TOKENS.items():
         drawer.token(holder)
         for number, role in enumerate(("root", "targets", "trust"), start=1):
-            public, _ = made(f"{scheme}:{number}?label={holder}", drawer, folder)
-            token = {"vendor": "SoftHSM project", "serial": holder}
+            uri = f"{scheme}:{number}?label={holder}"
+            public, _ = made(uri, drawer, folder)
+            token = {"vendor": "SoftHSM project", "serial": holder} | (
+                {"uri": uri} if holder in placed else {}
+            )
             document["keys"][f"{holder}-{role}"] |= {"public_key": public, "token": token}
     for name in holders.keys:
         (folder / f"{name}.key.json").write_bytes(holders.key_file(name))
@@ -183,7 +206,9 @@ def table(drawer, folder, input_raw=None):
 
 
 def sign(holder, drawer, folder):
-    if scheme := ON_TOKENS.get(holder):
+    if holder in ("ada", "cleo"):  # where the plan said
+        held = []
+    elif scheme := ON_TOKENS.get(holder):
         held = [w for number in (1, 2, 3) for w in ("--token", f"{scheme}:{number}?label={holder}")]
     else:
         held = [w for path in sorted(folder.glob(f"{holder}-*.key.json")) for w in ("--key", path.name)]
