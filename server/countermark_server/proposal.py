@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, select, text
+from sqlalchemy import Connection, RowMapping, bindparam, func, select, text, update
 
 from countermark.canonical import encode_canonical
 from countermark.statement import Envelope, Statement
@@ -44,6 +44,25 @@ _INSERT_DOCUMENT = text(
     " submission_id bigint, created bigint, state text)) WITH ORDINALITY"
     " AS given(type, envelope, registry, verified, submission_id, created, state, place)"
     " ORDER BY place RETURNING id"
+)
+_SEQUENCE = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("p"))
+    .values(state=SEQUENCED, leaf_index=bindparam("i"), leaf_hash=bindparam("h"))
+)
+_SEQUENCE_DOCUMENT = text(
+    "UPDATE proposal SET state = 'sequenced', leaf_index = given.i, leaf_hash = given.h"
+    " FROM json_to_recordset(CAST(:d AS json)) AS given(p bigint, i bigint, h text) WHERE proposal.id = given.p"
+)
+_REFUSE = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("p"))
+    .values(state=REFUSED, refusal_code=bindparam("code"), refusal=bindparam("message"))
+)
+_PUBLISH = (
+    update(_TABLE)
+    .where(_TABLE.c.state == SEQUENCED, _TABLE.c.leaf_index < bindparam("size"))
+    .values(state=PUBLISHED)
 )
 _PENDING = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(bindparam("most"))
 _WAITING = select(func.count()).select_from(_PENDING.subquery())
@@ -172,6 +191,25 @@ def propose_raw(connection: Connection, bodies: Sequence[bytes], *, now: int) ->
 def raw_body(row: RowMapping) -> bytes:
     """The bytes of a proposal that `propose_raw` made."""
     return base64.b64decode(json.loads(row["registry"])["raw"])
+
+
+def sequence(connection: Connection, places: Sequence[Mapping[str, Any]]) -> None:
+    """Write down which index each got: `p` its id, `i` the index, `h` the leaf hash in hex. For the sequencer."""
+    if places and connection.dialect.name == "postgresql":
+        connection.execute(_SEQUENCE_DOCUMENT, {"d": json.dumps(places)})
+    elif places:
+        connection.execute(_SEQUENCE, places)
+
+
+def refuse(connection: Connection, refusals: Sequence[Mapping[str, Any]]) -> None:
+    """Write down why each got none: `p` its id, `code` and `message` of the refusal. For the sequencer."""
+    if refusals:
+        connection.execute(_REFUSE, refusals)
+
+
+def publish(connection: Connection, size: int) -> int:
+    """Write down that a public checkpoint of this size covers them; how many that is news for."""
+    return connection.execute(_PUBLISH, {"size": size}).rowcount
 
 
 def outcome(connection: Connection, proposal_id: int) -> Outcome:

@@ -1,7 +1,8 @@
 """Submissions: the rows that travel, and the only functions that move them.
 
 `receive` puts an artifact on its journey, `claim` leases the oldest ones waiting in a state to a worker,
-`finish` moves one on, `discard` takes one back that the log refused. The bytes of an imported file are put in by
+`finish` moves one on, `finish_covered` all those that a checkpoint covers, `discard` takes those back that the log
+refused. The bytes of an imported file are put in by
 `bring`: they are logged already, and their journey begins there. A move that `journey.MOVES` does not know
 is refused; a dead worker is replaced when its lease runs out, so every station must be able to do its step
 twice.
@@ -17,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark_server import db
 from countermark_server.journey import State, is_legal
+from countermark_server.proposal import SEQUENCED
 
 LEASE_SECONDS = 120  # longer than any scan may take
 _TABLE = db.submission
@@ -30,6 +32,28 @@ _NAMED = select(_TABLE).where(
     _TABLE.c.project == bindparam("p"),
     _TABLE.c.filename == bindparam("f"),
 )
+# Which publish entries a checkpoint of some size newly covers; the log tells of them once (log/publish.py).
+_ENTRY = db.proposal
+_COVERED = (
+    _ENTRY.c.state == SEQUENCED,
+    _ENTRY.c.leaf_index < bindparam("size"),
+    _ENTRY.c.type == "publish",
+    _ENTRY.c.submission_id == _TABLE.c.id,
+)
+_FINISH_COVERED = (
+    update(_TABLE)
+    .where(*_COVERED, _TABLE.c.state == State.RECEIVED)
+    .values(
+        state=State.LOGGED,
+        state_since=bindparam("now"),
+        lease_until=None,
+        leaf_index=_ENTRY.c.leaf_index,
+        leaf_hash=_ENTRY.c.leaf_hash,
+    )
+)
+_ELSEWHERE = select(_TABLE.c.id).where(*_COVERED, _TABLE.c.leaf_index.is_distinct_from(_ENTRY.c.leaf_index))
+_FORGET = update(_ENTRY).where(_ENTRY.c.submission_id == bindparam("s")).values(submission_id=None)
+_DISCARD = delete(_TABLE).where(_TABLE.c.id == bindparam("s"), _TABLE.c.state == State.RECEIVED)
 
 
 class IllegalMoveError(Exception):
@@ -93,14 +117,22 @@ def finish(
         raise IllegalMoveError(f"submission {submission_id} is no longer {old}")
 
 
-def discard(connection: Connection, submission_id: int) -> None:
-    """Take back a received submission whose publish entry was refused: it has no leaf, its name is free."""
-    proposals = db.proposal
-    connection.execute(
-        update(proposals).where(proposals.c.submission_id == submission_id).values(submission_id=None)
-    )
-    table = db.submission
-    connection.execute(delete(table).where(table.c.id == submission_id, table.c.state == State.RECEIVED))
+def finish_covered(connection: Connection, size: int, *, now: int) -> list[int]:
+    """Move those on from `received` whose publish entries a public checkpoint of this size covers, all at once.
+
+    Before their proposals are told. Returns those that were elsewhere already, and are left there.
+    """
+    assert is_legal(State.RECEIVED, State.LOGGED)
+    connection.execute(_FINISH_COVERED, {"size": size, "now": now})
+    return list(connection.execute(_ELSEWHERE, {"size": size}).scalars())
+
+
+def discard(connection: Connection, submission_ids: Sequence[int]) -> None:
+    """Take back received submissions whose publish entries were refused: they have no leaf, their names are free."""
+    if submission_ids:
+        gone = [{"s": each} for each in submission_ids]
+        connection.execute(_FORGET, gone)
+        connection.execute(_DISCARD, gone)
 
 
 def find(connection: Connection, namespace: str, project: str, filename: str) -> RowMapping | None:

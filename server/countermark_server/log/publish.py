@@ -17,35 +17,24 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, update
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark.errors import CountermarkError
 from countermark.tlog.checkpoint import LogCheckpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.note import Note
 from countermark.tlog.policy import Policy
-from countermark_server import db, submission, telemetry
-from countermark_server.journey import State
+from countermark_server import db, proposal, submission, telemetry
 from countermark_server.log.cleanup import Cleanup
 from countermark_server.log.staging import Staging
 from countermark_server.log.tree import PublicTree
 from countermark_server.log.witnesses import Quorum
-from countermark_server.proposal import PUBLISHED, SEQUENCED
 from countermark_server.stores import heads
 from countermark_server.stores.immutable import StoreError
 from countermark_server.stores.public import CHECKPOINT, Public
 
 RECOSIGN_SECONDS = 3600  # an unchanged head's cosignatures are renewed after this
 RETRY_SECONDS = 0.25  # after a failed publication
-# Statements are built once: building them costs more than running them.
-_TABLE = db.proposal
-_COVERED = (_TABLE.c.state == SEQUENCED, _TABLE.c.leaf_index < bindparam("size"))
-_UPLOADS = (
-    select(_TABLE.c.submission_id, _TABLE.c.leaf_index, _TABLE.c.leaf_hash)
-    .where(*_COVERED, _TABLE.c.type == "publish", _TABLE.c.submission_id.is_not(None))
-    .order_by(_TABLE.c.id)
-)
-_PUBLISHED = update(_TABLE).where(*_COVERED).values(state=PUBLISHED)
 
 
 class NoQuorumError(Exception):
@@ -163,11 +152,12 @@ class Publisher:
         now = int(self._clock())
         staged = [name for bundle_size, name in self._staging.sizes() if bundle_size <= size]
         with self._mutex, db.write(self._engine) as connection:
-            uploads = connection.execute(_UPLOADS, {"size": size}).mappings().all()
-            # Nothing is sequenced meanwhile (the mutex): these are the same rows.
-            told = connection.execute(_PUBLISHED, {"size": size}).rowcount
-            for row in uploads:
-                _logged(connection, row, now=now)
+            # Nothing is sequenced meanwhile (the mutex): both are about the same rows.
+            for elsewhere in submission.finish_covered(connection, size, now=now):
+                telemetry.logger().error(
+                    "a published entry's submission was not waiting", submission=elsewhere
+                )
+            told = proposal.publish(connection, size)
             for name in staged:
                 heads.applied(connection, self._origin, name)
         return told
@@ -219,12 +209,3 @@ class Publisher:
                     return offered
                 self._news.wait(timeout=None if offered is None or left == float("-inf") else max(left, 0.01))
         return None
-
-
-def _logged(connection: Connection, row: RowMapping, *, now: int) -> None:
-    """Move the submission of a published entry on; one that is elsewhere already is said, and left there."""
-    leaf = {"leaf_index": row["leaf_index"], "leaf_hash": row["leaf_hash"]}
-    try:
-        submission.finish(connection, row["submission_id"], State.RECEIVED, State.LOGGED, now=now, **leaf)
-    except submission.IllegalMoveError as error:
-        telemetry.logger().error("a published entry's submission was not waiting", error=str(error))

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark import rules
@@ -37,12 +37,12 @@ from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_log_chec
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
 from countermark.tlog.note import NoteSigner, sign_note
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
-from countermark_server import db, submission, telemetry
+from countermark_server import db, proposal, submission, telemetry
 from countermark_server.contradiction import ContradictionError
 from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
-from countermark_server.proposal import PENDING, REFUSED, SEQUENCED, raw_body
+from countermark_server.proposal import PENDING, raw_body
 from countermark_server.ruleview import SqlView
 from countermark_server.stores import heads
 from countermark_server.stores.heads import Head
@@ -52,11 +52,6 @@ from countermark_server.stores.public import Public
 _TABLE = db.proposal
 _PENDING = select(_TABLE).where(_TABLE.c.state == PENDING).order_by(_TABLE.c.id)
 _WAITING = _PENDING.limit(bindparam("n"))
-_SEQUENCED = (
-    update(_TABLE)
-    .where(_TABLE.c.id == bindparam("p"))
-    .values(state=SEQUENCED, leaf_index=bindparam("i"), leaf_hash=bindparam("h"))
-)
 
 GENESIS_TYPES = ("key-enroll", "key-enroll", "key-enroll", "tuf")
 
@@ -389,17 +384,9 @@ def _try(view: SqlView, row: RowMapping, asked: Entry | Exception) -> tuple[Entr
 
 def _settle(connection: Connection, judged: Judged) -> None:
     """Write down what became of each proposal; a refused publish gives its file name back."""
-    table = db.proposal
-    if judged.sequenced:
-        connection.execute(_SEQUENCED, judged.sequenced)
-    for row in judged.refused:
-        connection.execute(
-            update(table)
-            .where(table.c.id == row["p"])
-            .values(state=REFUSED, refusal_code=row["code"], refusal=row["message"])
-        )
-        if row["s"] is not None:
-            submission.discard(connection, row["s"])
+    proposal.sequence(connection, judged.sequenced)
+    proposal.refuse(connection, judged.refused)
+    submission.discard(connection, [row["s"] for row in judged.refused if row["s"] is not None])
 
 
 def _edge(head: Head) -> RightEdge:

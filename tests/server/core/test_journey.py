@@ -103,7 +103,7 @@ def test_discard_takes_back_what_has_no_leaf(connection) -> None:
     """A received row goes and its name is free; its proposal stays, pointing nowhere."""
     number = receive(connection)
     asked = proposal.propose(connection, "publish", {}, {}, now=NOW, submission_id=number)
-    submission.discard(connection, number)
+    submission.discard(connection, [number])
     assert row(connection, number) is None
     assert proposal.outcome(connection, asked).state == proposal.PENDING
     receive(connection)
@@ -114,7 +114,7 @@ def test_discard_touches_nothing_that_has_a_leaf(connection, state: State) -> No
     """A logged file stays for ever."""
     number = receive(connection)
     put(connection, number, state)
-    submission.discard(connection, number)
+    submission.discard(connection, [number])
     assert row(connection, number)["state"] == state
 
 
