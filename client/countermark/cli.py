@@ -139,8 +139,15 @@ def _trust_arguments(commands: Any) -> None:
 
 
 def _install_arguments(commands: Any) -> None:
-    verify = _add(commands, "verify", "install.verify", "verify files, or every hash in a lock file")
-    verify.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    told = "verify files, every hash in a lock file, or what is installed"
+    verify = _add(commands, "verify", "install.verify", told)
+    verify.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    verify.add_argument(
+        "--environment",
+        type=Path,
+        metavar="DIR",
+        help="the files installed in DIR, against the wheels that were logged",
+    )
     verify.add_argument(
         "--at", metavar="TIME", help="judge as of a later time (seconds, or 2026-01-31T12:00:00Z)"
     )

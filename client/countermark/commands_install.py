@@ -43,6 +43,8 @@ def verify(arguments: argparse.Namespace) -> int:
     home, registry, remarks = pinned(arguments)
     now = _at(arguments.at, int(time.time()))
     policies = Policies(local=load_policy(home.policy_file))
+    if arguments.environment is not None:
+        return _verify_environment(arguments, home, registry, now=now, policies=policies, remarks=remarks)
     locks, files = _sort(arguments.files)
     if arguments.log_only or arguments.namespace is not None:
         return _verify_log_only(
@@ -60,6 +62,29 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         artifacts = [Artifact.from_path(path) for path in files]
         report = verify_artifacts(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
+    if arguments.json:
+        put_json(report.to_json())
+    else:
+        _talk(report, report.outcomes)
+    return report.exit_code
+
+
+def _verify_environment(
+    arguments: argparse.Namespace,
+    home: Home,
+    registry: Registry,
+    *,
+    now: int,
+    policies: Policies,
+    remarks: Sequence[str],
+) -> int:
+    from countermark.environment import verify_environment  # noqa: PLC0415  (lazy: a file needs none of this)
+    from countermark.installed import read_place  # noqa: PLC0415
+
+    if arguments.files or arguments.log_only or arguments.namespace is not None:
+        raise UsageError("--environment is verified alone, without files and --log-only")
+    place, proxy = read_place(arguments.environment), _proxy(home, registry)
+    report = verify_environment(place, proxy, now=now, policies=policies, remarks=remarks, say=say)
     if arguments.json:
         put_json(report.to_json())
     else:

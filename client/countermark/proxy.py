@@ -105,6 +105,34 @@ class Proxy:
         found = [refused for judged in self._judged.values() for refused in judged.refused()]
         return [f"not offered: {_told(refused.artifact.filename, refused.error)}" for refused in found]
 
+    def judged(self, project: str) -> Judged | None:
+        """What may be had of a project, as of a minute ago at most; None when nobody knows it."""
+        known = self._recent(project)
+        if known is not None:
+            return known
+        with self._judging:
+            known = self._recent(project)  # somebody else may have asked meanwhile
+            if known is not None:
+                return known
+            found = judge(project, self._registry, self._fetcher, now=self._clock(), policies=self._policies)
+            if found is None:
+                return None
+            judged, report = found
+            if report is not None:  # what could not be judged is tried again
+                self._report, self._judged[project] = report, judged
+            return judged
+
+    def open(self, offer: Offer) -> IO[bytes]:
+        """The bytes of a file that may be had: from this disk, or fetched, hashed and kept there first."""
+        with self._bringing[offer.artifact.sha256]:
+            file = self._store.open(offer.artifact.sha256)
+            if file is None:
+                self._bring(offer)
+                file = self._store.open(offer.artifact.sha256)
+            if file is None:
+                raise NetworkError(f"{offer.artifact.filename} could not be kept on this disk")
+            return file
+
     # --- requests -----------------------------------------------------------------------------------------
     def answer(self, request: Request) -> Response:
         """Answer one request. Nothing that goes wrong with the registry is a 5xx."""
@@ -127,7 +155,7 @@ class Proxy:
         media_type = negotiate(request.headers.get("accept"))
         if media_type is None:
             return Response(406, f"the page is served as {JSON_TYPE} and as HTML\n".encode())
-        judged = self._judge(project)
+        judged = self.judged(project)
         if judged is None:
             return Response(404, f"{self._registry.url} knows no project {project}\n".encode())
         for_pip = request.headers.get("user-agent", "").startswith("pip/")
@@ -144,7 +172,7 @@ class Proxy:
     def _package(self, project: str, filename: str, request: Request) -> Response:
         is_metadata = filename.endswith(METADATA)
         filename = filename.removesuffix(METADATA)
-        judged = self._judge(normalise_project(project))
+        judged = self.judged(normalise_project(project))
         offer = None if judged is None else judged.offers.get(filename)
         if offer is None:
             error = judged.error if judged is not None else None
@@ -163,13 +191,7 @@ class Proxy:
         sha256, length = offer.artifact.sha256, offer.length
         if request.method == "HEAD":
             return _answer(request, Stream(length, iter(())), FILE_TYPE, sha256)
-        with self._bringing[sha256]:
-            file = self._store.open(sha256)
-            if file is None and length <= PROXY_WHOLE_BYTES:
-                self._bring(offer)
-                file = self._store.open(sha256)
-                if file is None:
-                    raise NetworkError(f"{offer.artifact.filename} could not be kept on this disk")
+        file = self.open(offer) if length <= PROXY_WHOLE_BYTES else self._store.open(sha256)
         self._note(offer.outcome)
         pieces = self._passing(offer) if file is None else _pieces(file)
         return _answer(request, Stream(length, pieces), FILE_TYPE, sha256)
@@ -177,7 +199,7 @@ class Proxy:
     def _bring(self, offer: Offer) -> None:
         """Fetch, store, hash; only then it has a name."""
         with self._store.incoming() as arriving:
-            for piece in self._upstream(offer, max_bytes=PROXY_WHOLE_BYTES):
+            for piece in self._upstream(offer, max_bytes=offer.length + PIECE_MAX):
                 arriving.write(piece)
             self._compare(offer, arriving)
             self._store.keep(arriving)
@@ -246,23 +268,6 @@ class Proxy:
         return _answer(request, raw, "text/plain; charset=utf-8", sha256)
 
     # --- judgements ---------------------------------------------------------------------------------------
-    def _judge(self, project: str) -> Judged | None:
-        """What may be had of a project, as of a minute ago at most; None when nobody knows it."""
-        known = self._recent(project)
-        if known is not None:
-            return known
-        with self._judging:
-            known = self._recent(project)  # somebody else may have asked meanwhile
-            if known is not None:
-                return known
-            found = judge(project, self._registry, self._fetcher, now=self._clock(), policies=self._policies)
-            if found is None:
-                return None
-            judged, report = found
-            if report is not None:  # what could not be judged is tried again
-                self._report, self._judged[project] = report, judged
-            return judged
-
     def _recent(self, project: str) -> Judged | None:
         judged = self._judged.get(project)
         is_recent = judged is not None and 0 <= self._clock() - judged.at < PROXY_JUDGED_FOR.total_seconds()

@@ -51,6 +51,28 @@ def test_pip_and_uv_install_by_name(world: World, python: Path) -> None:
         assert "exit code 0 is" in done.err.splitlines()[-1]
 
 
+def test_what_was_installed_is_held_against_the_log(world: World) -> None:
+    """Clean after the install; an edit that RECORD knows of, and a start-up file, are exit 7 and named."""
+    python = world.machine("checked-bob")
+    uv(world, python, PROJECT)
+    where = python.parents[1]
+    check = ("countermark", "verify", "--environment", where)
+    done = world.run(*check, "--json", home="bob")
+    report = json.loads(done.out)
+    assert report["verified"] and [item["filename"] for item in report["artifacts"]] == [WHEEL]
+    assert "files here are those of the wheel" in world.run(*check, home="bob").err
+    (site,) = where.glob("lib/python*/site-packages")
+    module = site / "hello_countermark" / "__init__.py"
+    module.write_text("print('changed')\n", encoding="utf-8")
+    for record in site.glob("*.dist-info/RECORD"):
+        lines = record.read_text("utf-8").splitlines()
+        kept = [line for line in lines if not line.startswith("hello_countermark/__init__.py,")]
+        record.write_text("\n".join([*kept, "hello_countermark/__init__.py,,", ""]), encoding="utf-8")
+    (site / "start.pth").write_text("import hello_countermark\n", encoding="utf-8")
+    said = [line for line in world.run(*check, home="bob", expect=7).err.splitlines() if "refused:" in line]
+    assert ["start.pth: no wheel" in said[0], "modified: " in said[1], len(said)] == [True, True, 2]
+
+
 def test_a_first_uv_sync_writes_a_lock_that_installs_without_the_proxy(world: World) -> None:
     """Resolved and installed through the proxy; the lock names the registry, and the pinned route takes it."""
     app = world.root / "app"
