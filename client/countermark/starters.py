@@ -1,6 +1,6 @@
 """Starters: the small programs that installers write so that a command of a package can be called by its name.
 
-    [console_scripts]                     #!/home/ada/app/.venv/bin/python
+    [console_scripts]                     #!/srv/app/.venv/bin/python
     acme = acme.cli:main          ->      # -*- coding: utf-8 -*-
                                           import sys
                                           from acme.cli import main
