@@ -81,6 +81,11 @@ def rebuild(data: Path, *, as_json: bool) -> None:
         click.echo(json.dumps(rebuilt, sort_keys=True, indent=1))
     missing = "{tiles} tiles, {entries} entries and {submissions} submissions were missing".format(**rebuilt)
     say(f"{rebuilt['origin']} at size {rebuilt['tree_size']}: {missing}")
+    if any(rebuilt["imported"].values()):
+        say(
+            "of imported files, the bytes of {brought} were here, those of {without} are not: bring them with"
+            " `import --files`".format(**rebuilt["imported"])
+        )
     for account_id in rebuilt["accounts"]:
         say(
             f"account {account_id} has nobody behind it: `{PROGRAM} account name --data {data} {account_id} LOGIN`"

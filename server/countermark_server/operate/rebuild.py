@@ -6,7 +6,8 @@
     tiles        from the entry bundles                                        log/rebuild.py
     rows         rules' state and proposals, from the entries                  log/rebuild.py
     tufrepo      its replay up to `applied`, bins and versions, from public/tuf
-    submissions  one for each file, from its publish entry and its metadata blob
+    submissions  one for each file, from its publish entry and its metadata blob; for an imported
+                 file, where its bytes are in the store                        operate/imported.py
     head         last: until then no log is found here
 
 What follows from nothing public, and only a backup holds: who is behind an account (a placeholder login stands in
@@ -37,6 +38,7 @@ from countermark_server.journey import State
 from countermark_server.log import rebuild as tree
 from countermark_server.log.staging import Staging
 from countermark_server.log.station import only_sequencer
+from countermark_server.operate.imported import Regained, regain
 from countermark_server.proposal import PUBLISHED, SEQUENCED
 from countermark_server.ruleview import SqlView
 from countermark_server.settings import Settings
@@ -61,6 +63,7 @@ class Rebuilt:
     tiles: int
     entries: int
     submissions: int
+    imported: Regained
     accounts: tuple[str, ...]  # pseudonyms that no row maps to a person: `account name` does
 
     def to_json(self) -> dict[str, Any]:
@@ -88,15 +91,19 @@ def rebuild(settings: Settings, progress: tree.Progress) -> Rebuilt:
             raw = settings.testing.raw_add
             start = rules.genesis(origin=trust.origin, authority_key=trust.authority_key, raw_add=raw)
             entries = tree.write_rows(ground, engine, start, progress)
-            submissions = 0
+            submissions, imported = 0, Regained()
             if not raw:
                 _tufrepo(ground, engine, public, start)
-                submissions = _submissions(engine, places.blobs(settings), progress)
+                blobs = places.blobs(settings)
+                submissions = _submissions(engine, blobs, progress)
+                imported = regain(
+                    engine, blobs, settings.upload, _regained, progress, public_size=ground.public_size
+                )
             tree.put_head(ground, engine, signers)
             accounts = _unnamed(engine)
         finally:
             engine.dispose()
-    return Rebuilt(trust.origin, ground.target.size, tiles, entries, submissions, accounts)
+    return Rebuilt(trust.origin, ground.target.size, tiles, entries, submissions, imported, accounts)
 
 
 # --- tufrepo ----------------------------------------------------------------------------------------------
@@ -243,6 +250,15 @@ def _submission(connection: Connection, row: RowMapping, blobs: Blobs) -> bool:
             update(db.proposal).where(db.proposal.c.id == row["id"]).values(submission_id=number)
         )
     return made
+
+
+def _regained(connection: Connection, number: int, key: rules.Key, made: bool) -> None:
+    """The state of an imported file's submission, by its entries; of a new one, the verdict that it got before."""
+    state, table = _state(SqlView(connection, db.rules_state), key, published=True), db.submission
+    where = (table.c.id == number, table.c.state.in_(_UNSETTLED))
+    connection.execute(update(table).where(*where).values(state=state))
+    if made:
+        _verdict(connection, number, key)
 
 
 def _statement(row: RowMapping) -> Statement:
