@@ -15,6 +15,8 @@ overwrites, and its only input is one reviewed plan file. It imports from the cl
                  every later ceremony: what it follows, what it changes, in whose names it is signed
     history.py simulate.py
                  all ceremonies verified from one folder; clients of every age walk the chain
+    rotation.py rotationtext.py
+                 from what happened to people and keys, to the plan of the next ceremony
     status.py    what expires when, for people, calendars and Prometheus
     trial.py     the same steps played by one person with fresh keys
     cli.py console.py  arguments and talk

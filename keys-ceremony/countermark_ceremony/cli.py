@@ -8,6 +8,7 @@
     countermark-ceremony assemble ceremony/ ada.response.json ben.response.json --out root-1/
     countermark-ceremony verify root-1/
     countermark-ceremony simulate-client root-1/
+    countermark-ceremony rotate root-1/ --lost ben-root --add ben-root-2=ben-root-2.key.json --out plan-2.toml
     countermark-ceremony status ceremony/ ada.response.json
     countermark-ceremony status root-1/ --ics
     countermark-ceremony trial ceremony-input.json --out root-1/
@@ -27,6 +28,7 @@ from countermark_ceremony import (
     __version__,
     assemble,
     cli_keys,
+    cli_rotate,
     console,
     exchange,
     files,
@@ -52,6 +54,7 @@ def commands() -> None:
 
 
 commands.add_command(cli_keys.keys)
+commands.add_command(cli_rotate.rotate)
 
 
 @commands.command()
