@@ -561,8 +561,18 @@ class World:
         self.view.apply(changes)
         return self.append_raw(entry.raw)
 
-    def import_files(self, *files: tuple[str, bytes], released: bool = True) -> list[Published]:
-        """Existing history under an import entry: what nobody signed, here with its bytes."""
+    def import_files(
+        self,
+        *files: tuple[str, bytes],
+        released: bool = True,
+        keeps: Callable[[list[Line]], bytes] = lambda lines: (
+            manifest.ZERO_NONCE + manifest.format_manifest(lines)
+        ),
+    ) -> list[Published]:
+        """Existing history under an import entry: what nobody signed, here with its bytes.
+
+        `keeps`: the blob that the registry names as its manifest, where it is a liar.
+        """
         lines = []
         for filename, data in files:
             name = parse_filename(filename)
@@ -571,7 +581,9 @@ class World:
         before = self.view.get(rules.LOG).get("import")
         prev = before["head"] if before else None
         said = manifest.predicate(lines, origin=self.origin, prev=prev, source="old.example")
-        self.blobs[said["manifest_sha256"]] = manifest.ZERO_NONCE + manifest.format_manifest(lines)
+        blob = keeps(lines)
+        said["manifest_sha256"] = hashlib.sha256(blob).hexdigest()
+        self.blobs[said["manifest_sha256"]] = blob
         statement = Statement.about(f"import:{said['manifest_sha256']}", "import", said)
         index = self.append("import", sign(statement, self.keys.registry), {})
         chain, found = manifest.links([line.row for line in lines]), []

@@ -15,7 +15,7 @@
     (9) every bin equals the listing after `applied` entries; the bins root is theirs
     (10) the simple index equals the listing                              audit_index.py
     (11) metadata files, and artifacts if asked
-    (12) blobs that must be open
+    (12) blobs that must be open; each import's manifest against the chain that its lines in the log obey
     (13) the frozen log that entry 0 goes on from, if it is given         audit_predecessor.py
 
 A step that fails is a finding and the next one runs, as long as it has something to stand on; what could not
@@ -34,7 +34,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
-from countermark.audit_index import IndexAudit, check_blobs
+from countermark.audit_index import IndexAudit, check_blobs, check_manifests
 from countermark.audit_log import LogAudit, Say, check_applied, read_head
 from countermark.audit_predecessor import Old, check_predecessor
 from countermark.audit_report import AuditReport, Finding, Notes, evidence_of, finding, view_finding
@@ -161,7 +161,8 @@ class _Run:
         if not whole:
             notes.leave("TUF and the index against the log: the log itself was not read to its end")
             return head, {}
-        check_blobs(state, registry, fetcher, head.quorum_time, notes)  # (12)
+        check_manifests(state, registry, fetcher, notes)  # (12)
+        check_blobs(state, registry, fetcher, head.quorum_time, notes)
         if ground.seen is None:
             notes.leave("TUF and the index against the log: there is no current timestamp to go by")
             return head, {}

@@ -2,7 +2,8 @@
 
     (10) the simple index shows exactly the listing, in JSON and in HTML: names, hashes, sizes, entries, yanked
     (11) each metadata file has the digest that was logged; with `files`, each artifact too
-    (12) blobs that entries name are open after their embargo, and are the ones named
+    (12) blobs that entries name are open after their embargo, and are the ones named; the manifest of an import,
+         public from the start, is the list whose chain the import's lines in the log obeyed in (5)
 
 A page is live, the listing is of one moment. So what an entry of the last two minutes touched may be either
 as it was or as it is. Projects at odds are kept apart (`odds`): the audit catches up with the log and looks at
@@ -18,13 +19,15 @@ from urllib.parse import urljoin
 
 from countermark.audit_report import Finding, Notes, finding, view_finding
 from countermark.audit_state import AuditState, Target
-from countermark.errors import CountermarkError
+from countermark.errors import CountermarkError, MalformedError
 from countermark.fetch import Fetcher, decode_json
-from countermark.limits import BLOB_EMBARGO, FETCH_MAX_BYTES, PAGE_SETTLES
+from countermark.limits import BLOB_EMBARGO, FETCH_MAX_BYTES, MANIFEST_MAX_BYTES, PAGE_SETTLES
+from countermark.manifest import ZERO_NONCE, links, parse_manifest
 from countermark.pins import Registry
 from countermark.simplepage import HTML_TYPE, JSON_TYPE, parse_links
 from countermark.values import dataclass
 
+_BLOB_MAX = len(ZERO_NONCE) + MANIFEST_MAX_BYTES
 FORMS = {"": JSON_TYPE, "HTML ": HTML_TYPE}  # the word in findings, and what is asked for
 
 
@@ -223,6 +226,50 @@ def _once(names: Sequence[str]) -> set[str]:
     return found
 
 
+def check_manifests(state: AuditState, registry: Registry, fetcher: Fetcher, notes: Notes) -> None:
+    """(12) The manifest that an import names by digest must be the one that it binds by the chain over its lines.
+
+    Rules hold every line in the log against the chain, so where the two agree the manifest is what was imported. One
+    that is not served is asked for again by the next run, and told by `check_blobs` once its time is over.
+    """
+    for entry, sha256, chain, count in state.manifests():
+        try:
+            raw = fetcher.get(f"{registry.url}/blobs/{sha256}", max_bytes=_BLOB_MAX, missing_ok=True)
+        except CountermarkError as error:
+            notes.add(view_finding(error, "manifests of imports"))
+            notes.leave("manifests of imports: not all of them could be read")
+            return
+        if raw is None:
+            notes.leave(f"the manifest of import {entry}: it is not open")
+        elif (found := hashlib.sha256(raw).hexdigest()) != sha256:
+            _other_blob(sha256, entry, found, raw, notes)
+        elif (said := _bound(raw)) != (count, chain):
+            lines, link = said
+            message = f"the manifest {sha256} has {lines} lines and the link {link}, import {entry} says"
+            message += f" {count} and {chain}"
+            notes.add(finding("manifest", message, manifest=link, entry=chain), {"manifest": raw})
+        else:
+            with state.transaction():
+                state.compare_manifest(entry, sha256)
+            notes.cover("manifests of imports", 1)
+
+
+def _bound(raw: bytes) -> tuple[int, str]:
+    """How many lines a manifest's blob has, and the first link of the chain over them."""
+    try:
+        if not raw.startswith(ZERO_NONCE):
+            raise MalformedError("it is not public from the start")
+        rows = [line.row for line in parse_manifest(raw[len(ZERO_NONCE) :])]
+    except MalformedError as error:
+        return 0, f"of no manifest ({error})"
+    return len(rows), links(rows)[0]
+
+
+def _other_blob(sha256: str, entry: int, found: str, raw: bytes, notes: Notes) -> None:
+    message = f"blob {sha256}, named by entry {entry}, is served with SHA-256 {found}"
+    notes.add(finding("blob", message, entry=sha256, served=found), {"served": raw})
+
+
 def check_blobs(
     state: AuditState, registry: Registry, fetcher: Fetcher, quorum_time: int, notes: Notes
 ) -> None:
@@ -230,7 +277,7 @@ def check_blobs(
     embargo = int(BLOB_EMBARGO.total_seconds())
     for sha256, entry, time in state.closed_blobs(quorum_time - embargo):
         try:
-            raw = fetcher.get(f"{registry.url}/blobs/{sha256}", missing_ok=True)
+            raw = fetcher.get(f"{registry.url}/blobs/{sha256}", max_bytes=_BLOB_MAX, missing_ok=True)
         except CountermarkError as error:
             notes.add(view_finding(error, "blobs"))
             notes.leave("blobs that must be open: not all of them could be read")
@@ -240,8 +287,7 @@ def check_blobs(
             message = f"blob {sha256}, named by entry {entry} {days} days ago, is not open"
             notes.add(finding("blob-closed", message, entry=entry, days=days))
         elif (found := hashlib.sha256(raw).hexdigest()) != sha256:
-            message = f"blob {sha256}, named by entry {entry}, is served with SHA-256 {found}"
-            notes.add(finding("blob", message, entry=sha256, served=found), {"served": raw})
+            _other_blob(sha256, entry, found, raw, notes)
         else:
             with state.transaction():
                 state.open_blob(sha256)

@@ -244,6 +244,9 @@ class LogAudit:
             path, target = target_of(state, key)
             state.add_pending(index, path, target)
             state.touch_file(path, entry.time)
+        if entry.type == "import":
+            said = (predicate["manifest_sha256"], predicate["chain_sha256"], predicate["count"])
+            state.add_manifest(index, *said)
         if entry.type == "tuf":
             state.add_tuf(index, predicate)
         if entry.type in STATUS_TYPES:

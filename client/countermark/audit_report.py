@@ -116,6 +116,7 @@ CHECKS: Final[dict[str, Check]] = {
     "metadata-missing": Check(_O, "index", "the metadata file that a page offers is served"),
     "artifact": Check(_T, "index", "the artifact has the logged SHA-256"),
     "artifact-missing": Check(_O, "index", "the artifact of a listed file is served"),
+    "manifest": Check(_T, "registry", "the manifest that an import names is the list that its chain binds"),
     "blob": Check(_T, "registry", "an opened blob is the one its entry names"),
     "blob-closed": Check(_O, "registry", "evidence named by an entry is open after eight days"),
 }

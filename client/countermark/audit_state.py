@@ -8,6 +8,7 @@
     file       metadata digest of every published file, and the entry that touched it last
     status     entries that withdraw, yank or clear, until applied
     blob       blobs that entries name, until they were seen open
+    manifest   what each import binds: its manifest's digest, the chain's first link, the count; until compared
     bin        each bin as last audited
     finding    what was found in entries, and whether a report has told it
 
@@ -49,6 +50,8 @@ CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, metadata TEXT NOT NULL, 
 CREATE TABLE IF NOT EXISTS status (entry INTEGER PRIMARY KEY, type TEXT NOT NULL, time INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS blob (sha256 TEXT PRIMARY KEY, entry INTEGER NOT NULL, time INTEGER NOT NULL,
     opened INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifest (entry INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, chain TEXT NOT NULL,
+    count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS bin (number INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS finding (number INTEGER PRIMARY KEY, told INTEGER NOT NULL, document TEXT NOT NULL);
 """
@@ -155,6 +158,9 @@ class AuditState:
     def add_blob(self, sha256: str, entry: int, time: int) -> None:
         self._run("INSERT OR IGNORE INTO blob (sha256, entry, time) VALUES (?, ?, ?)", sha256, entry, time)
 
+    def add_manifest(self, entry: int, sha256: str, chain: str, count: int) -> None:
+        self._run("INSERT OR REPLACE INTO manifest VALUES (?, ?, ?, ?)", entry, sha256, chain, count)
+
     # --- the listing --------------------------------------------------------------------------------------
     def list_at(self, applied: int) -> bool:
         """Bring the listing to `applied` entries; False when it is beyond that already."""
@@ -256,6 +262,19 @@ class AuditState:
 
     def open_blob(self, sha256: str) -> None:
         self._run("UPDATE blob SET opened = 1 WHERE sha256 = ?", sha256)
+
+    def manifests(self) -> list[tuple[int, str, str, int]]:
+        """Imports whose manifest was not compared yet: entry, the manifest's digest, first link, count."""
+        query = "SELECT entry, sha256, chain, count FROM manifest ORDER BY entry"
+        return [
+            (int(entry), str(sha256), str(chain), int(count))
+            for entry, sha256, chain, count in self._all(query)
+        ]
+
+    def compare_manifest(self, entry: int, sha256: str) -> None:
+        """The manifest was read, and is the one that the import binds."""
+        self._run("DELETE FROM manifest WHERE entry = ?", entry)
+        self.open_blob(sha256)
 
     def _run(self, statement: str, *values: Any) -> None:
         self._connection.execute(statement, values)

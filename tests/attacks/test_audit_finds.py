@@ -20,6 +20,7 @@ from countermark.canonical import encode_canonical
 from countermark.entry import Entry, make_entry
 from countermark.evidence import EvidenceClass, parse
 from countermark.evidence_check import check
+from countermark.manifest import ZERO_NONCE, Line, format_manifest
 from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
@@ -646,6 +647,76 @@ def the_manifest_of_an_import_is_swapped(scene: Scene) -> None:
     scene.world.now += 9 * DAY
     scene.world.publish("gamma")
     scene.settle()
+
+
+def named_and_bound(
+    scene: Scene, change: Callable[[list[Line]], list[Line]], nonce: bytes = ZERO_NONCE
+) -> None:
+    """The registry names one list and binds another by the chain: the log obeys the chain, readers see the list."""
+    scene.world.import_files(*HISTORY, keeps=lambda lines: nonce + format_manifest(change(list(lines))))
+    scene.settle()
+
+
+@fault("manifest", "has 3 lines and the link")
+def a_manifest_names_another_hash_than_was_logged(scene: Scene) -> None:
+    named_and_bound(scene, lambda lines: [lines[0], replace(lines[1], sha256="ab" * 32), lines[2]])
+
+
+@fault("manifest", "has 3 lines and the link")
+def a_manifest_names_another_length_than_was_logged(scene: Scene) -> None:
+    named_and_bound(scene, lambda lines: [*lines[:2], replace(lines[2], length=lines[2].length + 1)])
+
+
+@fault("manifest", "has 2 lines and the link")
+def a_manifest_lacks_a_line_that_was_logged(scene: Scene) -> None:
+    named_and_bound(scene, lambda lines: [lines[0], lines[2]])
+
+
+@fault("manifest", "has 3 lines and the link")
+def two_lines_of_a_manifest_were_logged_the_other_way_round(scene: Scene) -> None:
+    named_and_bound(scene, lambda lines: [lines[1], lines[0], lines[2]])
+
+
+@fault("manifest", "has 4 lines and the link")
+def a_manifest_has_a_line_that_was_not_logged(scene: Scene) -> None:
+    more = Line("old", "4.0", "old-4.0.tar.gz", "cd" * 32, 4)
+    named_and_bound(scene, lambda lines: [*lines, more])
+
+
+@fault("manifest", "the link of no manifest (it is not public from the start)")
+def a_manifest_is_not_public_from_the_start(scene: Scene) -> None:
+    named_and_bound(scene, lambda lines: lines, nonce=b"\1" * 32)
+
+
+@fault("manifest", "the link of no manifest (line 1: ")
+def a_manifest_is_none(scene: Scene) -> None:
+    scene.world.import_files(*HISTORY, keeps=lambda lines: ZERO_NONCE + b"no list\n")
+    scene.settle()
+
+
+@fault("manifest", "has 1 lines and the link")
+def a_second_import_names_the_manifest_of_the_first(scene: Scene) -> None:
+    """The blob was looked at before: each import is compared all the same."""
+    scene.world.import_files(*HISTORY[:1])
+    (raw,) = scene.world.blobs.values()
+    scene.world.import_files(*HISTORY[1:], keeps=lambda lines: raw)
+    scene.settle()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_manifest_is_compared_once(scene: Scene, interrupted: bool) -> None:
+    """By the first audit that can read it; one that is not served is left for the next."""
+    scene.world.import_files(*HISTORY)
+    scene.settle()
+    if interrupted:
+        kept = dict(scene.world.blobs)
+        scene.world.blobs.clear()
+        report = scene.audit()
+        assert report.exit_code == 0
+        assert any(left.startswith("the manifest of import") for left in report.not_covered)
+        scene.world.blobs |= kept
+    assert scene.audit().covered["manifests of imports"] == 1
+    assert "manifests of imports" not in scene.audit().covered
 
 
 def test_an_honest_import_audits_clean(scene: Scene) -> None:
