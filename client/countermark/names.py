@@ -75,7 +75,9 @@ def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
     return text
 
 
-@lru_cache(maxsize=1024)  # an entry's name is asked for when it is parsed, and again by the rules
+@lru_cache(
+    maxsize=8192
+)  # a name is asked for when its entry is parsed, and by the rules after the whole batch
 def parse_filename(filename: str) -> FileName:
     """Take a wheel's or source distribution's file name apart."""
     if len(filename) > NAME_MAX_CHARS:

@@ -36,6 +36,7 @@ EMPTY_ROOT = sha256(b"").digest()
 Hashes = Sequence[bytes]
 # Reads the hashes of complete subtrees: (level, index) is [index * 2**level, (index + 1) * 2**level).
 HashReader = Callable[[Sequence[tuple[int, int]]], list[bytes]]
+Known = dict[tuple[int, int], bytes]  # the hashes of subtrees [start, end) of one tree
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -105,9 +106,14 @@ def subtree_hash(start: int, end: int, read: HashReader) -> bytes:
     return _fold(read(_complete(start, end))) if start < end else EMPTY_ROOT
 
 
-def prove_inclusion(index: int, size: int, read: HashReader, *, start: int = 0) -> tuple[bytes, ...]:
-    """Prove that the leaf at `index` is in the (sub)tree [start, size); the leaf's sibling comes first."""
-    return _read(_leaf_steps(index, start, size), read)
+def prove_inclusion(
+    index: int, size: int, read: HashReader, *, start: int = 0, known: Known | None = None
+) -> tuple[bytes, ...]:
+    """Prove that the leaf at `index` is in the (sub)tree [start, size); the leaf's sibling comes first.
+
+    `known`: what the proofs of other leaves of the same tree have read; neighbours share all but the lowest hashes.
+    """
+    return _read(_leaf_steps(index, start, size), read, {} if known is None else known)
 
 
 def check_inclusion(
@@ -123,7 +129,7 @@ def check_inclusion(
 def prove_consistency(old_size: int, new_size: int, read: HashReader, *, start: int = 0) -> tuple[bytes, ...]:
     """Prove that the (sub)tree [start, old_size) is part of the tree of `new_size` leaves."""
     _check_subtree(start, old_size, new_size)
-    return _read(_steps(start, old_size, 0, new_size), read) if start < old_size else ()
+    return _read(_steps(start, old_size, 0, new_size), read, {}) if start < old_size else ()
 
 
 def check_consistency(
@@ -176,11 +182,16 @@ def _steps(start: int, end: int, lo: int, hi: int) -> list[_Step]:
     return steps
 
 
-def _read(steps: Sequence[_Step], read: HashReader) -> tuple[bytes, ...]:
-    """The hashes of these steps, all of them fetched at once."""
-    places = [_complete(lo, hi) for _, lo, hi in steps]
-    hashes = iter(read([place for group in places for place in group]))
-    return tuple(_fold([next(hashes) for _ in group]) for group in places)
+def _read(steps: Sequence[_Step], read: HashReader, known: Known) -> tuple[bytes, ...]:
+    """The hashes of these steps; those that are not known yet are fetched at once."""
+    spans = [(lo, hi) for _, lo, hi in steps]
+    missing = [span for span in spans if span not in known]
+    if missing:
+        places = [_complete(lo, hi) for lo, hi in missing]
+        hashes = iter(read([place for group in places for place in group]))
+        for span, group in zip(missing, places, strict=True):
+            known[span] = _fold([next(hashes) for _ in group])
+    return tuple([known[span] for span in spans])
 
 
 def _climb(steps: Sequence[_Step], proof: Hashes, hash: bytes) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
@@ -84,6 +85,20 @@ def test_every_inclusion_proof_up_to_130_leaves_is_the_known_one_and_checks() ->
             line = [f"{index} [{start}, {end})", *(hash.hex() for hash in proof)]
             digest.update((" ".join(line) + "\n").encode())
     assert digest.hexdigest() == VECTORS["accumulated"]["sha256"]["inclusion"]
+
+
+def test_what_one_proof_has_read_serves_the_others_of_its_tree() -> None:
+    """With all that is known handed on, every proof is the one that is made alone, and few subtrees are read."""
+    for size in (1, 2, 7, 64, 100, 130):
+        known, asked = merkle.Known(), list[tuple[int, int]]()
+
+        def read(places: Sequence[tuple[int, int]], asked: list[tuple[int, int]] = asked) -> list[bytes]:
+            asked.extend(places)
+            return READ(places)
+
+        for index in range(size):
+            assert prove_inclusion(index, size, read, known=known) == prove_inclusion(index, size, READ)
+        assert len(asked) < 4 * size
 
 
 def test_every_consistency_proof_up_to_130_leaves_is_the_known_one_and_checks() -> None:
