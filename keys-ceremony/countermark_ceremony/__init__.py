@@ -18,6 +18,8 @@ overwrites, and its only input is one reviewed plan file. It imports from the cl
     rotation.py rotationtext.py
                  from what happened to people and keys, to the plan of the next ceremony
     status.py    what expires when, for people, calendars and Prometheus
+    rehearsal.py softhsm.py
+                 whole ceremonies with stand-in keys, through the commands themselves; nothing is kept
     trial.py     the same steps played by one person with fresh keys
     cli.py console.py  arguments and talk
 """

@@ -11,6 +11,7 @@
     countermark-ceremony rotate root-1/ --lost ben-root --add ben-root-2=ben-root-2.key.json --out plan-2.toml
     countermark-ceremony status ceremony/ ada.response.json
     countermark-ceremony status root-1/ --ics
+    countermark-ceremony rehearse --next plan-2.toml
     countermark-ceremony trial ceremony-input.json --out root-1/
 """
 
@@ -28,6 +29,7 @@ from countermark_ceremony import (
     __version__,
     assemble,
     cli_keys,
+    cli_rehearse,
     cli_rotate,
     console,
     exchange,
@@ -55,6 +57,7 @@ def commands() -> None:
 
 commands.add_command(cli_keys.keys)
 commands.add_command(cli_rotate.rotate)
+commands.add_command(cli_rehearse.rehearse)
 
 
 @commands.command()

@@ -29,6 +29,8 @@ from countermark_ceremony.tables import OFFLINE_ROLES, PlanKey, Token, read_toml
     "--add", "added", metavar="NAME=KEY", multiple=True, help="A key that comes: file or token URI."
 )
 @click.option("--threshold", "thresholds", metavar="[ROLE=]N", multiple=True, help="Another threshold.")
+@click.option("--witness-policy", type=cli_keys.PATH, help="Another witness policy, in force at once.")
+@click.option("--withdraw", is_flag=True, help="With it: the trust files before are not accepted any more.")
 @click.option("--operator", help="Who runs the machine; as last time when absent.")
 @click.option(
     "--date",
@@ -44,6 +46,8 @@ def rotate(
     removed: tuple[str, ...],
     added: tuple[str, ...],
     thresholds: tuple[str, ...],
+    witness_policy: Path | None,
+    withdraw: bool,
     operator: str | None,
     date: datetime | None,
     out: Path,
@@ -57,7 +61,9 @@ def rotate(
     now = utc_now() if date is None else date.replace(tzinfo=UTC)
     keys = tuple(_key(text) for text in added)
     event = rotation.Event(lost, removed, keys, _thresholds(thresholds))
-    found = rotation.plan_rotation(chain, event, now=now)
+    trust = _trust_file(witness_policy, withdraw=withdraw)
+    also = ("root", "trust") if trust else ()
+    found = rotation.plan_rotation(chain, event, now=now, also=also)
     raw = rotationtext.plan_text(
         chain[-1],
         found.steps[0],
@@ -65,7 +71,9 @@ def rotate(
         title=rotationtext.title_of(found.steps[0]),
         operator=operator or _operator(chain[-1]),
         date=now.replace(microsecond=0),
+        changes=[*found.steps[0].changes, *(["trust-file"] if trust else [])],
     )
+    raw += trust
     parse_next(raw, chain[-1], now=now)  # what `prepare` would refuse is refused here, and nothing is written
     said = rotationtext.lines(chain[-1], found)
     following = rotationtext.following(f"root-{chain[-1].number + 1}", found)
@@ -91,6 +99,19 @@ def _key(text: str) -> PlanKey:
         token = Token(device.vendor, device.serial, place.uri)
         return PlanKey(name, holder, tokens.public_key(place), token)
     return PlanKey(name, holder, keyfile.KeyFile.parse(files.read(Path(source))).public_key)
+
+
+def _trust_file(path: Path | None, *, withdraw: bool) -> bytes:
+    """The plan's table about another trust file; nothing where no policy is given."""
+    if path is None:
+        if withdraw:
+            raise UsageError("--withdraw goes with --witness-policy: something must take the old one's place")
+        return b""
+    policy = files.read(path)
+    if b"'" in policy:  # it would end the text in the plan; no policy holds one
+        raise UsageError(f'"{path}" is no witness policy')
+    said = b"true" if withdraw else b"false"
+    return b"\n[trust_file]\nwitness_policy = '''\n" + policy + b"'''\nwithdraw = " + said + b"\n"
 
 
 def _thresholds(given: tuple[str, ...]) -> dict[str, int]:

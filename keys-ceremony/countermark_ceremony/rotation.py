@@ -19,7 +19,7 @@ holders come from the plans in the ceremonies' folders, which their transcripts 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import combinations
@@ -98,10 +98,15 @@ class Rotation:
     removed: tuple[PlanKey, ...]
 
 
-def plan_rotation(chain: Sequence[Previous], event: Event, *, now: datetime) -> Rotation:
-    """The ceremonies that lead from what is in force to what is to be. UsageError: there are none."""
+def plan_rotation(
+    chain: Sequence[Previous], event: Event, *, now: datetime, also: Collection[str] = ()
+) -> Rotation:
+    """The ceremonies that lead from what is in force to what is to be. UsageError: there are none.
+
+    `also` are roles that the first one renews for a reason of its own, such as another trust file.
+    """
     newest = chain[-1]
-    present = _present(chain)
+    present = present_roles(chain)
     known = {key.name: key for role in present.values() for key in role.keys}
     lost, removed = _named(event.lost, known), _named(event.removed, known)
     removed = tuple(key for key in removed if key not in lost)
@@ -111,7 +116,7 @@ def plan_rotation(chain: Sequence[Previous], event: Event, *, now: datetime) -> 
     for number, root in enumerate(_roots(present["root"], goal["root"], lost)):
         before = {**goal, "root": steps[-1].roles["root"]} if steps else present
         after = {**goal, "root": root}
-        renewed = {"root"} if steps else _renewed(newest, present, after, now)
+        renewed = {"root"} if steps else _renewed(newest, present, after, now, also)
         steps.append(_step(before, {name: after[name] for name in OFFLINE_ROLES if name in renewed}, lost))
         version = newest.root.version + number
         steps[-1] = replace(steps[-1], quotas=tuple(_quotas(steps[-1], version, lost)))
@@ -131,7 +136,7 @@ def role_of(name: str) -> tuple[str, str]:
     return found["holder"], found["role"]
 
 
-def _present(chain: Sequence[Previous]) -> dict[str, Role]:
+def present_roles(chain: Sequence[Previous]) -> dict[str, Role]:
     """The roles in force, their keys named as plans named them."""
     names: dict[str, PlanKey] = {}
     days = dict(DAYS)
@@ -209,7 +214,11 @@ def _roots(old: Role, goal: Role, lost: tuple[PlanKey, ...]) -> Iterator[Role]:
 
 
 def _renewed(
-    newest: Previous, present: Mapping[str, Role], after: Mapping[str, Role], now: datetime
+    newest: Previous,
+    present: Mapping[str, Role],
+    after: Mapping[str, Role],
+    now: datetime,
+    also: Collection[str],
 ) -> set[str]:
     """What changes, whoever delegates to it, and what is due; everything, where nothing changes."""
     changed = {
@@ -217,14 +226,14 @@ def _renewed(
         for name, role in after.items()
         if set(role.keys) != set(present[name].keys) or role.threshold != present[name].threshold
     }
-    if not changed:
+    if not changed and not also:
         return set(OFFLINE_ROLES)
     due = {
         name
         for name, metadata in newest.metadata.items()
         if now >= metadata.signed.expires - RENEW_BEFORE[name]
     }
-    found = changed | due
+    found = changed | due | set(also)
     found |= {DELEGATOR[name] for name in changed}
     return found | {"root"}
 

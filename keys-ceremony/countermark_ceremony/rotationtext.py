@@ -11,7 +11,6 @@ ceremony 2 of registry.example, after root 1
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,36 +20,36 @@ from countermark.words import root_words
 from countermark_ceremony.nextplan import FORMAT
 from countermark_ceremony.previous import Previous
 from countermark_ceremony.rotation import Rotation, Step
-from countermark_ceremony.tables import PlanKey
+from countermark_ceremony.tables import PlanKey, text
 
 
 def plan_text(
-    newest: Previous, step: Step, *, folder: str, title: str, operator: str, date: datetime
+    newest: Previous,
+    step: Step,
+    *,
+    folder: str,
+    title: str,
+    operator: str,
+    date: datetime,
+    changes: Sequence[str] | None = None,
 ) -> bytes:
-    """The plan of one ceremony, as a person would write it."""
+    """The plan of one ceremony, as a person would write it; `changes` where it changes more than roles."""
     lines = [
-        f"format = {_text(FORMAT)}",
-        f"title = {_text(title)}",
-        f"operator = {_text(operator)}",
-        f"origin = {_text(newest.trust_file.origin)}",
+        f"format = {text(FORMAT)}",
+        f"title = {text(title)}",
+        f"operator = {text(operator)}",
+        f"origin = {text(newest.trust_file.origin)}",
         f"date = {date:%Y-%m-%dT%H:%M:%SZ}",
-        f"changes = {json.dumps(step.changes)}",
+        f"changes = {json.dumps(list(step.changes if changes is None else changes))}",
         "",
         "[previous]",
-        f"folder = {_text(folder)}",
-        f"root_words = {_text(root_words(newest.metadata['root'].signed_bytes))}",
+        f"folder = {text(folder)}",
+        f"root_words = {text(root_words(newest.metadata['root'].signed_bytes))}",
     ]
     for key in step.keys.values():
-        public = base64.b64encode(key.public_key).decode()
-        lines += ["", f"[keys.{key.name}]", f"holder = {_text(key.holder)}", f"public_key = {_text(public)}"]
-        if key.token is not None:
-            said = {"vendor": key.token.vendor, "serial": key.token.serial, "uri": key.token.uri}
-            members = ", ".join(f"{name} = {_text(value)}" for name, value in said.items() if value)
-            lines.append(f"token = {{ {members} }}")
-    for name, role in step.roles.items():
-        keys = ", ".join(_text(key.name) for key in role.keys)
-        lines += ["", f"[roles.{name}]", f"keys = [{keys}]"]
-        lines += [f"threshold = {role.threshold}", f"days = {role.days}"]
+        lines += key.table()
+    for role in step.roles.values():
+        lines += role.table()
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -161,8 +160,3 @@ def _moves(step: Step) -> tuple[list[PlanKey], list[PlanKey]]:
 def _holders(keys: Sequence[PlanKey], without: Sequence[PlanKey]) -> list[str]:
     others = {key.holder for key in without}
     return sorted({key.holder for key in keys} - others)
-
-
-def _text(value: str | None) -> str:
-    """A TOML string; a line of printable characters, as plans have them."""
-    return json.dumps(value, ensure_ascii=False)

@@ -16,6 +16,7 @@ What the tables mean together is decided by the plan they stand in (plan.py, nex
 from __future__ import annotations
 
 import base64
+import json
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ class PlanKey:
         """Hex SHA-256 of the SPKI."""
         return fingerprint(self.public_key)
 
+    def table(self) -> list[str]:
+        """Its table in a plan, line by line, a blank one first."""
+        public = base64.b64encode(self.public_key).decode()
+        lines = ["", f"[keys.{self.name}]", f'holder = "{self.holder}"', f'public_key = "{public}"']
+        if self.token is not None:
+            said = {"vendor": self.token.vendor, "serial": self.token.serial, "uri": self.token.uri}
+            members = ", ".join(f"{name} = {text(value)}" for name, value in said.items() if value)
+            lines.append(f"token = {{ {members} }}")
+        return lines
+
 
 @dataclass(frozen=True)
 class Role:
@@ -79,6 +90,17 @@ class Role:
     keys: tuple[PlanKey, ...]
     threshold: int
     days: int
+
+    def table(self) -> list[str]:
+        """Its table in a plan, line by line, a blank one first."""
+        keys = ", ".join(f'"{key.name}"' for key in self.keys)
+        head = ["", f"[roles.{self.name}]", f"keys = [{keys}]"]
+        return [*head, f"threshold = {self.threshold}", f"days = {self.days}"]
+
+
+def text(value: str) -> str:
+    """A TOML string: of printable characters, JSON's spelling is one."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_toml(raw: bytes) -> dict[str, Any]:

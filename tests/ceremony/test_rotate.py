@@ -262,6 +262,9 @@ def test_the_command_writes_a_plan_that_prepare_takes(tmp_path):
         (["--threshold", "two"], "neither N nor ROLE=N"),
         (["--remove", "cleo"], "survive the loss of one"),
         (["--date", "soon"], "soon"),
+        (["--withdraw"], "goes with --witness-policy"),
+        (["--witness-policy", "nowhere.txt"], "cannot read"),
+        (["--witness-policy", "root-1/root-words.txt"], "the new trust file"),
     ],
 )
 def test_a_refused_rotation_writes_nothing(tmp_path, arguments, said):
