@@ -183,6 +183,7 @@ class Sequencer:
             _settle(connection, judged)
             if judged.entries:
                 bundle, edge = self._stage(old, checkpoint, judged.entries)
+                self._public.prepare(_files(bundle))  # synced beside the bundle; no names before the commit
                 name = self._staging.put(bundle)
                 # Staged. If we stop here the transaction is gone, nothing was signed, and sweep() drops
                 # this bundle: the proposals are still pending.
@@ -295,7 +296,7 @@ class Sequencer:
         """Copy a round's files into the public tree; the same after a round and after a crash."""
         if (bundle.size, bundle.root_hash) != (checkpoint.size, checkpoint.root_hash):
             raise LogError(f"staging bundle is for size {bundle.size}, the head is at {checkpoint.size}")
-        self._public.put_all({PREFIX + path: raw for path, raw in bundle.files.items()})
+        self._public.put_all(_files(bundle))
 
     def _opened(self, head: Head) -> LogCheckpoint:
         """The head's checkpoint, signed by both our keys and agreeing with the row it stands in."""
@@ -387,6 +388,11 @@ def _settle(connection: Connection, judged: Judged) -> None:
     proposal.sequence(connection, judged.sequenced)
     proposal.refuse(connection, judged.refused)
     submission.discard(connection, [row["s"] for row in judged.refused if row["s"] is not None])
+
+
+def _files(bundle: Bundle) -> dict[str, bytes]:
+    """What a round writes into the public tree, by the names it has there."""
+    return {PREFIX + path: raw for path, raw in bundle.files.items()}
 
 
 def _edge(head: Head) -> RightEdge:

@@ -92,6 +92,9 @@ class Bucket:
         for error in sorted(errors, key=lambda one: not isinstance(one, ConflictError)):
             raise error
 
+    def prepare(self, files: Mapping[str, bytes]) -> None:
+        """An object without a name is nowhere: there is nothing to do before `write`."""
+
     def write_open(self, files: Mapping[str, BinaryIO]) -> None:
         for name, file in files.items():
             self._write_open(name, file)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from countermark_server.stores import syncs
 from countermark_server.stores.immutable import (
+    Prepared,
     checked_name,
     make_folders,
     name_file,
     replace_file,
     sync_folder,
+    sync_open,
     write_files,
 )
 from countermark_server.stores.promises import Allowed
@@ -25,22 +29,40 @@ class Folder:
     def __init__(self, root: Path, *, private: bool = False) -> None:
         self.root = root
         self._private = private
+        self._prepared: Prepared | None = None  # of the one process and thread that prepares anything here
+
+    def prepare(self, files: Mapping[str, bytes]) -> None:
+        self._drop_prepared()
+        self._prepared = Prepared(self.root, files)
+        self._prepared.begin()
+
+    def _drop_prepared(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.drop()
 
     def write(self, files: Mapping[str, bytes]) -> None:
         if self._private and not self.root.is_dir():
             self.root.mkdir(mode=0o700, parents=True)
             sync_folder(self.root.parent)
-        write_files(self.root, files)
+        if self._prepared is None or self._prepared.files != files:
+            self._drop_prepared()  # what it was for did not happen
+            return write_files(self.root, files)
+        try:
+            self._prepared.name()
+        finally:
+            self._drop_prepared()
+        return None
 
     def write_open(self, files: Mapping[str, BinaryIO]) -> None:
         folders = set[Path]()
+        syncs.together([partial(sync_open, file) for file in files.values()])
         for name, file in files.items():
             path = self.path(name)
             folders |= {path.parent, *make_folders(path.parent, self.root)}
             # If we stop here some of the names exist, each of them whole.
             name_file(file, path)
-        for folder in folders:
-            sync_folder(folder)
+        syncs.together([partial(sync_folder, folder) for folder in folders])
 
     def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:
         # One process replaces a name (the sequencer's lock file sees to it), so a look before is enough here.

@@ -6,8 +6,10 @@ A file appears under its name only when all its bytes are on the disk: they are 
 temporary name, synced, and linked. A link never replaces, so of two writers of one name one is first and the
 other finds the file there; it compares, and bytes that differ are a ConflictError. Nothing is overwritten.
 
-Several files of one round are synced together: every file, then every folder once. If the power fails in
-between, any subset of the names exists, each of them whole; writing the same files again completes them.
+Several files of one round are synced together: every file, then every folder once, each group at the same time
+(syncs.py). If the power fails in between, any subset of the names exists, each of them whole; writing the same files
+again completes them. Whoever knows early what it will write may have the bytes synced ahead (`Prepared`): until it
+gives them their names, readers see nothing, and a crash leaves temporary files.
 Files of equal bytes (a new registry has thousands of empty bins) are one synced file with several names, which
 is what a file that never changes may be.
 """
@@ -18,13 +20,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from countermark_server.contradiction import ContradictionError
+from countermark_server.stores import syncs
 
 MODE = 0o444
 CHUNK = 1 << 20  # bytes
+OPEN_MAX = 64  # files written and not synced: they keep a descriptor
 NAMES_MAX = 1000  # of one file; ext4 allows 65,000, others less
 
 
@@ -38,36 +43,87 @@ class ConflictError(StoreError):
 
 def write_files(root: Path, files: Mapping[str, bytes]) -> None:
     """Make every file exist under `root` with exactly these bytes, durably. ConflictError: one differs."""
-    waiting: list[tuple[str, Path]] = []
-    written: dict[tuple[Path, bytes], list[str]] = {}  # the temporary file, once for each name it gets
-    folders: set[Path] = set()
+    prepared = Prepared(root, files)
     try:
-        for name, data in files.items():
-            path = root / checked_name(name)
-            if _is_there(path, data):
-                continue
-            folders |= make_folders(path.parent, root)
-            same = written.setdefault((path.parent, data), [])
-            fresh = len(same) % NAMES_MAX == 0
-            same.append(write_temporary(path.parent, data) if fresh else same[-1])
-            waiting.append((same[-1], path))
-        for temporary, path in waiting:
+        prepared.name()
+    finally:
+        prepared.drop()
+
+
+class Prepared:
+    """Files whose bytes are written, under temporary names; `name` makes them exist, `drop` ends with them.
+
+    ConflictError, here or in `name`: a name has other bytes already. Nothing was written under any name.
+    """
+
+    def __init__(self, root: Path, files: Mapping[str, bytes]) -> None:
+        self.files = files
+        self._waiting: list[tuple[str, Path]] = []
+        self._folders: set[Path] = set()
+        self._open: list[int] = []  # descriptors of what is not synced
+        self._synced: syncs.Call | None = None
+        written: dict[tuple[Path, bytes], list[str]] = {}  # the temporary file, once for each name it gets
+        try:
+            for name, data in files.items():
+                path = root / checked_name(name)
+                if _is_there(path, data):
+                    continue
+                self._folders |= make_folders(path.parent, root)
+                same = written.setdefault((path.parent, data), [])
+                fresh = len(same) % NAMES_MAX == 0
+                same.append(self._temporary(path.parent, data) if fresh else same[-1])
+                self._waiting.append((same[-1], path))
+        except BaseException:
+            self.drop()
+            raise
+
+    def _temporary(self, folder: Path, data: bytes) -> str:
+        if len(self._open) == OPEN_MAX:
+            self.begin()
+            self._wait()
+        descriptor, name = _write_temporary(folder, data)
+        self._open.append(descriptor)
+        return name
+
+    def begin(self) -> None:
+        """Start to sync the bytes; whoever waits for something else meanwhile need not wait for them."""
+        opened, self._open = self._open, []
+        if opened:
+            self._synced = syncs.begin([partial(_sync_closing, descriptor) for descriptor in opened])
+
+    def _wait(self) -> None:
+        synced, self._synced = self._synced, None
+        if synced is not None:
+            synced()
+        opened, self._open = self._open, []
+        syncs.together([partial(_sync_closing, descriptor) for descriptor in opened])
+
+    def name(self) -> None:
+        """Give the files their names, durably."""
+        self._wait()
+        for temporary, path in self._waiting:
             # If we stop here some of the names exist, each of them whole; the next call writes the rest.
             link_once(Path(temporary), path)
-            folders.add(path.parent)
-        for folder in folders:
-            sync_folder(folder)
+            self._folders.add(path.parent)
+        syncs.together([partial(sync_folder, folder) for folder in self._folders])
         # Durable. If we stop here nothing of these files can be lost by a power failure.
-    finally:
-        for temporary, _ in waiting:
+
+    def drop(self) -> None:
+        """Forget what has no name yet."""
+        for descriptor in self._open:
+            os.close(descriptor)
+        for temporary, _ in self._waiting:
             Path(temporary).unlink(missing_ok=True)
+        self._open, self._waiting = [], []
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Give `path` new content as a whole, durably; readers see the old bytes or the new."""
     make_folders(path.parent, path.parent)
-    temporary = Path(write_temporary(path.parent, data))
+    descriptor, name = _write_temporary(path.parent, data)
+    temporary = Path(name)
     try:
+        _sync_closing(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -94,16 +150,21 @@ def unnamed_file(folder: Path) -> BinaryIO:
         return made
 
 
-def name_file(file: BinaryIO, path: Path) -> None:
-    """Give an open file its name once its bytes are on the disk; `link_once` says what happens to a name in use.
-
-    An `unnamed_file` gets its first name here, without a copy, when it lies on the same file system. Elsewhere, and
-    where the file system has no such files, a copy of it gets the name.
-    """
+def sync_open(file: BinaryIO) -> None:
+    """Bring the bytes of an open file to the disk; nobody writes to it any more."""
     file.flush()
     descriptor = file.fileno()
     os.fchmod(descriptor, MODE)
     os.fsync(descriptor)
+
+
+def name_file(file: BinaryIO, path: Path) -> None:
+    """Give an open file its name, once it was synced (`sync_open`); `link_once` says what happens to a name in use.
+
+    An `unnamed_file` gets its first name here, without a copy, when it lies on the same file system. Elsewhere, and
+    where the file system has no such files, a copy of it gets the name.
+    """
+    descriptor = file.fileno()
     try:
         # The descriptor stands for a folder that an absolute path needs none of: it makes Python call linkat,
         # which alone goes on to the file itself from what looks like a link.
@@ -137,19 +198,25 @@ def _check_same(file: BinaryIO, path: Path) -> None:
     raise ConflictError(f"{path.name} exists already with other bytes")
 
 
-def write_temporary(folder: Path, data: bytes) -> str:
-    """A synced temporary file in `folder`; its name starts with a dot, so no reader mistakes it for ours."""
+def _write_temporary(folder: Path, data: bytes) -> tuple[int, str]:
+    """A temporary file in `folder`, open and not synced; no reader takes a name with a dot for one of ours."""
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with os.fdopen(descriptor, "wb", closefd=False) as stream:
             stream.write(data)
-            stream.flush()
-            os.fchmod(descriptor, MODE)
-            os.fsync(descriptor)
+        os.fchmod(descriptor, MODE)
     except BaseException:
+        os.close(descriptor)
         Path(name).unlink(missing_ok=True)
         raise
-    return name
+    return descriptor, name
+
+
+def _sync_closing(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def make_folders(folder: Path, root: Path) -> set[Path]:

@@ -22,6 +22,9 @@ class Once(Protocol):
     def write(self, files: Mapping[str, bytes]) -> None:
         """Make every name hold exactly these bytes, durably. After an error any of them may exist, whole."""
 
+    def prepare(self, files: Mapping[str, bytes]) -> None:
+        """Say what `write` will soon be asked for, so that it takes less time; no name exists by that."""
+
     def write_open(self, files: Mapping[str, BinaryIO]) -> None:
         """Make every name hold, durably, the bytes of an open file that nobody writes to any more."""
 

@@ -38,6 +38,10 @@ class Public:
             raise StoreError(f"{min(replaced)} is replaced, not written once")
         self._place.write(files)
 
+    def prepare(self, files: Mapping[str, bytes]) -> None:
+        """Say what `put_all` will be asked for soon; readers see nothing of it."""
+        self._place.prepare(files)
+
     def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:
         """Give one of the replaced files its new content, durably; `allowed` looks at what it replaces."""
         if name not in REPLACED:
