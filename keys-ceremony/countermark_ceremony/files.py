@@ -55,7 +55,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a new folder as a whole: it appears under its name when everything is in it, or not at all."""
     check_absent(folder)
     beside = folder.with_name(f"{folder.name}.incomplete")
-    check_absent(beside)
+    if beside.exists():
+        raise UsageError(
+            f'"{beside}" is what an interrupted command left',
+            hint="nothing of it counts; look at it, remove it, and try again",
+        )
     for name, content in files.items():
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         write_new(beside / name, content, mode=0o600 if "/keys/" in f"/{name}" else 0o644)
