@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import Engine, event, select, update
 
 from countermark_server import db
+from countermark_server.log import sequence
+from countermark_server.stores.immutable import ConflictError
 from tests.log_world import LogWorld, drain
 
 _LIST = re.compile(r"\(\?(, \?)*\)")  # SQLite's parameters of an IN
@@ -84,3 +86,18 @@ def test_a_submission_that_moved_on_by_itself_is_said_and_left(world: LogWorld, 
     assert {world.outcome(number).state for number in ids} == {"published"}
     assert submissions(world) == {"acme-0.tar.gz": ("rejected", None), "acme-1.tar.gz": ("logged", 5)}
     assert "was not waiting" in "".join(capsys.readouterr())
+
+
+def test_tiles_of_another_tree_are_found_before_anything_is_signed(world: LogWorld, monkeypatch) -> None:
+    """A name that the round needs has other bytes: in a folder the round ends before it signs."""
+    station = world.station()
+    station.check_start()
+    drain(station)
+    world.upload(0)
+    world.public.put("log/tile/0/000.p/5", b"another tree".ljust(160))
+    monkeypatch.setattr(sequence, "sign_note", lambda *_, **__: pytest.fail("signed"))
+    before = world.head()
+    with pytest.raises(ConflictError):
+        station.sequencer.round()
+    assert world.head() == before
+    assert list(station.staging.sizes()) == []
