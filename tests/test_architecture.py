@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
         "commands_trust",
         "commands_witness",
     },
-    {"run", "environment"},
+    {"run", "environment", "reportfiles"},
     {"installers"},
     {"afterwards", "ahead"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},

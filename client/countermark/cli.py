@@ -148,6 +148,10 @@ def _install_arguments(commands: Any) -> None:
         metavar="DIR",
         help="the files installed in DIR, against the wheels that were logged",
     )
+    for form in ("junit", "sarif"):
+        verify.add_argument(
+            f"--{form}", type=Path, metavar="FILE", help=f"write the results as {form.upper()}, too"
+        )
     verify.add_argument(
         "--at", metavar="TIME", help="judge as of a later time (seconds, or 2026-01-31T12:00:00Z)"
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from countermark.proxy import Proxy
 
 LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
+DISTRIBUTIONS = (".whl", ".tar.gz", ".zip")
 REFUSALS_SHOWN = 20  # the gravest come first; a lock of a thousand pins must not bury them
 
 
@@ -62,6 +63,18 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         artifacts = [Artifact.from_path(path) for path in files]
         report = verify_artifacts(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
+    return _deliver(arguments, report, given=str((locks or files)[0]))
+
+
+def _deliver(arguments: argparse.Namespace, report: Report, *, given: str) -> int:
+    """The report in every form that was asked for; its exit code."""
+    if arguments.junit is not None or arguments.sarif is not None:
+        from countermark import reportfiles  # noqa: PLC0415  (lazy: most checks write none)
+
+        if arguments.junit is not None:
+            replace_file(arguments.junit, reportfiles.junit(report), mode=0o644)
+        if arguments.sarif is not None:
+            replace_file(arguments.sarif, reportfiles.sarif(report, given=given), mode=0o644)
     if arguments.json:
         put_json(report.to_json())
     else:
@@ -85,11 +98,7 @@ def _verify_environment(
         raise UsageError("--environment is verified alone, without files and --log-only")
     place, proxy = read_place(arguments.environment), _proxy(home, registry)
     report = verify_environment(place, proxy, now=now, policies=policies, remarks=remarks, say=say)
-    if arguments.json:
-        put_json(report.to_json())
-    else:
-        _talk(report, report.outcomes)
-    return report.exit_code
+    return _deliver(arguments, report, given=str(arguments.environment))
 
 
 def _verify_log_only(
@@ -109,6 +118,8 @@ def _verify_log_only(
     namespace = asked_namespace(arguments.log_only, arguments.namespace)
     if locks:
         raise UsageError("a lock pins what a registry lists; --log-only takes files")
+    if arguments.junit is not None or arguments.sarif is not None:
+        raise UsageError("--log-only verifies nothing, and is written as --json only")
     artifacts = [Artifact.from_path(path, namespace=namespace) for path in files]
     report = verify_log_only(
         artifacts, namespace, registry, HttpFetcher(), now=now, policies=policies, remarks=remarks
@@ -262,13 +273,24 @@ def _talk_outcome(outcome: Outcome) -> None:
 
 
 def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Locks, and files to verify; signatures lying beside distributions are passed over."""
+    """Locks, and files to verify; a folder means its distributions. Signatures lying beside those are passed over."""
+    paths = [each for path in paths for each in (_in_folder(path) if path.is_dir() else [path])]
     locks = [path for path in paths if LOCK_NAMES.fullmatch(path.name)]
     files = [path for path in paths if not LOCK_NAMES.fullmatch(path.name)]
     files = [path for path in files if not path.name.endswith((".attestation", ".asc", ".tlog-proof"))]
     if not locks and not files:
         raise UsageError("nothing to verify")
     return locks, files
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The distributions in a folder, by name."""
+    found = [
+        path for path in sorted(folder.iterdir()) if path.name.endswith(DISTRIBUTIONS) and path.is_file()
+    ]
+    if not found:
+        raise UsageError(f'there is no wheel and no source distribution in "{folder}"')
+    return found
 
 
 def _at(text: str | None, now: int) -> int:

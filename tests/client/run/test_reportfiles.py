@@ -1,0 +1,125 @@
+"""reportfiles.py: what CI systems are shown is what was found, whatever a registry's words contain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as Xml
+
+import pytest
+
+from countermark import cli, commands_install, reportfiles
+from countermark.clientpolicy import Mode
+from countermark.errors import CountermarkError, NetworkError, WithdrawnError
+from countermark.values import replace
+from countermark.verified import Artifact, LetPass, Refused, Report
+from tests.machine import Machine, artifact
+from tests.simulator import World
+
+LOCK = "lock files/uv.lock"
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    """One verified, one that was swapped, one unsigned and refused, one withdrawn, one unreachable, one let pass."""
+    world = World()
+    good, bad, unsigned = (
+        world.publish("acme-demo"),
+        world.publish("other"),
+        world.publish("third", signed=False),
+    )
+    swapped = replace(artifact(bad), sha256="ab" * 32)
+    found = Machine(tmp_path / "home", world).verify(
+        artifact(good), swapped, artifact(unsigned), local=Mode.ENFORCE
+    )
+    odd = Artifact("odd", "1", "odd-1.tar.gz", "cd" * 32)
+    more = (
+        Refused(odd, WithdrawnError("held: <script>\x00\x1b[31m&\ud800", hint="ask"), "in every mode"),
+        Refused(replace(odd, project="far"), NetworkError("no answer")),
+        LetPass(replace(odd, project="loose"), CountermarkError("not provable"), "policy mode warn"),
+    )
+    more[2].error.exit_code = 5  # type: ignore[misc]
+    return replace(found, outcomes=(*found.outcomes, *more))
+
+
+def test_junit_counts_and_names_every_artifact(report: Report) -> None:
+    suite = Xml.fromstring(reportfiles.junit(report))
+    assert [suite.get(word) for word in ("tests", "failures", "errors", "skipped")] == ["6", "3", "1", "0"]
+    cases = {case.get("classname"): case for case in suite}
+    assert list(cases) == ["acme-demo", "other", "third", "odd", "far", "loose"]
+    kinds = {name: [(child.tag, child.get("type")) for child in case] for name, case in cases.items()}
+    assert kinds == {
+        "acme-demo": [("system-out", None)],
+        "other": [("failure", "exit-7")],
+        "third": [("failure", "exit-5")],
+        "odd": [("failure", "exit-6")],
+        "far": [("error", "exit-3")],
+        "loose": [("system-out", None)],
+    }
+    assert "step 4: entry #" in (cases["acme-demo"][0].text or "")
+    assert "ab" * 32 in (cases["other"][0].get("message") or "")
+    assert cases["odd"][0].get("message") == "held: <script>\ufffd\ufffd[31m&\ufffd"
+    assert cases["loose"][0].text == "let pass: not provable (policy mode warn)"
+
+
+def test_sarif_has_each_refusal_with_its_rule_and_place(report: Report) -> None:
+    document: dict[str, Any] = json.loads(reportfiles.sarif(report, given=LOCK))
+    assert (document["version"], len(document["runs"])) == ("2.1.0", 1)
+    (run,) = document["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    found = [(each["ruleId"], each["level"]) for each in run["results"]]
+    assert found == [
+        ("exit-7", "error"), ("exit-5", "error"), ("exit-6", "error"), ("exit-3", "error"), ("exit-5", "warning"),
+    ]  # fmt: skip
+    assert all(rules[each["ruleIndex"]]["id"] == each["ruleId"] for each in run["results"])
+    places = [each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for each in run["results"]]
+    assert set(places) <= {"lock%20files/uv.lock"} | {o.artifact.source for o in report.outcomes}
+    assert len({each["partialFingerprints"]["countermark/v1"] for each in run["results"]}) == 5
+    assert "ab" * 32 in run["results"][0]["message"]["text"]
+
+
+def test_equal_results_are_equal_files(report: Report) -> None:
+    """Also when another time has passed since the quorum saw it: no clock is in them."""
+    later = replace(report, age=report.age + 60)
+    assert reportfiles.junit(later) == reportfiles.junit(report)
+    assert reportfiles.sarif(later, given=LOCK) == reportfiles.sarif(report, given=LOCK)
+
+
+def test_a_finding_keeps_its_fingerprint_when_its_words_change(report: Report) -> None:
+    def prints(report: Report) -> list[str]:
+        (run,) = json.loads(reportfiles.sarif(report, given=LOCK))["runs"]
+        return [each["partialFingerprints"]["countermark/v1"] for each in run["results"]]
+
+    (refused,) = [o for o in report.outcomes if o.artifact.project == "far"]
+    other = [
+        replace(o, error=NetworkError("no answer within 5 s")) if o is refused else o for o in report.outcomes
+    ]
+    assert prints(replace(report, outcomes=tuple(other))) == prints(report)
+
+
+def test_the_command_writes_both_and_a_folder_means_its_distributions(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    names = ["acme_demo-1.0-py3-none-any.whl", "other-1.0.tar.gz"]
+    for name in [*names, f"{names[0]}.publish.attestation", "notes.txt"]:
+        (folder / name).write_bytes(b"x")
+    seen: list[str] = []
+
+    def verified(artifacts: list[Artifact], *_: object, **__: object) -> Report:
+        seen.extend(each.filename for each in artifacts)
+        return report
+
+    monkeypatch.setattr(commands_install, "verify_artifacts", verified)
+    monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("CI", raising=False)
+    files = ["--junit", str(tmp_path / "v.xml"), "--sarif", str(tmp_path / "v.sarif")]
+    assert cli.main(["verify", str(folder), *files]) == 7
+    assert seen == names
+    assert (tmp_path / "v.xml").read_bytes() == reportfiles.junit(report)
+    assert (tmp_path / "v.sarif").read_bytes() == reportfiles.sarif(report, given=str(folder / names[0]))
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["verify", str(tmp_path / "empty")]) == 2
+    assert "no wheel and no source distribution" in capsys.readouterr().err
