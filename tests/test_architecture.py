@@ -83,7 +83,7 @@ COMPOSITION = {"app", "worker", "cli", "cli_log", "console", "wsgi", "operate"}
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_import", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
-    "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor",
+    "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor", "snapshotfile",
 }  # fmt: skip
 CEREMONY_USES = {
     "tlog",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,27 @@ class TufRegistry(LogWorld):
             for old, new in ((State.LOGGED, State.SCANNED), (State.SCANNED, State.CLEARED)):
                 submission.finish(connection, row[0], old, new, now=int(self.clock()))
         return int(row[0])
+
+    def list_files(self, numbers: Iterable[int]) -> None:
+        """As many uploads with their verdicts and moves, each kind of entry in as few rounds as the log takes."""
+        wanted = list(numbers)
+        asked = [self.upload(number) for number in wanted]
+        self.drain_log()
+        with db.read(self.engine) as connection:
+            query = select(db.proposal.c.submission_id).where(db.proposal.c.id >= asked[0])
+            cleared = [int(row[0]) for row in connection.execute(query)]
+        for number in wanted:
+            self.decide("verdict", number)
+        self.drain_log()
+        with db.write(self.engine) as connection:
+            for submission_id in cleared:
+                for old, new in ((State.LOGGED, State.SCANNED), (State.SCANNED, State.CLEARED)):
+                    submission.finish(connection, submission_id, old, new, now=int(self.clock()))
+
+    def drain_log(self) -> None:
+        """Sequence and publish until nothing waits."""
+        while self.work_log():
+            pass
 
     def decide(self, kind: str, number: int, members: Mapping[str, Any] | None = None) -> int:
         """A verdict, hold, clear or takedown about the file of that number."""

@@ -20,6 +20,7 @@ from countermark_server import db
 from countermark_server.journey import State, is_legal
 from countermark_server.proposal import SEQUENCED
 
+MOVED_MAX = 512  # rows in one statement; SQLite takes 999 parameters at the least
 LEASE_SECONDS = 120  # longer than any scan may take
 _TABLE = db.submission
 # Statements are built once: building them costs more than running them.
@@ -115,6 +116,24 @@ def finish(
     )
     if result.rowcount != 1:
         raise IllegalMoveError(f"submission {submission_id} is no longer {old}")
+
+
+def finish_all(
+    connection: Connection, submission_ids: Sequence[int], old: State, new: State, *, now: int
+) -> None:
+    """Move submissions from `old` to `new`, as `finish` does one. IllegalMoveError: do not commit."""
+    if not is_legal(old, new):
+        raise IllegalMoveError(f"{old} -> {new} is not in the journey")
+    table = db.submission
+    for first in range(0, len(submission_ids), MOVED_MAX):
+        moved = submission_ids[first : first + MOVED_MAX]
+        result = connection.execute(
+            update(table)
+            .where(table.c.id.in_(moved), table.c.state == old)
+            .values(state=new, state_since=now, lease_until=None)
+        )
+        if result.rowcount != len(moved):
+            raise IllegalMoveError(f"of {len(moved)} submissions, {result.rowcount} are still {old}")
 
 
 def finish_covered(connection: Connection, size: int, *, now: int) -> list[int]:

@@ -26,7 +26,7 @@ from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.store import Store
 
 CHANGES_MAX_BYTES = 16_000_000  # 65,536 lines of up to 160 bytes
-Found = dict[str, Any]
+Found = Mapping[str, Any]
 
 
 class Accepted:
@@ -87,20 +87,17 @@ class BinCheck:
             if old.targets_root != root:
                 raise _differs(role, version, f"the log demands {_names(demanded)}, the bin was not changed")
             return old
-        found, digest = self._found(role, version)
+        found, digest = self._found(role, version, demanded)
         if found != demanded:
             raise _differs(role, version, _difference(found, demanded))
         return BinLeaf(role, version, digest, root)
 
-    def _found(self, role: str, version: int) -> tuple[Found, str]:
+    def _found(self, role: str, version: int, demanded: Mapping[str, Target]) -> tuple[Found, str]:
         """The targets a bin lists, and its file's digest."""
         said = self._said.get((role, version))
         if said is not None and (version, said) in self._verified:
             return self._verified[version, said], said
-        signed, digest = self._chain.bin(self._offline, role, version)
-        if signed.delegations is not None:
-            raise _differs(role, version, "it delegates to others")
-        found = {path: target.to_dict() for path, target in signed.targets.items()}
+        found, digest = self._chain.bin_of(self._offline, role, version, demanded)
         self._verified[version, digest] = found
         return found, digest
 

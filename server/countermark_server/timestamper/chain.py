@@ -3,7 +3,7 @@
     chain = Chain(root_raw, reader)         # walks N+1.root.json by TUF's rules
     chain.trust_file()                      # one whose digest the root lists
     offline = chain.offline(snapshot)       # targets, trust, index as the snapshot names them
-    chain.bin(offline.index, 167, 4)        # 4.bins-0a7.json, by the key that index delegates to
+    chain.bin_of(offline, "bins-0a7", 4, demanded)      # 4.bins-0a7.json, by the key that index delegates to
 
 tuf's own client can't be used here: it starts from a timestamp, and that is what we are about to sign. The
 steps are the same. Nothing here decides whether metadata may be published; `judge.py` does.
@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, Snapshot, SuccinctRoles, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Signature, Snapshot, SuccinctRoles, Targets, Timestamp
 
+from countermark import snapshotfile
 from countermark.errors import CountermarkError
 from countermark.limits import (
     BIN_MAX_BYTES,
@@ -29,6 +30,7 @@ from countermark.limits import (
 )
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark_server.timestamper.errors import RefusalError
+from countermark_server.tufbytes import expected_bin
 
 SNAPSHOT_MAX_BYTES = 4_000_000  # 65,536 bins take 2.2 MB
 OFFLINE = ("targets", "trust", "index")
@@ -112,8 +114,7 @@ class Chain:
                 f"snapshot {wanted['version']} has {found[0]} bytes and SHA-256 {found[1]}, its entry says "
                 f"{wanted['length']} and {wanted['sha256']}",
             )
-        snapshot = _parse(Snapshot, "snapshot", raw)
-        _verify(self.root.signed, "snapshot", snapshot)
+        snapshot = _snapshot(self.root.signed, raw)
         if snapshot.signed.version != wanted["version"]:
             raise RefusalError(
                 "snapshot-version",
@@ -129,16 +130,30 @@ class Chain:
         index = self._role(targets, "index", snapshot, digests)
         return Offline(targets, trust, index, digests)
 
-    def bin(self, offline: Offline, role: str, version: int) -> tuple[Targets, str]:
-        """One bin at one version, by the key that index delegates to, and its file's digest."""
+    def bin_of(
+        self, offline: Offline, role: str, version: int, demanded: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], str]:
+        """The targets of one bin, by the key that index delegates to, and its file's digest.
+
+        Where it holds what is demanded, in the registry's spelling, its bytes are as they must be, and only the
+        signature is left to verify. Any other file is read by tuf, which says what it is.
+        """
         raw = self._read(f"{version}.{role}.json", BIN_MAX_BYTES)
+        found = expected_bin(raw, version, demanded)
+        if found is not None:
+            _check(offline.index, role, version, *found)
+            return demanded, hashlib.sha256(raw).hexdigest()
         metadata = _parse(Targets, role, raw)
         _verify(offline.index, role, metadata)
-        if metadata.signed.version != version:
+        signed = metadata.signed
+        if signed.version != version:
+            raise RefusalError("bin-version", f"{version}.{role}.json is of version {signed.version}")
+        if signed.delegations is not None:
             raise RefusalError(
-                "bin-version", f"{version}.{role}.json is of version {metadata.signed.version}"
+                "listing", f"{role} version {version} is not what the log demands: it delegates to others"
             )
-        return metadata.signed, hashlib.sha256(raw).hexdigest()
+        targets = {path: target.to_dict() for path, target in signed.targets.items()}
+        return targets, hashlib.sha256(raw).hexdigest()
 
     def timestamp(self, raw: bytes) -> Timestamp:
         """A timestamp by the timestamp key."""
@@ -181,13 +196,32 @@ def _parse(kind: type[Signed], role: str, raw: bytes) -> Metadata[Signed]:
     return metadata
 
 
+def _snapshot(root: Root, raw: bytes) -> Metadata[Snapshot]:
+    """A snapshot by the snapshot key, without walking its thousands of bins where its spelling allows it."""
+    quick = snapshotfile.parse(raw)
+    if quick is None:
+        metadata = _parse(Snapshot, "snapshot", raw)
+        _verify(root, "snapshot", metadata)
+        return metadata
+    metadata, signed = quick
+    _check(root, "snapshot", metadata.signed.version, signed, metadata.signatures)
+    return metadata
+
+
 def _verify(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> None:
+    _check(delegator, role, metadata.signed.version, metadata.signed_bytes, metadata.signatures)
+
+
+def _check(
+    delegator: Root | Targets, role: str, version: int, message: bytes, signatures: dict[str, Signature]
+) -> None:
+    """Refuse unless the delegator's keys for this role signed these bytes."""
     try:
-        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+        result = delegator.get_verification_result(role, message, signatures)
     except ValueError as error:
         raise RefusalError("signature", f"nobody delegates to {role}") from error
     if not result:
         raise RefusalError(
             "signature",
-            f"{role} version {metadata.signed.version} has {len(result.signed)} of {result.threshold} signatures",
+            f"{role} version {version} has {len(result.signed)} of {result.threshold} signatures",
         )

@@ -22,6 +22,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from countermark.bins import BinLeaf, BinsTree, format_changes, role_name, targets_root
 from countermark_server.listing import Target
+from countermark_server.tufbytes import sign_bin
 from countermark_server.tufrepo.snapshot import Fragments, sign_snapshot
 
 BINS_LIFETIME = timedelta(days=30)
@@ -185,10 +186,12 @@ def metadata_file(raw: bytes, version: int) -> dict[str, Any]:
 def _bin(
     version: int, targets: Mapping[str, Target], signer: Signer, expires: datetime
 ) -> tuple[bytes, BinRecord]:
-    files = {path: TargetFile.from_dict(_copy(target), path) for path, target in targets.items()}
-    metadata = Metadata(Targets(version, expires=expires, targets=files))
-    metadata.sign(signer)
-    raw = metadata.to_bytes(_SERIALIZER)
+    raw = sign_bin(version, targets, signer, expires)
+    if raw is None:  # a string in it is spelled otherwise by JSON than by TUF
+        files = {path: TargetFile.from_dict(_copy(target), path) for path, target in targets.items()}
+        metadata = Metadata(Targets(version, expires=expires, targets=files))
+        metadata.sign(signer)
+        raw = metadata.to_bytes(_SERIALIZER)
     digest = hashlib.sha256(raw).hexdigest()
     return raw, BinRecord(version, digest, targets_root(targets), int(expires.timestamp()))
 

@@ -13,24 +13,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from tuf.api.metadata import Metadata, Targets
 
-from countermark import rules
 from countermark.errors import NetworkError
 from countermark.fetch import Fetcher
 from countermark.limits import TIMESTAMPS_MAX
 from countermark.statement import Signer, Statement, sign
 from countermark.tlog.checkpoint import open_log_checkpoint
 from countermark.trustfile import TrustFile
-from countermark_server import closing, db, proposal, submission, telemetry
+from countermark_server import closing, db, proposal, telemetry
 from countermark_server.contradiction import check_not_older
-from countermark_server.journey import State
 from countermark_server.listing import Target
-from countermark_server.ruleview import SqlView
 from countermark_server.stores import heads
 from countermark_server.stores.public import CANDIDATE, CHECKPOINT, Public
-from countermark_server.tufrepo import renewing, store
+from countermark_server.tufrepo import listed, renewing, store
 from countermark_server.tufrepo.candidate import (
     OFFLINE,
     Candidate,
@@ -138,7 +135,7 @@ class Repository:
             self._publish_genesis()
             return True
         if not self._forced:  # otherwise the state is ahead of the public timestamp
-            self._list_cleared()
+            listed.list_cleared(self._engine, now=int(self._parts.clock()))
         self._pending.read()
         end = None if self._forced else ending(self._engine, self._origin, self._current, self._pending)
         if end is Ending.DUE and self._parts.clock() >= self._retry_at:
@@ -296,7 +293,7 @@ class Repository:
         try:
             if self._take(candidate, entry):
                 self._finish(candidate, store.TIMESTAMPED)
-                self._list_cleared()
+                listed.list_cleared(self._engine, now=int(self._parts.clock()))
                 return True
             logged = set(candidate.body["predicate"]["timestamps"])
             # It signed again while our entry was on its way, and wants that one logged first; or a decision
@@ -378,32 +375,6 @@ class Repository:
 
     def _nothing_pending(self) -> Pending:
         return Pending(self._engine, self._public, self._parts.trust_file, self._current)
-
-    # --- the journey's last move ------------------------------------------------------------------------------------
-
-    def _list_cleared(self) -> None:
-        """Move submissions whose files the public timestamp lists; a hold that overtook them goes to its people."""
-        waiting = select(db.submission).where(db.submission.c.state == State.CLEARED)
-        with db.read(self._engine) as connection:
-            if connection.execute(waiting.limit(1)).first() is None:
-                return
-        now = int(self._parts.clock())
-        with db.write(self._engine) as connection:
-            for row in connection.execute(waiting).mappings().all():
-                _settle(connection, dict(row), now)
-
-
-def _settle(connection: Connection, row: Mapping[str, Any], now: int) -> None:
-    view = SqlView(connection, db.tufrepo_state)
-    key = rules.file_key(row["namespace"], row["project"], row["filename"])
-    if rules.is_listed(view, key):
-        submission.finish(connection, row["id"], State.CLEARED, State.LISTED, now=now)
-        return
-    # What we applied may be older than a moderator's clear that moved the row here: the newest state decides.
-    newest = rules.standing_of(SqlView(connection, db.rules_state), key)
-    if newest in ("held", "removed") and rules.standing_of(view, key) in ("held", "removed"):
-        said = "a later entry in the log holds this file"
-        submission.finish(connection, row["id"], State.CLEARED, State.HELD, now=now, reason=said)
 
 
 def _before_genesis(public: Public) -> Current:

@@ -26,6 +26,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import SPECIFICATION_VERSION, Metadata, Root, Snapshot
 
 from countermark.errors import EvidenceError
+from countermark_server.tufbytes import signed_file
 
 SAMPLE = 50  # one snapshot in so many is verified by tuf itself
 PIECE = 128  # fragments a piece: about the root of how many there are, so neither join is long
@@ -74,10 +75,7 @@ class Fragments:
 
 def sign_snapshot(fragments: Fragments, version: int, expires: datetime, signer: Signer) -> bytes:
     """The snapshot file."""
-    signed = fragments.signed_part(version, expires)
-    signature = signer.sign(signed).to_dict()
-    signatures = json.dumps([signature], sort_keys=True, separators=(",", ":"))
-    return b'{"signatures":' + signatures.encode() + b',"signed":' + signed + b"}"
+    return signed_file(fragments.signed_part(version, expires), signer)
 
 
 def check_stock(raw: bytes, root: Root, version: int) -> None:

@@ -16,7 +16,7 @@ from countermark_server import db
 from countermark_server.errors import ServerError
 from countermark_server.moderation.decisions import Decided, Decision, Desk
 from countermark_server.moderation.station import settle
-from countermark_server.tufrepo import publish
+from countermark_server.tufrepo import listed
 from tests.archives import sdist
 from tests.doors import DoorWorld, Person
 from tests.log_world import NOW, ORIGIN
@@ -204,7 +204,7 @@ def test_tufrepo_does_not_hold_again_what_was_just_cleared(world: DoorWorld) -> 
     for expected in ("cleared", "held"):
         (row,) = world.submissions()
         with db.write(world.engine) as connection:
-            publish._settle(connection, row, NOW)
+            listed.move(connection, [row], now=NOW)
         assert state(world) == expected
         if expected == "cleared":
             decide(world, "hold", "report")
