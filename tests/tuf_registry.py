@@ -124,6 +124,7 @@ class TufRegistry(LogWorld):
             clock=self.clock,
             min_interval=self.min_interval,
             heartbeat=3600.0,
+            retention=7 * 86_400.0,
         )
 
     def work_log(self) -> bool:

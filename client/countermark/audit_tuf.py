@@ -108,14 +108,19 @@ class TufAudit:
                 self._changes(index, predicate["changed_sha256"])
         wanted |= {(role, said["version"]): (index, said) for role, (index, said) in in_force.items()}
         for (role, version), (index, said) in sorted(wanted.items()):
-            self._file(index, role, version, said)
+            old = role == "snapshot" and in_force[role][0] != index
+            self._file(index, role, version, said, may_be_gone=old)  # registries keep old snapshots for days
         self._notes.cover("tuf entries", len([index for index, _ in entries if index >= checked]))
         with state.transaction():
             state.set_fact("tuf_checked", size)
 
-    def _file(self, index: int, role: str, version: int, said: Mapping[str, Any]) -> None:
+    def _file(
+        self, index: int, role: str, version: int, said: Mapping[str, Any], *, may_be_gone: bool
+    ) -> None:
         name = f"{version}.{role}.json"
         raw = self._maybe(name, _MAX_BYTES.get(role, BIN_MAX_BYTES))
+        if raw is None and may_be_gone:
+            return
         if raw is None:
             self._notes.add(finding("tuf-file-missing", f"{name}, which entry {index} names, is not served"))
             return

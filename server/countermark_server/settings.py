@@ -137,6 +137,9 @@ class Tuf:
     heartbeat: float = _setting(
         3600.0, "seconds after which an idle registry gets a new timestamp", least=1, most=3600
     )
+    retention: float = _setting(
+        604_800.0, "seconds for which a replaced snapshot or bin stays; mirrors rely on it", least=10_800
+    )
     poll_interval: float = _setting(0.02, "seconds between looks for work", least=0.001, most=60)
     metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the tufrepo process's metrics")
 

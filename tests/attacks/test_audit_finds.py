@@ -289,9 +289,9 @@ def the_index_role_signs_what_is_not_logged(scene: Scene) -> None:
     world.tuf["1.index.json"] = world._signed(metadata.signed, "index")
 
 
-@fault("tuf-file-missing", "1.snapshot.json")
-def an_old_snapshot_is_withheld(scene: Scene) -> None:
-    del scene.world.tuf["1.snapshot.json"]
+@fault("tuf-file-missing", "1.root.json")
+def a_root_is_withheld(scene: Scene) -> None:
+    del scene.world.tuf["1.root.json"]
 
 
 def _newest_changes(scene: Scene) -> str:
@@ -784,6 +784,13 @@ def test_a_fork_that_an_audit_found_convinces_others(scene: Scene, name: str) ->
     checked = check(*parse(Path(found.evidence).read_bytes()), root)
     assert checked.proved and checked.claimed is EvidenceClass.SELF_PROVING
     assert "signed two histories" in checked.sentences[0]
+
+
+def test_an_old_snapshot_need_not_be_served(scene: Scene) -> None:
+    """Registries keep them for `tuf.retention` and no longer; roots and lists of changed bins for ever."""
+    del scene.world.tuf["1.snapshot.json"]
+    report = scene.audit()
+    assert not list(report.findings) and report.exit_code == 0, report.to_json()
 
 
 def test_an_honest_life_audits_clean_step_by_step(scene: Scene) -> None:

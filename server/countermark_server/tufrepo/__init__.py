@@ -13,6 +13,8 @@ Law of this room:
 4. Until the timestamp is public nothing has happened: every client, and this registry, goes by the old one.
 5. tuf entries never trigger a publish; listing changes, status entries and the hourly heartbeat do.
 
+6. What nothing names any more goes only after `tuf.retention`, and roots never (retention.py).
+
 Files: `station` runs it; `publish` is one step each; `candidate` computes, `snapshot` serialises, `store` remembers.
 
 Trust: who owns these two keys can hide files or list other ones only if the timestamper, which replays the

@@ -27,7 +27,7 @@ from countermark_server.contradiction import check_not_older
 from countermark_server.listing import Target
 from countermark_server.stores import heads
 from countermark_server.stores.public import CANDIDATE, CHECKPOINT, Public
-from countermark_server.tufrepo import listed, renewing, store
+from countermark_server.tufrepo import listed, renewing, retention, store
 from countermark_server.tufrepo.candidate import (
     OFFLINE,
     Candidate,
@@ -48,6 +48,7 @@ SNAPSHOT_RENEW = timedelta(days=3.5)  # before its expiry
 BINS_RENEW = timedelta(days=10)
 RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat
 RETRY_SECONDS = 1.0  # after the timestamper did not answer
+CLEAN_SECONDS = 60.0  # between two looks for old metadata, when there was none
 RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
 STATUS_PATIENCE = timedelta(
     minutes=5
@@ -68,6 +69,7 @@ class Parts:
     clock: Callable[[], float]
     min_interval: float
     heartbeat: float
+    retention: float  # seconds for which replaced snapshots and bins stay
 
 
 class Repository:
@@ -81,6 +83,7 @@ class Repository:
         self._signed = 0  # snapshots by this process
         self._not_before = 0.0  # no publish earlier (min_interval)
         self._relay_at = 0.0
+        self._clean_at = 0.0
         self._retry_at = 0.0  # no publish earlier (the timestamper did not answer)
         self._renewed_at = float("-inf")  # bins, by this process
         self._check_start()
@@ -142,7 +145,7 @@ class Repository:
             return self._publish_last()
         if end is None and self._due():
             return self._publish()
-        return self._relay_recarried()
+        return self._relay_recarried() or self._clean()
 
     # --- a publish, up to its proposal ------------------------------------------------------------------------
 
@@ -228,6 +231,8 @@ class Repository:
                 store.renewed(connection)
             proposal_id = self._propose(connection, body)
             self._candidate = store.add_candidate(connection, applied, body, proposal_id)
+            old = retention.replaced(self._current, candidate.changed, snapshot=snapshot)
+            retention.note(connection, self._candidate.id, old)
             if last is not None:
                 closing.publish_last(connection, self._origin, self._candidate.id)
         # Proposed. If we stop here load() finds the candidate and goes on waiting for its entry.
@@ -323,6 +328,8 @@ class Repository:
     def _finish(self, candidate: store.CandidateRow, state: str) -> None:
         with db.write(self._engine) as connection:
             store.move(connection, candidate, state)
+            if state == store.TIMESTAMPED:
+                retention.begin(connection, now=int(self._parts.clock()))
         # Noted. If we stop before, the same timestamp is found in its place and the row moves then.
         self._candidate = None
         self._pending = self._nothing_pending()
@@ -337,6 +344,16 @@ class Repository:
             return self._relay.take_recarried()
         except NetworkError:
             return False
+
+    def _clean(self) -> bool:
+        """A little of what nobody within `tuf.retention` can ask for."""
+        now = self._parts.clock()
+        if now < self._clean_at:
+            return False
+        gone = retention.clean(self._engine, self._public, before=int(now - self._parts.retention))
+        if not gone:
+            self._clean_at = now + CLEAN_SECONDS
+        return gone > 0
 
     # --- what is due ------------------------------------------------------------------------------------------------
 

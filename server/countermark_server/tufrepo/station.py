@@ -96,6 +96,7 @@ def open_parts(settings: Settings) -> Parts:
         clock=time.time,
         min_interval=settings.tuf.min_interval,
         heartbeat=settings.tuf.heartbeat,
+        retention=settings.tuf.retention,
     )
 
 
