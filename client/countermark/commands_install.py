@@ -41,6 +41,8 @@ def pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
 
 
 def verify(arguments: argparse.Namespace) -> int:
+    if not arguments.files and arguments.environment is None:
+        raise UsageError("nothing to verify", hint="give a FILE, or --environment DIR")
     home, registry, remarks = pinned(arguments)
     now = _at(arguments.at, int(time.time()))
     policies = Policies(local=load_policy(home.policy_file))

@@ -125,7 +125,7 @@ def test_a_fleet_gets_its_root_by_a_wheel(world: World, dist: Path) -> None:
     module = wheel.name.split("-", maxsplit=1)[0]
     root = world.run(python, "-m", module).out.strip()
     assert Path(root).read_bytes() == (out / "root.json").read_bytes()
-    world.run("countermark", "verify", dist / WHEEL, home="fleet", expect=2)
+    world.run("countermark", "verify", dist / WHEEL, home="fleet", expect=5)
     wrong = " ".join(reversed(words.split()))
     world.run(
         "countermark",
@@ -139,7 +139,7 @@ def test_a_fleet_gets_its_root_by_a_wheel(world: World, dist: Path) -> None:
         home="fleet",
         expect=None,
     )
-    world.run("countermark", "verify", dist / WHEEL, home="fleet", expect=2)  # nothing was pinned
+    world.run("countermark", "verify", dist / WHEEL, home="fleet", expect=5)  # nothing was pinned
     world.run("countermark", "trust", "add", world.url, "--root", root, "--root-words", words, home="fleet")
     verified = as_json(world.run("countermark", "verify", "--json", dist / WHEEL, home="fleet"))
     assert verified["verified"] is True
