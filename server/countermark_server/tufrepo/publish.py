@@ -299,6 +299,7 @@ class Repository:
             if self._take(candidate, entry):
                 self._finish(candidate, store.TIMESTAMPED)
                 listed.list_cleared(self._engine, now=int(self._parts.clock()))
+                self._clean()  # one publish's files for each publish, so that a busy registry keeps pace
                 return True
             logged = set(candidate.body["predicate"]["timestamps"])
             # It signed again while our entry was on its way, and wants that one logged first; or a decision

@@ -123,6 +123,21 @@ def test_an_idle_registry_cleans_up_by_itself(world):
     world.check()
 
 
+def test_a_registry_that_is_never_idle_keeps_pace(world):
+    """Every publish takes the files of an old one along: no step of these finds nothing to do."""
+    world.clock.now += world.repository._parts.retention + 1
+    for number in range(20, 24):
+        world.list_file(number)
+        before = world.public.read(TIMESTAMP)
+        while world.public.read(TIMESTAMP) == before:
+            assert any([world.repository.step(), world.work_log(), world.service.step()])
+        world.clock.now += 61
+    left = metadata(world)
+    assert left.isdisjoint(f"tuf/{number}.snapshot.json" for number in (1, 2, 3))
+    assert named(world, world.public.read(TIMESTAMP)) <= left
+    world.check()
+
+
 @pytest.mark.parametrize(
     "name", ["tuf/1.root.json", "tuf/1.index.json", "tuf/timestamp.json", "log/checkpoint"]
 )
