@@ -32,6 +32,7 @@ _VERSION = re.compile(  # PEP 440, appendix B
     r"(?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?",
     re.IGNORECASE | re.ASCII,
 )
+_REMEMBERED = 8192  # of the names, versions and tags met last: files of a release share them
 _PRE = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
 
 
@@ -44,6 +45,7 @@ class FileName(NamedTuple):
     is_wheel: bool
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def normalise_project(name: str) -> str:
     """PEP 503: runs of `-`, `_` and `.` are one dash, letters are small."""
     if len(name) > NAME_MAX_CHARS or not _PROJECT.fullmatch(name):
@@ -53,16 +55,22 @@ def normalise_project(name: str) -> str:
 
 def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
     """PEP 440's normal form; `strip_zeros` drops trailing zeros of the release, so that 1.0 is 1."""
+    return _versions(version)[strip_zeros]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _versions(version: str) -> tuple[str, str]:
+    """The normal form of a version, and the same without trailing zeros of the release."""
     match = _VERSION.fullmatch(version) if len(version) <= NAME_MAX_CHARS else None
     if match is None:
         raise MalformedError(f"version {_shown(version)} is not a legal version (PEP 440)")
     epoch, release, pre, pre_number, post, bare, post_number, dev, dev_number, local = match.groups()
     numbers = [_number(part) for part in release.split(".")]
-    while strip_zeros and len(numbers) > 1 and numbers[-1] == "0":
-        numbers.pop()
-    text = ".".join(numbers)
-    if epoch is not None and (number := _number(epoch)) != "0":
-        text = f"{number}!{text}"
+    kept = len(numbers)
+    while kept > 1 and numbers[kept - 1] == "0":
+        kept -= 1
+    before = "" if epoch is None or (number := _number(epoch)) == "0" else f"{number}!"
+    text = ""
     if pre is not None:
         text += _PRE.get(pre.lower(), pre.lower()) + _number(pre_number)
     if post is not None:
@@ -72,7 +80,7 @@ def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
     if local is not None:
         parts = _SEPARATORS.split(local.lower())
         text += "+" + ".".join(_number(part) if part.isdigit() else part for part in parts)
-    return text
+    return before + ".".join(numbers) + text, before + ".".join(numbers[:kept]) + text
 
 
 @lru_cache(
@@ -108,14 +116,23 @@ def _parse_wheel(filename: str) -> FileName:
             f"file name {_shown(filename)} is not a wheel's (name-version-python-abi-platform)"
         )
     build, tags = parts[2:-3], parts[-3:]
-    if not all(_TAG.fullmatch(tag) for tag in tags) or not all(_BUILD.fullmatch(part) for part in build):
+    normal_tags = _tags("-".join(tags))
+    if normal_tags is None or not all(_BUILD.fullmatch(part) for part in build):
         raise MalformedError(f"file name {_shown(filename)} has tags that are not a wheel's")
     version = parts[1].replace("_", "-")  # a wheel's file name writes the dashes of a version as `_`
     project = normalise_project(parts[0])
-    normal_tags = [".".join(sorted(set(tag.lower().split(".")))) for tag in tags]
     stem = [project.replace("-", "_"), normalise_version(version, strip_zeros=True)]
-    stem += [part.lower() for part in build] + normal_tags
-    return FileName(project, normalise_version(version), "-".join(stem) + ".whl", True)
+    stem += [part.lower() for part in build]
+    return FileName(project, normalise_version(version), f"{'-'.join(stem)}-{normal_tags}.whl", True)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _tags(tags: str) -> str | None:
+    """The three tags of a wheel in one spelling: small letters, the parts of each in order, once. None: not tags."""
+    each = tags.split("-")
+    if not all(_TAG.fullmatch(tag) for tag in each):
+        return None
+    return "-".join(".".join(sorted(set(tag.lower().split(".")))) for tag in each)
 
 
 def _number(digits: str | None) -> str:

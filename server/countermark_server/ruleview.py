@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Table, Text, bindparam, cast, delete, func, select
+from sqlalchemy import Connection, CursorResult, Table, Text, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark_server import db
@@ -44,14 +44,15 @@ _FETCHES = {
     table.name: select(table.c.key, table.c.value).where(table.c.key.in_(bindparam("k", expanding=True)))
     for table in (db.rules_state, db.tufrepo_state)
 }
-# PostgreSQL takes any number of names, or of rows, as one JSON document: the driver quotes arrays element by element.
-_NAMES = func.json_array_elements_text(cast(bindparam("k", type_=Text), postgresql.JSON))
+# PostgreSQL takes any number of names, or of rows, as lines of one text, since the driver quotes arrays element by
+# element. No line has a newline in it: what a row holds is JSON, which spells it `\n`. (Taken apart as one JSON
+# document, a row with `\u0000` in it would be refused, and with it the round.)
+_NAMES = func.unnest(func.string_to_array(bindparam("k", type_=Text), "\n"))
 _FETCHES_POSTGRESQL = {
     table.name: select(table.c.key, table.c.value).where(table.c.key.in_(select(_NAMES)))
     for table in (db.rules_state, db.tufrepo_state)
 }
-_PAIRS = func.json_each_text(cast(bindparam("d", type_=Text), postgresql.JSON)).table_valued("key", "value")
-_ROWS = select(_PAIRS.c.key, _PAIRS.c.value)
+_ROWS = select(*(func.unnest(func.string_to_array(bindparam(part, type_=Text), "\n")) for part in "kv"))
 
 
 class SqlView:
@@ -62,6 +63,7 @@ class SqlView:
         self._table = table
         self._select = _SELECTS[table.name]
         self._known: dict[Key, Value | None] = {}
+        self._spelled: dict[Key, str] = {}  # of the keys that were fetched, which are those that change
         self._changed: set[Key] = set()
         self._elsewhere: dict[Key, Value] = {}
 
@@ -79,22 +81,28 @@ class SqlView:
         try:
             return self._known[key]
         except KeyError:
-            row = self._connection.execute(self._select, {"k": encode_key(key)}).first()
+            row = self._connection.execute(self._select, {"k": self._name(key)}).first()
             self._known[key] = value = None if row is None else json.loads(row[0])
             return value
 
     def fetch(self, keys: Iterable[Key]) -> None:
         """Read all of these that are not known yet, in as few questions as it takes."""
-        unread = {encode_key(key): key for key in keys if key not in self._known}
+        unread = {self._name(key): key for key in keys if key not in self._known}
         for asked in self._questions(sorted(unread)):
             for row in asked:
                 self._known[unread.pop(row.key)] = json.loads(row.value)
         self._known.update(dict.fromkeys(unread.values()))
 
+    def _name(self, key: Key) -> str:
+        name = self._spelled.get(key)
+        if name is None:
+            name = self._spelled[key] = encode_key(key)
+        return name
+
     def _questions(self, names: list[str]) -> Iterator[CursorResult[Any]]:
         if self._connection.dialect.name == "postgresql":
             if names:
-                yield self._connection.execute(_FETCHES_POSTGRESQL[self._table.name], {"k": _ENCODE(names)})
+                yield self._connection.execute(_FETCHES_POSTGRESQL[self._table.name], {"k": "\n".join(names)})
             return
         for start in range(0, len(names), KEYS_PER_QUERY):
             asked = {"k": names[start : start + KEYS_PER_QUERY]}
@@ -110,13 +118,13 @@ class SqlView:
 
     def flush(self) -> None:
         """Write what was put."""
-        rows, gone = [], []
+        rows, gone = dict[str, str](), []
         for key in sorted(self._changed):
             value = self._known[key]
             if value is None:
-                gone.append({"k": encode_key(key)})
+                gone.append({"k": self._name(key)})
             else:
-                rows.append({"key": encode_key(key), "value": encode_value(value)})
+                rows[self._name(key)] = encode_value(value)
         if rows:
             self._write(rows)
         if self._elsewhere and self._table is db.rules_state:
@@ -131,13 +139,14 @@ class SqlView:
         insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
         return insert(db.logged_elsewhere).on_conflict_do_nothing()
 
-    def _write(self, rows: list[dict[str, str]]) -> None:
+    def _write(self, rows: dict[str, str]) -> None:
         """Insert or replace: row by row on SQLite, which runs in this process; on PostgreSQL in one statement."""
         if self._connection.dialect.name == "postgresql":
-            document = _ENCODE({row["key"]: row["value"] for row in rows})
-            self._connection.execute(_UPSERTS[self._table.name, "postgresql"], {"d": document})
+            lines = {"k": "\n".join(rows), "v": "\n".join(rows.values())}
+            self._connection.execute(_UPSERTS[self._table.name, "postgresql"], lines)
         else:
-            self._connection.execute(_UPSERTS[self._table.name, "sqlite"], rows)
+            each = [{"key": key, "value": value} for key, value in rows.items()]
+            self._connection.execute(_UPSERTS[self._table.name, "sqlite"], each)
 
 
 def _upsert(insert: Any) -> Any:
@@ -155,8 +164,8 @@ _UPSERTS = {
 
 
 def encode_key(key: Key) -> str:
-    """A key as the table spells it."""
-    return _ENCODE(key)
+    """A key as the table spells it: a JSON array. Part by part, since the encoder is quick only with strings."""
+    return f"[{','.join(map(_ENCODE, key))}]"
 
 
 def encode_value(value: Mapping[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
 from countermark_server import db
-from countermark_server.ruleview import KEYS_PER_QUERY, SqlView
+from countermark_server.ruleview import KEYS_PER_QUERY, SqlView, encode_key, encode_value
 
 
 @pytest.fixture
@@ -61,6 +63,19 @@ def test_an_error_writes_nothing(engine) -> None:
             view.put(("a",), {"n": 1})
             raise RuntimeError
         assert connection.execute(db.rules_state.select()).all() == []
+
+
+def test_a_row_is_spelled_one_way(engine) -> None:
+    """Whatever the database and the way to it, a key and a value are stored letter for letter as encoded."""
+    key = ("key", 'a"b', "é\\", "\u2028\U0001f600")
+    value = {"z": [1, {"y": None, "x": '\u0000"\\/'}], "a": "é\U0001f600", "": True}
+    with db.write(engine) as connection, SqlView(connection, db.rules_state) as view:
+        view.put(key, value)
+        view.put(("other",), {"n": 1})
+    with db.read(engine) as connection:
+        rows = {row.key: row.value for row in connection.execute(db.rules_state.select())}
+    assert rows == {encode_key(key): encode_value(value), '["other"]': '{"n":1}'}
+    assert encode_key(key) == json.dumps(key, separators=(",", ":"))
 
 
 KEYS = st.tuples(st.sampled_from(["file", "project", "key"]), st.text(max_size=4))
