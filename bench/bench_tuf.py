@@ -126,7 +126,7 @@ def _imports() -> list[Figure]:
 
 def _import(files: int) -> float:
     """CPU seconds of the candidate that lists so many files in a registry that was empty."""
-    online = Online(CryptoSigner(key("tuf bins")), CryptoSigner(key("tuf snapshot")))
+    online = Online(CryptoSigner(key("tuf bins")), [CryptoSigner(key("tuf snapshot"))])
     contents: dict[int, dict[str, Target]] = {number: {} for number in range(1 << IMPORT_BITS)}
     nothing = Current(IMPORT_BITS, {"targets": 1, "trust": 1, "index": 1}, (), None, None, 0, 0, None)
     before = _candidate(nothing, contents, 1, online).after

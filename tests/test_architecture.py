@@ -84,6 +84,7 @@ SERVER_USES = {
     "tlog", "entry", "rules", "rules_import", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor", "snapshotfile",
+    "tokens",
 }  # fmt: skip
 CEREMONY_USES = {
     "tlog",

@@ -24,7 +24,7 @@ class TimestampedWorld(World):
         if self.store is not None:
             self.store.close()
         self.store = Store(self.folder / "timestamper.sqlite")
-        self.judge = Judge(self.store, self.keys.tuf["timestamp"], self, self.base)
+        self.judge = Judge(self.store, [self.keys.tuf["timestamp"]], self, self.base)
         self.judge.adopt_root(self.root)
         return self.judge
 

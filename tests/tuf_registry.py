@@ -50,7 +50,7 @@ from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.service import Service
 from countermark_server.timestamper.store import Store
-from countermark_server.tufrepo.candidate import Online
+from countermark_server.tufrepo.keys import Keys
 from countermark_server.tufrepo.publicfiles import PublicFiles
 from countermark_server.tufrepo.publish import Parts, Repository
 from tests.log_world import ORIGIN, LogWorld, key
@@ -105,7 +105,7 @@ class TufRegistry(LogWorld):
         self.logs.sequencer.load()
         self.store = Store(self.settings.data / "timestamper" / "timestamper.sqlite")
         web = PublicFiles(self.public)
-        judge = Judge(self.store, self.tuf_keys["timestamp"], web, "public:")
+        judge = Judge(self.store, [self.tuf_keys["timestamp"]], web, "public:")
         judge.adopt_root(self.public.read("tuf/1.root.json") or b"")
         self.service = Service(self.store, judge, web, "public:", clock=self.clock, retry_interval=2.0)
         self.judge = judge
@@ -116,7 +116,7 @@ class TufRegistry(LogWorld):
         return Parts(
             engine=self.engine,
             public=self.public,
-            online=Online(self.tuf_keys["bins"], self.tuf_keys["snapshot"]),
+            keys=Keys([self.tuf_keys["bins"]], [self.tuf_keys["snapshot"]]),
             registry=self.roles["registry"],
             trust_file=self.trust,
             timestamper=self.timestamper,

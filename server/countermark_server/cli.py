@@ -46,6 +46,13 @@ def commands() -> None:
 @click.option(
     "--predecessor-trust", type=click.Path(path_type=Path), metavar="FILE", help="That log's trust file."
 )
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="ROLE=URI",
+    help="Where the online key of bins, snapshot or timestamp lies already; else one is made.",
+)
 def init(
     data: Path,
     origin: str,
@@ -54,6 +61,7 @@ def init(
     *,
     predecessor: Path | None,
     predecessor_trust: Path | None,
+    keys: tuple[str, ...],
 ) -> None:
     """Make a data directory: online keys, a witness, and ceremony-input.json."""
     from countermark_server.operate.initialise import INPUT_FILE, initialise  # noqa: PLC0415
@@ -65,7 +73,8 @@ def init(
         say(f"goes on from {before}: compare it with what `freeze` printed there")
     elif predecessor is not None or predecessor_trust is not None:
         raise click.UsageError("--predecessor and --predecessor-trust go together")
-    made = initialise(data, origin, base_url, bit_length=bit_length, predecessor=before)
+    places = dict(key.partition("=")[::2] for key in keys)
+    made = initialise(data, origin, base_url, bit_length=bit_length, predecessor=before, keys=places)
     say(f"initialised {origin}; public halves, by the SHA-256 of their SPKI:")
     for name, print_ in made.fingerprints.items():
         click.echo(f"{name:<12} {print_}")

@@ -137,6 +137,14 @@ class Tuf:
     heartbeat: float = _setting(
         3600.0, "seconds after which an idle registry gets a new timestamp", least=1, most=3600
     )
+    bins_key: str = _setting(
+        "keyfile:keys/bins.json",
+        "URI of the key that signs bins; several with blanks between them while one follows another",
+    )
+    snapshot_key: str = _setting(
+        "keyfile:keys/snapshot.json", "URI of the key that signs snapshots; several as above"
+    )
+    pin_file: str = _setting("keys/pin", "file with the PIN of a token that holds these two keys")
     retention: float = _setting(
         604_800.0, "seconds for which a replaced snapshot or bin stays; mirrors rely on it", least=10_800
     )
@@ -149,6 +157,11 @@ class Timestamper:
     """The timestamper: its own process, its own key."""
 
     listen: str = _setting("127.0.0.1:8081", "HOST:PORT the timestamper serves its timestamp and metrics on")
+    key: str = _setting(
+        "keyfile:timestamper/timestamp.json",
+        "URI of the key that signs timestamps; several with blanks between them, and all of them sign",
+    )
+    pin_file: str = _setting("timestamper/pin", "file with the PIN of a token that holds this key")
     registry_url: str = _setting("", "where it reads the registry; empty: `registry.base_url`")
     poll_interval: float = _setting(0.05, "seconds between looks for a new candidate", least=0.001, most=60)
     retry_interval: float = _setting(

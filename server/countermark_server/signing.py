@@ -5,7 +5,7 @@
     keys/registry.json         statements of the registry      -> role_signer("registry")
     keys/scanner.json          verdicts
     keys/moderation.json       moderation acts
-    keys/bins.json             TUF role bins                   -> tuf_signer("bins")
+    keys/bins.json             TUF role bins; where settings name another place: onlinekeys.py
     keys/snapshot.json         TUF role snapshot
     timestamper/timestamp.json TUF role timestamp: the timestamper's own, in its own folder
 
@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
-from securesystemslib.signer import CryptoSigner
 
 from countermark import keyfile
 from countermark.errors import UsageError
@@ -88,16 +87,6 @@ def role_signer(settings: Settings, role: str, environ: Mapping[str, str] = os.e
     if not isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
         raise UsageError(f"key {role} is of a kind that signs no statements")
     return KeySigner(key)
-
-
-def tuf_signer(data: Path, role: str, environ: Mapping[str, str] = os.environ) -> CryptoSigner:
-    """Signs TUF metadata as `bins`, `snapshot` or `timestamp`."""
-    if role not in TUF_ROLES:
-        raise UsageError(f"{role!r} is not an online TUF role: its metadata comes from a ceremony")
-    key = load_key(data, role, environ)
-    if isinstance(key, mldsa.MLDSA44PrivateKey):
-        raise UsageError(f"key {role} is of a kind that signs no TUF metadata")
-    return CryptoSigner(key)
 
 
 def public_key(data: Path, name: str) -> bytes:

@@ -41,9 +41,9 @@ def spell(value: Any) -> bytes | None:
     return None if "\\" in text else text.encode("ascii")
 
 
-def signed_file(message: bytes, signer: Signer) -> bytes:
+def signed_file(message: bytes, *signers: Signer) -> bytes:
     """The file of a signed part that is canonical: tuf's compact form of it, byte for byte."""
-    signatures = _ENCODE([signer.sign(message).to_dict()])
+    signatures = _ENCODE([signer.sign(message).to_dict() for signer in signers])
     return b'{"signatures":' + signatures.encode() + b',"signed":' + message + b"}"
 
 

@@ -72,7 +72,8 @@ def shown(world: World) -> Iterator[None]:
     from countermark.tlog.checkpoint import open_checkpoint
     from countermark.tlog.note import Note
     from countermark.witness import load_signer
-    from countermark_server import adopted, signing
+    from countermark_server import adopted, onlinekeys
+    from countermark_server.settings import load
     from countermark_server.stores.public import Public
     from countermark_server.timestamper import carry
 
@@ -87,8 +88,8 @@ def shown(world: World) -> Iterator[None]:
     contents = carry.Contents(
         snapshot, checkpoint, carried.bins_root.hex(), carried.bit_length, carried.applied
     )
-    signer = signing.tuf_signer(world.data, "timestamp")
-    path.write_bytes(carry.sign(contents, carried.version + 1, signer, now=now).raw)
+    signers = onlinekeys.open_keys(load(world.data, {}), "timestamp")
+    path.write_bytes(carry.sign(contents, carried.version + 1, signers, now=now).raw)
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ from countermark.limits import BIN_MAX_BYTES
 from countermark.statement import Envelope, Statement, keyid_of, open_envelope
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.words import root_words
-from countermark_server import db, migrations, signing
+from countermark_server import db, migrations, onlinekeys, signing
 from countermark_server.log.create import create
 from countermark_server.operate.initialise import INPUT_FILE
 from countermark_server.operate.reading import read_bounded
@@ -182,7 +182,7 @@ def check_ours(settings: Settings, ceremony: _Ceremony, vkeys: list[str]) -> Non
         raise EvidenceError(f"the ceremony's index does not delegate to 2^{asked['bit_length']} bins")
     online = {"bins": succinct, "snapshot": roles["snapshot"], "timestamp": roles["timestamp"]}
     for role, keys in online.items():
-        ours = signing.tuf_signer(data, role).public_key.keyid
+        ours = onlinekeys.public_keys(settings, role)[0].keyid
         if keys.keyids != [ours] or keys.threshold != 1:
             raise EvidenceError(f"role {role} has keys {keys.keyids} in the ceremony, ours is {ours}")
     _check_role_keys(data, ceremony)

@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,9 +33,10 @@ from countermark import keyfile
 from countermark.errors import UsageError
 from countermark.limits import BIN_BITS_MAX
 from countermark.predecessor import Predecessor
-from countermark.statement import Statement, sign
+from countermark.statement import Statement, keyid_of, sign
 from countermark.tlog.note import VerifierKey
-from countermark_server import db, migrations, signing
+from countermark_server import db, migrations, onlinekeys, signing
+from countermark_server.onlinekeys import key_spki
 from countermark_server.settings import Registry, Settings, load
 
 INPUT_FILE = "ceremony-input.json"
@@ -61,11 +62,18 @@ def initialise(
     *,
     bit_length: int = 12,
     predecessor: Predecessor | None = None,
+    keys: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Made:
-    """Make the data directory. UsageError: it exists, or a name is not one; nothing was made."""
+    """Make the data directory. UsageError: it exists, or a name is not one; nothing was made.
+
+    `keys` says where an online TUF key lies already, by its role (onlinekeys.py); the others are made here.
+    """
     check_origin(origin)
     check_base_url(base_url)
+    for role in keys or {}:
+        if role not in signing.TUF_ROLES:
+            raise UsageError(f"{role!r} is not an online TUF role", hint=", ".join(signing.TUF_ROLES))
     if not 1 <= bit_length <= BIN_BITS_MAX:
         raise UsageError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
     beside = data.with_name(f".{data.name}.new-{os.getpid()}")
@@ -78,7 +86,7 @@ def initialise(
     except OSError as error:
         raise UsageError(f'cannot make "{data}": {error.strerror}') from None
     try:
-        made = _fill(beside, origin, base_url, bit_length, environ, predecessor=predecessor)
+        made = _fill(beside, origin, base_url, bit_length, environ, predecessor=predecessor, keys=keys or {})
         beside.rename(data)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -94,12 +102,15 @@ def _fill(
     environ: Mapping[str, str],
     *,
     predecessor: Predecessor | None,
+    keys: Mapping[str, str],
 ) -> Made:
-    settings = Settings(folder, registry=Registry(origin, base_url))
-    (folder / "settings.toml").write_text(_settings_text(origin, base_url), encoding="utf-8")
-    names = (*signing.ROLES, *signing.TUF_ROLES, signing.LOG_ED25519, signing.LOG_MLDSA44)
+    (folder / "settings.toml").write_text(_settings_text(origin, base_url, keys), encoding="utf-8")
+    settings = replace(load(folder, environ), registry=Registry(origin, base_url))
+    ours = [role for role in signing.TUF_ROLES if _is_made_here(settings, role)]
+    names = (*signing.ROLES, *ours, signing.LOG_ED25519, signing.LOG_MLDSA44)
     _make_keys(folder, names, environ)
-    engine = db.open_engine(load(folder, environ).database_url)  # COUNTERMARK_DATABASE_URL may say where
+    tuf_keys = {role: onlinekeys.public_keys(settings, role)[0] for role in signing.TUF_ROLES}
+    engine = db.open_engine(settings.database_url)  # COUNTERMARK_DATABASE_URL may say where
     migrations.upgrade(engine)
     engine.dispose()
     log_keys = [signer.vkey for signer in signing.log_signers(settings, environ)]
@@ -110,9 +121,7 @@ def _fill(
         "origin": origin,
         "log_vkeys": [key.format() for key in log_keys],
         "witness_policy": "\n".join(lines),
-        "tuf_keys": {
-            role: signing.tuf_signer(folder, role, environ).public_key.to_dict() for role in signing.TUF_ROLES
-        },
+        "tuf_keys": {role: key.to_dict() for role, key in tuf_keys.items()},
         "role_keys": {role: _enrolment(settings, role, environ) for role in signing.ROLES},
         "bit_length": bit_length,
     }
@@ -121,6 +130,7 @@ def _fill(
     text = json.dumps(document, indent=2, sort_keys=True) + "\n"
     (folder / INPUT_FILE).write_text(text, encoding="utf-8")
     prints = {name: _fingerprint(folder, name) for name in names}
+    prints |= {role: keyid_of(key_spki(key)) for role, key in tuf_keys.items()}
     return Made(folder, prints, tuple(key.format() for key in log_keys), witness)
 
 
@@ -193,11 +203,21 @@ def check_base_url(base_url: str) -> None:
         )
 
 
-def _settings_text(origin: str, base_url: str) -> str:
-    registry = [f"origin = {json.dumps(origin)}", f"base_url = {json.dumps(base_url)}"]
-    return "\n".join(
-        ["# Countermark: every setting is in docs/operations/settings.md", "[registry]", *registry, ""]
-    )
+def _is_made_here(settings: Settings, role: str) -> bool:
+    default = signing.key_path(settings.data, role).relative_to(settings.data)
+    return onlinekeys.uris(settings, role) == (f"keyfile:{default}",)
+
+
+def _settings_text(origin: str, base_url: str, keys: Mapping[str, str]) -> str:
+    lines = ["# Countermark: every setting is in docs/operations/settings.md", "[registry]"]
+    lines += [f"origin = {json.dumps(origin)}", f"base_url = {json.dumps(base_url)}"]
+    sections: dict[str, list[str]] = {}
+    for role, uri in keys.items():
+        section, name = onlinekeys.setting_of(role).split(".")
+        sections.setdefault(section, []).append(f"{name} = {json.dumps(uri)}")
+    for section, values in sections.items():
+        lines += ["", f"[{section}]", *values]
+    return "\n".join([*lines, ""])
 
 
 def _fingerprint(folder: Path, name: str) -> str:

@@ -30,7 +30,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, SignatureError, UsageError
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.words import root_words
-from countermark_server import db, signing
+from countermark_server import db, onlinekeys
 from countermark_server.operate.adoption import COMPANIONS, ROLES, Adopted, is_trial, read_file
 from countermark_server.settings import Settings
 from countermark_server.stores import places
@@ -162,7 +162,7 @@ def _check_online(settings: Settings, new: _Found) -> None:
     roles = new.metadata["root"].signed.roles
     online = {"bins": succinct, "snapshot": roles["snapshot"], "timestamp": roles["timestamp"]}
     for role, keys in online.items():
-        ours = signing.tuf_signer(settings.data, role).public_key.keyid
+        ours = onlinekeys.public_keys(settings, role)[0].keyid
         if keys.keyids != [ours] or keys.threshold != 1:
             raise EvidenceError(f"role {role} has keys {keys.keyids} in the ceremony, ours is {ours}")
 

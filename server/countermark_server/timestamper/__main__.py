@@ -21,7 +21,7 @@ import click
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark.serving import listening
-from countermark_server import signing, telemetry
+from countermark_server import onlinekeys, telemetry
 from countermark_server.settings import Settings, load
 from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.service import Service
@@ -59,8 +59,9 @@ def run(
         raise UsageError(f"timestamper.listen is {listen!r}, must be HOST:PORT")
     fetcher = HttpFetcher()
     store = Store(folder / "timestamper.sqlite")
-    judge = Judge(store, signing.tuf_signer(settings.data, "timestamp"), fetcher, registry)
+    judge = Judge(store, onlinekeys.open_keys(settings, "timestamp"), fetcher, registry)
     judge.adopt_root(_root(root or folder / "root.json", store))
+    judge.check_keys()
     retry = settings.timestamper.retry_interval
     service = Service(store, judge, fetcher, registry, clock=time.time, retry_interval=retry)
     _forget(run_folder)

@@ -12,7 +12,7 @@ file above 12 KiB is refused. A timestamp expires 24 hours after it was signed, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -62,8 +62,8 @@ def slim(checkpoint: VerifiedCheckpoint, policy: Policy) -> VerifiedCheckpoint:
     return open_checkpoint(raw, policy, now=None)
 
 
-def sign(contents: Contents, version: int, signer: Signer, *, now: int) -> SignedTimestamp:
-    """The timestamp of this version. RefusalError: it would be too large for stock clients."""
+def sign(contents: Contents, version: int, signers: Sequence[Signer], *, now: int) -> SignedTimestamp:
+    """The timestamp of this version, by each of these keys. RefusalError: too large for stock clients."""
     snapshot = contents.snapshot
     checkpoint = contents.checkpoint
     signed = Timestamp(
@@ -82,7 +82,8 @@ def sign(contents: Contents, version: int, signer: Signer, *, now: int) -> Signe
         },
     )
     metadata = Metadata(signed)
-    metadata.sign(signer)
+    for signer in signers:
+        metadata.sign(signer, append=True)
     raw = metadata.to_bytes(JSONSerializer(compact=True))
     if len(raw) > TIMESTAMP_MAX_BYTES:
         raise RefusalError(

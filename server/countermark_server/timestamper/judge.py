@@ -1,6 +1,6 @@
 """The judge: may this be signed? Every check of the design, in order; the first that fails refuses.
 
-    judge = Judge(store, signer, fetcher, base_url)
+    judge = Judge(store, signers, fetcher, base_url)
     signed = judge.attempt(now=now)       # SignedTimestamp, or None: nothing new; RefusalError: why not
 
 (0) The newest public timestamp is not ahead of us; if it is (a restored or standby timestamper), it is adopted.
@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Snapshot
+from tuf.api.metadata import Metadata, Root, Snapshot
 
 from countermark import replay
 from countermark.errors import NetworkError
@@ -36,6 +37,7 @@ from countermark.timestamp import Timestamp
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
+from countermark_server import onlinekeys
 from countermark_server.timestamper import carry, history
 from countermark_server.timestamper.bincheck import Accepted, BinCheck
 from countermark_server.timestamper.chain import OFFLINE, Chain, Offline, check_trust_target
@@ -50,9 +52,9 @@ QUORUM_MAX_AGE = timedelta(minutes=75)  # an idle log is cosigned hourly; past t
 class Judge:
     """One timestamper's mind. One thread uses it."""
 
-    def __init__(self, store: Store, signer: Signer, fetcher: Fetcher, base_url: str) -> None:
+    def __init__(self, store: Store, signers: Sequence[Signer], fetcher: Fetcher, base_url: str) -> None:
         self._store = store
-        self._signer = signer
+        self._signers = signers
         self._fetcher = fetcher
         self._base = base_url.rstrip("/")
         self._accepted: Accepted | None = None
@@ -63,6 +65,15 @@ class Judge:
         if self._store.fact("root") is None:
             with self._store.transaction():
                 self._store.set_fact("root", base64.b64encode(root_raw).decode())
+
+    def check_keys(self) -> None:
+        """EvidenceError, with both key ids: the root we begin with names none of our keys."""
+        stored = self._store.fact("root")
+        if stored is not None:
+            root = Metadata[Root].from_bytes(base64.b64decode(stored)).signed
+            onlinekeys.holder_of(
+                "timestamp", self._signers, root.roles["timestamp"].keyids, f"root {root.version}"
+            )
 
     @property
     def entry(self) -> int:
@@ -122,7 +133,7 @@ class Judge:
             told.files["snapshot"], slim, tree.root.hex(), offline.bins.bit_length, replayed.applied
         )
         newest = self._store.newest()
-        signed = carry.sign(contents, 1 if newest is None else newest.version + 1, self._signer, now=now)
+        signed = carry.sign(contents, 1 if newest is None else newest.version + 1, self._signers, now=now)
         self._remember(signed, slim, replayed, chain, snapshot)  # (9)
         # Committed when this returns. If we stop here the signature is in our database only: the next start
         # serves it. If we stop before, nothing was signed as far as anybody can tell.

@@ -86,10 +86,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Online:
-    """The two online keys of this room."""
+    """What signs a candidate (keys.py)."""
 
     bins: Signer
-    snapshot: Signer
+    snapshot: Sequence[Signer]
 
 
 def build(
@@ -125,7 +125,7 @@ def build(
         expires = expires or _time(now) + SNAPSHOT_LIFETIME
         fragments.update({f"{role}.json": version for role, version in current.offline.items()})
         fragments.update({f"{current.role(i)}.json": records[i].version for i in contents})
-        raw = sign_snapshot(fragments, claimed["snapshot"], expires, online.snapshot)
+        raw = sign_snapshot(fragments, claimed["snapshot"], expires, *online.snapshot)
         files[f"{claimed['snapshot']}.snapshot.json"] = raw
         snapshot = metadata_file(raw, claimed["snapshot"])
         after = replace(after, snapshot=snapshot, snapshot_expires=int(expires.timestamp()))

@@ -32,12 +32,12 @@ from countermark_server.tufrepo.candidate import (
     OFFLINE,
     Candidate,
     Current,
-    Online,
     binding,
     build,
     metadata_file,
 )
 from countermark_server.tufrepo.ending import Ending, ending, offline_expires
+from countermark_server.tufrepo.keys import Keys, read_index
 from countermark_server.tufrepo.pending import Pending
 from countermark_server.tufrepo.relay import Relay
 from countermark_server.tufrepo.renewing import TufrepoError
@@ -61,7 +61,7 @@ class Parts:
 
     engine: Engine
     public: Public
-    online: Online
+    keys: Keys
     registry: Signer
     trust_file: TrustFile
     timestamper: Fetcher
@@ -117,6 +117,9 @@ class Repository:
         self._current = current or _before_genesis(self._public)
         offline = {f"{role}.json": version for role, version in self._current.offline.items()}
         online = {f"{self._current.role(i)}.json": b.version for i, b in enumerate(self._current.bins)}
+        self._online = self._parts.keys.under(
+            self._root, read_index(self._public, self._current.offline["index"])
+        )
         self._fragments = Fragments({**offline, **online})
         self._pending = self._nothing_pending()
 
@@ -213,7 +216,7 @@ class Repository:
             contents,
             claimed=claimed,
             fragments=self._fragments,
-            online=self._parts.online,
+            online=self._online,
             binding=said,
             applied=applied,
             timestamps=timestamps,

@@ -73,9 +73,9 @@ class Fragments:
         return self._pieces[number]
 
 
-def sign_snapshot(fragments: Fragments, version: int, expires: datetime, signer: Signer) -> bytes:
-    """The snapshot file."""
-    return signed_file(fragments.signed_part(version, expires), signer)
+def sign_snapshot(fragments: Fragments, version: int, expires: datetime, *signers: Signer) -> bytes:
+    """The snapshot file, signed by each of these keys."""
+    return signed_file(fragments.signed_part(version, expires), *signers)
 
 
 def check_stock(raw: bytes, root: Root, version: int) -> None:

@@ -18,10 +18,10 @@ from tuf.api.exceptions import RepositoryError
 
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
-from countermark_server import adopted, db, signing, telemetry
+from countermark_server import adopted, db, onlinekeys, signing, telemetry
 from countermark_server.settings import Settings
 from countermark_server.stores import places
-from countermark_server.tufrepo.candidate import Online
+from countermark_server.tufrepo.keys import Keys
 from countermark_server.tufrepo.publish import Parts, Repository
 
 NAME = "tufrepo"
@@ -86,9 +86,7 @@ def open_parts(settings: Settings) -> Parts:
     return Parts(
         engine=db.open_engine(settings.database_url),
         public=public,
-        online=Online(
-            signing.tuf_signer(settings.data, "bins"), signing.tuf_signer(settings.data, "snapshot")
-        ),
+        keys=Keys(onlinekeys.open_keys(settings, "bins"), onlinekeys.open_keys(settings, "snapshot")),
         registry=signing.role_signer(settings, "registry"),
         trust_file=trust_file,
         timestamper=HttpFetcher(),

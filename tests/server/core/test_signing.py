@@ -52,12 +52,6 @@ def test_a_role_signs_statements(settings: Settings) -> None:
     assert open_envelope(envelope, keys).keyids == (signer.keyid,)
 
 
-def test_a_tuf_role_signs_metadata(settings: Settings) -> None:
-    """The CryptoSigner's key verifies its signature."""
-    signer = signing.tuf_signer(settings.data, "bins", NO_VARIABLES)
-    signer.public_key.verify_signature(signer.sign(b"bytes"), b"bytes")
-
-
 def test_the_variable_wins_over_the_passphrase_file(settings: Settings) -> None:
     """A wrong passphrase from the environment is not silently replaced by the right one on disk."""
     with pytest.raises(UsageError, match="passphrase"):
@@ -71,8 +65,6 @@ def test_the_variable_wins_over_the_passphrase_file(settings: Settings) -> None:
 @pytest.mark.parametrize("role", ["root", "targets", "trust", "index", "authority", ""])
 def test_no_offline_role_signs_here(settings: Settings, role: str) -> None:
     """Asking for an offline role's signer is refused before any file is looked for."""
-    with pytest.raises(UsageError):
-        signing.tuf_signer(settings.data, role, NO_VARIABLES)
     with pytest.raises(UsageError):
         signing.role_signer(settings, role, NO_VARIABLES)
 

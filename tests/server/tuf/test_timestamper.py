@@ -424,7 +424,7 @@ def test_a_restored_timestamper_adopts_the_newest_public_timestamp_first(world, 
     digest = hashlib.sha256(world.tuf["timestamp.json"]).hexdigest()
     world.store.close()
     world.store = Store(tmp_path / "restored.sqlite")
-    world.judge = Judge(world.store, world.keys.tuf["timestamp"], world, world.base)
+    world.judge = Judge(world.store, [world.keys.tuf["timestamp"]], world, world.base)
     world.judge.adopt_root(world.root)
     with pytest.raises(RefusalError, match=digest):  # what it adopts must be logged, too
         world.attempt()

@@ -57,7 +57,7 @@ def test_before_the_first_signature_there_is_nothing_to_serve(world, tmp_path):
     from countermark_server.timestamper.store import Store
 
     store = Store(tmp_path / "fresh.sqlite")
-    judge = Judge(store, world.keys.tuf["timestamp"], world, world.base)
+    judge = Judge(store, [world.keys.tuf["timestamp"]], world, world.base)
     service = Service(store, judge, world, world.base, clock=lambda: world.now, retry_interval=2.0)
     assert get(service, "/timestamp.json").status == 404
     assert get(service, "/healthz").status == 503
@@ -233,7 +233,7 @@ def test_a_timestamp_too_large_for_stock_clients_is_refused(world):
     snapshot = {"length": 1, "sha256": "00" * 32, "version": 1}
     contents = carry.Contents(snapshot, carry.slim(checkpoint, policy), "00" * 32, 2, 0)
     with pytest.raises(RefusalError) as caught:
-        carry.sign(contents, 1, KEYS.tuf["timestamp"], now=10)
+        carry.sign(contents, 1, [KEYS.tuf["timestamp"]], now=10)
     assert caught.value.code == "timestamp-too-large"
 
 

@@ -1,0 +1,7 @@
+"""The error that AzureSigner passes on."""
+
+from cloudkeys import DownError
+
+
+class HttpResponseError(DownError):
+    pass
