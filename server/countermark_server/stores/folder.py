@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -65,10 +67,14 @@ class Folder:
         syncs.together([partial(sync_folder, folder) for folder in folders])
 
     def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:
-        # One process replaces a name (the sequencer's lock file sees to it), so a look before is enough here.
-        if allowed is not None:
+        path = self.path(name)
+        if allowed is None:
+            return replace_file(path, data)
+        make_folders(path.parent, self.root)
+        with _turn(path.parent):  # between the look and the new value nobody else of this machine replaces it
             allowed(self.read(name))
-        replace_file(self.path(name), data)
+            replace_file(path, data)
+        return None
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -102,3 +108,14 @@ class Folder:
     def path(self, name: str) -> Path:
         """Where the file lies; never outside of this folder."""
         return self.root / checked_name(name)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Alone among those who take turns on this folder; whoever dies lets go."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -82,10 +82,14 @@ class Relay:
         checkpoint = open_checkpoint(carried.checkpoint, self.policy, now=None)
         if checkpoint.size != carried.size:
             raise EvidenceError(f"the timestamp says size {carried.size}, its checkpoint {checkpoint.size}")
-        public = self.public.read(TIMESTAMP)
-        if public is not None and public != raw and Carried.parse(public).version >= carried.version:
-            raise EvidenceError(f"timestamp {carried.version} is not newer than the public one")
-        self.public.replace(TIMESTAMP, raw)
+
+        def newer(public: bytes | None) -> None:
+            if public is not None and public != raw and Carried.parse(public).version >= carried.version:
+                raise EvidenceError(f"timestamp {carried.version} is not newer than the public one")
+
+        # Compared with what it takes the place of, not with what lay there a moment ago: a paused relay that
+        # wakes beside another one puts no old timestamp over a newer one.
+        self.public.replace(TIMESTAMP, raw, newer)
         # Public: this is the moment at which a publish has happened.
         telemetry.logger().info(
             "timestamp published", version=carried.version, applied=carried.applied, size=carried.size

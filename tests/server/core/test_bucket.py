@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,6 +76,31 @@ def test_a_value_moves_only_from_what_was_looked_at(place: Place) -> None:
     with pytest.raises(StoreError, match="no"):
         place.replace("head", b"3", never)
     assert place.read("head") == b"2"
+
+
+def test_of_two_who_count_none_overwrites_the_other(place: Place) -> None:
+    """Look and new value are one step: every success is one more, whoever had it."""
+    place.replace("head", b"0 nobody")
+
+    def count(who: bytes) -> int:
+        done = 0
+        for _ in range(20):
+            seen = place.read("head")
+            assert seen is not None
+
+            def same(found: bytes | None, seen: bytes = seen) -> None:
+                if found != seen:
+                    raise StoreError("another was first")
+                time.sleep(0.001)  # time enough for the other to come in between
+
+            with contextlib.suppress(StoreError):
+                place.replace("head", b"%d %s" % (int(seen.split()[0]) + 1, who), same)
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(2) as pool:
+        won = sum(pool.map(count, (b"ada", b"bob")))
+    assert won >= 20 and (place.read("head") or b"").split()[0] == b"%d" % won
 
 
 def test_a_rival_between_look_and_put_is_noticed() -> None:
