@@ -29,7 +29,7 @@ from countermark_server import db
 from countermark_server.accounts import codes, people, tokens
 from countermark_server.app import create_app
 from countermark_server.ruleview import SqlView
-from countermark_server.settings import Registry, Upload, Web
+from countermark_server.settings import Limits, Registry, Upload, Web
 from tests.archives import metadata, record
 from tests.log_world import NOW, ORIGIN, LogWorld
 
@@ -40,7 +40,13 @@ class DoorWorld(LogWorld):
     """A registry in `folder` whose log has its genesis published."""
 
     def __init__(
-        self, folder: Path, *, wait: float = 10.0, upload: Upload | None = None, raw_add: bool = False
+        self,
+        folder: Path,
+        *,
+        wait: float = 10.0,
+        upload: Upload | None = None,
+        limits: Limits | None = None,
+        raw_add: bool = False,
     ) -> None:
         super().__init__(folder, raw_add=raw_add)
         self.settings = replace(
@@ -48,6 +54,7 @@ class DoorWorld(LogWorld):
             registry=Registry(origin=ORIGIN, base_url=BASE_URL),
             web=Web(wait=wait),
             upload=upload or Upload(),
+            limits=limits or Limits(),
         )
         self.create()
         if not raw_add:

@@ -62,10 +62,11 @@ def create_app(
         origin=settings.registry.origin,
         wait=settings.web.wait,
         queue_max=settings.entries.queue_max,
+        limits=settings.limits,
         clock=clock,
     )
     acts = Acts(engine, statements, blobs, batch_max=settings.entries.batch_max)
-    keys = accounts_keys.Keys(engine, statements, clock=clock)
+    keys = accounts_keys.Keys(engine, statements, settings.limits, clock=clock)
     receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
     early = ahead.Ahead(engine, statements, clock=clock)
     served = files.Files(engine, blobs, published)

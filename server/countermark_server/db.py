@@ -2,7 +2,7 @@
 
 The database answers "where is it?". Nothing a verifier believes depends on it: the log's tree is rebuilt from
 entry bundles, and the public part of these tables from the log. What only a backup holds: accounts, tokens,
-proposals not sequenced yet, statements that wait for their file, and the queue.
+proposals not sequenced yet, statements that wait for their file, the queue, and what was spent of allowances.
 
 SQLite and PostgreSQL run the same code; `postgresql.py` says what differs. SQLite is opened in WAL mode with
 `synchronous=FULL`: a commit that returned survives a power loss. `write()` opens an immediate transaction, so
@@ -91,6 +91,19 @@ token = Table(
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=True),
     Column("revoked", BigInteger, nullable=True),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    # What an account or a project has brought in, against [limits] (accounts/allowance.py).
+    Column("kind", String(16), primary_key=True),  # account | project
+    Column("name", String(255), primary_key=True),
+    Column("shard", Integer, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),  # of files, in all
+    Column("day", BigInteger, nullable=False),  # days since 1970, UTC, that the counts below are of
+    Column("entries", BigInteger, nullable=False),
+    Column("projects", BigInteger, nullable=False),  # begun
 )
 
 # --- submissions: artifacts on their journey (journey.py) --------------------------------------------------
@@ -189,6 +202,14 @@ logged_elsewhere = Table(
     Column("sha256", String(64), nullable=False),
     Column("leaf_index", BigInteger, nullable=False),
     Index("ix_logged_elsewhere_sha256_leaf_index", "sha256", "leaf_index"),
+)
+
+project_name = Table(
+    "project_name",
+    metadata,
+    # Projects of the default namespace by what people confuse their names with (confusable.py); kept by ruleview.py.
+    Column("skeleton", String(255), primary_key=True),
+    Column("project", String(255), primary_key=True),
 )
 
 closing = Table(

@@ -10,9 +10,9 @@ because each client shows another one (twine and pip the reason phrase, uv the p
     {"code":"signature-missing","detail":"demo-1.0.tar.gz was not signed","status":400,
      "title":"Signature missing","type":"https://registry.example/h/signature-missing"}
 
-Upload refusals are 400, never 409 or 5xx: flit shows our words only for 400, poetry takes any 409 for "exists",
-and twine sends the whole file again after a 5xx. The words `already exist` belong to `file-exists` alone:
-`poetry publish --skip-existing` looks for them.
+Upload refusals are 400 (429 where waiting helps), never 409 or 5xx: flit shows our words only for 400, poetry
+takes any 409 for "exists", and twine sends the whole file again after a 5xx. The words `already exist` belong to
+`file-exists` alone: `poetry publish --skip-existing` looks for them.
 
 Each code has a help page (`web/help.py`), which a test asserts. No answer built here is ever cacheable, and
 none carries a traceback: what we did not foresee is `internal`, and its story is in the telemetry.
@@ -56,6 +56,10 @@ CODES: dict[str, Code] = {
     # --- an upload ----------------------------------------------------------------------------------------
     "form-invalid": Code(400, "Form not valid"),
     "name-invalid": Code(400, "Name not allowed"),
+    "name-confusable": Code(400, "Name too much like another"),
+    "release-closed": Code(400, "Release closed to further files"),
+    "quota-bytes": Code(400, "No room left"),
+    "quota-day": Code(429, "No more today"),
     "filename-invalid": Code(400, "File name not allowed"),
     "digest-mismatch": Code(400, "Digest mismatch"),
     "file-exists": Code(400, "File already exists"),
@@ -118,10 +122,11 @@ _OF_STATUS = {
 class ServerError(Exception):
     """A refusal: a code of `CODES`, and one sentence for the person at the other end."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.code = code if code in CODES else "entry-refused"
         self.detail = detail
+        self.retry_after = retry_after  # seconds, where they are known
 
 
 def from_rule(code: str, message: str) -> ServerError:
@@ -145,8 +150,8 @@ def problem(error: ServerError, base_url: str) -> Problem:
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     if code.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="countermark"'
-    if code.status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER)
+    if code.status == 503 or error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after or RETRY_AFTER)
     body = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
     return Problem(f"{code.status} {reason(error.detail, said['type'])}", headers, body)
 

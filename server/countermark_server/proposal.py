@@ -22,6 +22,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, select, text, up
 from countermark.canonical import encode_canonical
 from countermark.statement import Envelope, Statement
 from countermark_server import db
+from countermark_server.allowance import Cost, spend
 
 PENDING, SEQUENCED, PUBLISHED, REFUSED = "pending", "sequenced", "published", "refused"
 _TABLE = db.proposal
@@ -80,13 +81,15 @@ class QueueFullError(Exception):
 class Offer:
     """An entry that would like a place: its type, what was signed, and what the registry adds.
 
-    `statement`: what is in the envelope, where its form has been checked already.
+    `statement`: what is in the envelope, where its form has been checked already. `cost`: what is counted for it,
+    with the proposal.
     """
 
     type: str
     envelope: Envelope
     registry: Mapping[str, Any]
     statement: Statement | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def propose_all(
         _row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=submission, verified=True)
         for o, submission in zip(offers, submission_ids or [None] * len(offers), strict=True)
     ]
+    spend(connection, [o.cost for o in offers if o.cost is not None], now=now)
     return _insert_all(connection, rows)
 
 

@@ -10,7 +10,8 @@ the transaction, so an entry sees what the entries before it in the same round c
 block without writing, and the transaction that surrounds it rolls back.
 
 A file of a namespace is served elsewhere, so no submission knows its hash: its row in `logged_elsewhere` is
-written with its state, in the same transaction.
+written with its state, in the same transaction. So is a row in `project_name` for a new project of the default
+namespace, by which names that read alike are found (confusable.py).
 
 Asking key by key costs a question each; whoever knows what many entries touch (`rules.keys`) lets the view `fetch`
 it all before. As with a dict, `get` hands out the value itself: it is shared, and nobody may change it in place.
@@ -34,6 +35,7 @@ from countermark_server import db
 Key = tuple[str, ...]
 Value = dict[str, Any]
 _ENCODE = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode
+_ALIKE = str.maketrans("lio", "110")
 KEYS_PER_QUERY = 512  # SQLite takes 999 parameters at the least
 # Built once: building a statement costs more than running it.
 _SELECTS = {
@@ -66,6 +68,7 @@ class SqlView:
         self._spelled: dict[Key, str] = {}  # of the keys that were fetched, which are those that change
         self._changed: set[Key] = set()
         self._elsewhere: dict[Key, Value] = {}
+        self._begun: list[str] = []
 
     def __enter__(self) -> SqlView:
         return self
@@ -110,6 +113,8 @@ class SqlView:
 
     def put(self, key: Key, value: Mapping[str, Any] | None) -> None:
         """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
+        if len(key) == 3 and key[0] == "project" and not key[1] and self._known.get(key) is None:
+            self._begun.append(key[2])
         self._known[key] = None if value is None else dict(value)
         self._changed.add(key)
         if len(key) == 4 and key[0] == "file" and key[1] and value is not None:
@@ -128,16 +133,20 @@ class SqlView:
         if rows:
             self._write(rows)
         if self._elsewhere and self._table is db.rules_state:
-            self._connection.execute(self._once(), list(self._elsewhere.values()))
+            self._connection.execute(self._once(db.logged_elsewhere), list(self._elsewhere.values()))
+        if self._begun and self._table is db.rules_state:
+            names = [{"skeleton": skeleton(name), "project": name} for name in self._begun]
+            self._connection.execute(self._once(db.project_name), names)
         if gone:
             self._connection.execute(delete(self._table).where(self._table.c.key == bindparam("k")), gone)
         self._changed.clear()
         self._elsewhere.clear()
+        self._begun.clear()
 
-    def _once(self) -> Any:
-        """A file's hash and index never change: the first row stays."""
+    def _once(self, table: Table) -> Any:
+        """A file's hash and index never change, nor a project's name: the first row stays."""
         insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
-        return insert(db.logged_elsewhere).on_conflict_do_nothing()
+        return insert(table).on_conflict_do_nothing()
 
     def _write(self, rows: dict[str, str]) -> None:
         """Insert or replace: row by row on SQLite, which runs in this process; on PostgreSQL in one statement."""
@@ -161,6 +170,11 @@ _UPSERTS = {
         ("postgresql", postgresql.insert(table).from_select(["key", "value"], _ROWS)),
     )
 }
+
+
+def skeleton(project: str) -> str:
+    """What remains of a (normalised) project name once all that people confuse is one; see confusable.py."""
+    return project.replace("-", "").replace("rn", "m").replace("vv", "w").translate(_ALIKE)
 
 
 def encode_key(key: Key) -> str:

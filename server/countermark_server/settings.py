@@ -91,6 +91,29 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much one account, or one project, may bring in. 0: no bound."""
+
+    project_bytes: int = _setting(10 * 1024**3, "largest sum of a project's files in bytes", least=0)
+    account_bytes: int = _setting(0, "largest sum in bytes of all that one account uploads", least=0)
+    entries_a_day: int = _setting(
+        1_000_000, "most entries of the log that one account may cause in a day (UTC)", least=0
+    )
+    projects_a_day: int = _setting(100, "most projects that one account may begin in a day (UTC)", least=0)
+    uploads_a_minute: int = _setting(
+        1200, "most uploads of one account within a minute; each web process counts apart", least=0
+    )
+    release_open_days: int = _setting(
+        14,
+        "days from a release's first file in which it takes further files; later ones are refused",
+        least=0,
+    )
+    confusable_names: bool = _setting(
+        False, "take new projects whose names read like another's, or like a module of Python"
+    )
+
+
+@dataclass(frozen=True)
 class Log:
     """The sequencer."""
 
@@ -197,6 +220,7 @@ class Settings:
     storage: Storage = Storage()
     web: Web = Web()
     upload: Upload = Upload()
+    limits: Limits = Limits()
     log: Log = Log()
     entries: Entries = Entries()
     scan: Scan = Scan()
@@ -227,6 +251,7 @@ SECTIONS: dict[str, type[Any]] = {
     "storage": Storage,
     "web": Web,
     "upload": Upload,
+    "limits": Limits,
     "log": Log,
     "entries": Entries,
     "scan": Scan,

@@ -44,6 +44,7 @@ from countermark_server.accounts.tokens import (
     authenticate_all,
     require_session,
 )
+from countermark_server.allowance import Cost
 from countermark_server.asking import holder_in
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
@@ -171,13 +172,13 @@ def _holders(said: Iterable[_Said]) -> Iterator[tuple[str, ...]]:
 
 def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Offer | ServerError:
     """The entry that is asked for, with what the registry adds; or why this door takes no such statement."""
-    envelope, statement = said.envelope, said.statement
+    envelope, statement, cost = said.envelope, said.statement, Cost(principal.account_id)
     try:
         if said.blob is not None:
             return _attest(view, principal, envelope, statement, said.blob, now=now)
         if statement.type == PUBLISH:
             added = _publish(view, principal, envelope, statement, now=now)
-            return Offer(PUBLISH, envelope, added, statement)
+            return Offer(PUBLISH, envelope, added, statement, cost)
         require_session(principal)
     except ServerError as error:
         return error
@@ -186,7 +187,7 @@ def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Off
             "statement-invalid",
             "a role key of the registry is revoked by the authority key, not at this door",
         )
-    return Offer(statement.type, envelope, {"actor": principal.account_id}, statement)
+    return Offer(statement.type, envelope, {"actor": principal.account_id}, statement, cost)
 
 
 def _publish(
@@ -218,7 +219,7 @@ def _attest(
     holders = [holder_in(view, said["namespace"], name, now=now) for name in (said["project"], "")]
     if not any(principal.account_id in holder["owners"] for holder in holders if holder):
         raise ServerError("not-owner", f"{principal.account_id} may not attest in {said['project']!r}")
-    return Offer(ATTEST, envelope, {"verified": "not-checked"}, statement)
+    return Offer(ATTEST, envelope, {"verified": "not-checked"}, statement, Cost(principal.account_id))
 
 
 def _parted(body: object) -> tuple[object, bytes | None]:

@@ -24,8 +24,11 @@ from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_session
+from countermark_server.allowance import Cost
 from countermark_server.asking import holder_state
+from countermark_server.confusable import check_new_name
 from countermark_server.errors import ServerError
+from countermark_server.settings import Limits
 
 PUBLISHER_SCOPES = ("project", "namespace")
 _KEYID = re.compile(r"[0-9a-f]{64}")
@@ -34,9 +37,12 @@ _KEYID = re.compile(r"[0-9a-f]{64}")
 class Keys:
     """Enrols keys, and says which a project has."""
 
-    def __init__(self, engine: Engine, statements: Statements, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, statements: Statements, limits: Limits, *, clock: Callable[[], float]
+    ) -> None:
         self._engine = engine
         self._statements = statements
+        self._limits = limits
         self._clock = clock
 
     def enrol(self, principal: Principal, body: object) -> Placed:
@@ -48,18 +54,20 @@ class Keys:
             raise ServerError(
                 "statement-invalid", f"this door enrols publishers' keys, not one of scope {scope}"
             )
-        project = statement.predicate["project"]
+        namespace, project = statement.predicate["namespace"], statement.predicate["project"]
         with db.read(self._engine) as connection:
-            state = holder_state(
-                connection, statement.predicate["namespace"], project, now=int(self._clock())
-            )
+            state = holder_state(connection, namespace, project, now=int(self._clock()))
+            begins = state is None and not namespace
+            if begins and not self._limits.confusable_names:
+                check_new_name(connection, project, principal.account_id)
         keys = {} if state is None else state["keys"]
         registry = {
             "account": principal.account_id,
             "authorised_by": _authorised_by(envelope, statement, keys),
             "identity": None,
         }
-        return self._statements.place("key-enroll", envelope, registry)
+        cost = Cost(principal.account_id, new_project=begins)
+        return self._statements.place("key-enroll", envelope, registry, cost)
 
     def enrolments(self, principal: Principal, keyid: str) -> dict[str, Any]:
         """The projects and namespaces a key may sign for now. It looks at every enrolment: for who signed in."""

@@ -8,6 +8,7 @@ limit tells them apart.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict, deque
 
@@ -35,6 +36,7 @@ class RateLimit:
                 raise ServerError(
                     "too-many-attempts",
                     f"more than {self._attempts} attempts within {self._seconds:.0f} seconds",
+                    retry_after=math.ceil(times[0] + self._seconds - now),
                 )
             times.append(now)
             while len(self._seen) > SOURCES_MAX:

@@ -21,11 +21,13 @@ from countermark.errors import MalformedError
 from countermark.rules import file_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db, proposal
+from countermark_server.allowance import Cost, check_allowance
 from countermark_server.asking import Answers, foresee_all, make_room, no_room, refusal_of
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
 from countermark_server.published import Published
 from countermark_server.ruleview import SqlView
+from countermark_server.settings import Limits
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Statements:
         origin: str,
         wait: float,
         queue_max: int,
+        limits: Limits,
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
@@ -61,6 +64,7 @@ class Statements:
         self._origin = origin
         self._wait = wait
         self._queue_max = queue_max
+        self._limits = limits
         self._clock = clock
 
     def read(self, body: object, *, types: Collection[str], what: str) -> tuple[Envelope, Statement]:
@@ -85,9 +89,9 @@ class Statements:
             )
         return envelope, statement
 
-    def place(self, type_: str, envelope: Envelope, registry: Mapping[str, Any]) -> Placed:
+    def place(self, type_: str, envelope: Envelope, registry: Mapping[str, Any], cost: Cost) -> Placed:
         """Propose an entry that the rules would take now, and wait for its place in the log."""
-        offer, now = Offer(type_, envelope, registry), int(self._clock())
+        offer, now = Offer(type_, envelope, registry, cost=cost), int(self._clock())
         with db.read(self._engine) as connection:
             judged = self.judge(SqlView(connection, db.rules_state), [offer], now=now)
         (done,) = self.finish([offer], self.take(judged, now=now, all_or_none=True))
@@ -118,10 +122,11 @@ class Statements:
         ServerError `busy`: there is no room for all of them, and none was taken; without `all_or_none` those who
         find no room are answered so, one by one.
         """
-        offers = [each for each in judged if isinstance(each, Offer)]
-        if not offers:
+        if not any(isinstance(each, Offer) for each in judged):
             return [each for each in judged if not isinstance(each, Offer)]
         with db.write(self._engine) as connection:
+            judged = self._allowed(connection, judged, now=now)
+            offers = [each for each in judged if isinstance(each, Offer)]
             if all_or_none:
                 make_room(connection, len(offers), most=self._queue_max)
             left = proposal.room(connection, most=self._queue_max)
@@ -136,6 +141,25 @@ class Statements:
             else:
                 answers.append(no_room(self._queue_max))
         return answers
+
+    def _allowed(self, connection: Connection, judged: Sequence[Judged], *, now: int) -> Sequence[Judged]:
+        """The same, without the offers of accounts that may cause no more entries today."""
+        costs: dict[str, list[Cost]] = {}
+        for each in judged:
+            if isinstance(each, Offer) and each.cost is not None:
+                costs.setdefault(each.cost.account_id, []).append(each.cost)
+        refused: dict[str, ServerError] = {}
+        for account_id, asked in costs.items():
+            try:
+                check_allowance(connection, self._limits, asked, now=now)
+            except ServerError as error:
+                refused[account_id] = error
+        if not refused:
+            return judged
+        return [
+            refused.get(each.cost.account_id, each) if isinstance(each, Offer) and each.cost else each
+            for each in judged
+        ]
 
     def finish(
         self, asked: Sequence[Offer | ServerError], taken: Sequence[Placed | ServerError]

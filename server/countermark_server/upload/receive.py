@@ -2,7 +2,7 @@
 
     (1) who is asking                     (5) the log's own rules, foreseen
     (2) the form, streamed and hashed     (6) the bytes are stored, the publish entry is proposed
-    (3) is the name taken                 (7) wait until a public, cosigned checkpoint covers it
+    (3) is the name taken, is there room  (7) wait until a public, cosigned checkpoint covers it
     (4) the file and its statement,       (8) answer with the proof
         attached or submitted ahead
 
@@ -30,7 +30,9 @@ from sqlalchemy.exc import IntegrityError
 from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, recorded, submission, telemetry
+from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.tokens import Principal, authenticate
+from countermark_server.allowance import Cost
 from countermark_server.asking import Answers, foresee_all, holder_in, holder_state, no_room
 from countermark_server.errors import ServerError
 from countermark_server.journey import State
@@ -42,6 +44,7 @@ from countermark_server.standings import Standing, said, standing, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.together import Together
 from countermark_server.upload import ahead
+from countermark_server.upload.admission import admit
 from countermark_server.upload.artifact import Artifact, read_artifact
 from countermark_server.upload.attestations import (
     PUBLISH,
@@ -108,6 +111,7 @@ class Receiver:
         self._registry = registry
         self._clock = clock
         self._propose = Together(self._propose_all)
+        self._pace = RateLimit(settings.limits.uploads_a_minute, 60.0)
 
     @property
     def incoming(self) -> Path:
@@ -119,6 +123,8 @@ class Receiver:
         max_bytes = self._settings.upload.max_bytes
         try:
             principal = self.who(environ.get("HTTP_AUTHORIZATION"))  # (1)
+            if self._settings.limits.uploads_a_minute:
+                self._pace.count(principal.account_id, now=self._clock())
             with read_form(environ, self.incoming, max_bytes=max_bytes) as form:  # (2)
                 answer = self._take(principal, form)
         except ServerError as error:
@@ -136,14 +142,16 @@ class Receiver:
     def _take(self, principal: Principal, form: Form) -> Answer:
         names = parse_names(form)
         with db.read(self._engine) as connection:  # (3)
-            self._check_owner(connection, principal, names)
+            held = self._check_owner(connection, principal, names)
             known = submission.find(connection, "", names.project, names.filename)
             history = None if known else recorded.file(connection, names.project, names.served_name)
+            cost = None if known or history else self._admit(connection, principal, names, form, held)
         if known is not None:
             return self._again(known, form)
         if history is not None:
             return self._bring(history, form)
-        checked = self._check(principal, form, names)
+        assert cost is not None, "a new file"
+        checked = self._check(cost, form, names)
         started = time.perf_counter()
         asked = self._store(checked, form)  # (6)
         # Committed. If we stop here the log takes the entry all the same; the same upload sent again finds it.
@@ -155,7 +163,7 @@ class Receiver:
             TIME_TO_PROOF.observe(time.perf_counter() - started)
         return answer
 
-    def _check(self, principal: Principal, form: Form, names: Names) -> _Checked:
+    def _check(self, cost: Cost, form: Form, names: Names) -> _Checked:
         artifact = read_artifact(form, names, self._settings.upload)  # (4)
         attestations = read_attestations(form.attestations)
         now = int(self._clock())
@@ -163,17 +171,25 @@ class Receiver:
             view = SqlView(connection, db.rules_state)
             view.fetch((rules.LOG, rules.holder_key("", names.project)))
             envelope, key_index = self._statement(connection, view, artifact, attestations, now=now)
-            registry = {"uploader": principal.account_id, "key_index": key_index, "identity": None}
-            offer = Offer(PUBLISH, envelope, registry)
+            registry = {"uploader": cost.account_id, "key_index": key_index, "identity": None}
+            offer = Offer(PUBLISH, envelope, registry, cost=cost)
             (refusal,) = foresee_all(view, [offer], now=now)  # (5)
         if refusal is not None:
             raise refusal
-        return _Checked(principal.account_id, artifact, attestations.verbatim, offer)
+        return _Checked(cost.account_id, artifact, attestations.verbatim, offer)
 
-    def _check_owner(self, connection: Connection, principal: Principal, names: Names) -> None:
+    def _admit(
+        self, connection: Connection, who: Principal, names: Names, form: Form, held: rules.State | None
+    ) -> Cost:
+        now = int(self._clock())
+        return admit(connection, self._settings.limits, who, names, held=held, length=form.length, now=now)
+
+    def _check_owner(self, connection: Connection, principal: Principal, names: Names) -> rules.State | None:
+        """The project as the rules see it, which is this account's or nobody's yet."""
         state = holder_state(connection, "", names.project, now=int(self._clock()))
         if state is not None and principal.account_id not in state["owners"]:
             raise ServerError("not-owner", f"this account is no owner of {names.project!r}")
+        return state
 
     def _statement(
         self,

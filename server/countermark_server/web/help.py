@@ -59,6 +59,25 @@ HELP: dict[str, str] = {
         "Project names are letters, digits, dots, dashes and underscores, and begin and end with a "
         "letter or digit."
     ),
+    "name-confusable": (
+        "The name of this new project reads like that of a project of somebody else, or like a module of Python, "
+        "once dashes are left out and l, i, 1 and o, 0 and rn, m and vv, w are one. Choose another name, or ask an "
+        "owner of the other project to begin it. The operator may allow such names (limits.confusable_names)."
+    ),
+    "release-closed": (
+        "The first file of this release is older than the days in which a release takes further files "
+        "(limits.release_open_days). Late files in old releases are how taken-over accounts reach people who pinned "
+        "a version. Make a new version."
+    ),
+    "quota-bytes": (
+        "The files of this project, or all that this account has uploaded, may have so many bytes in all. The "
+        "answer says how many there are. The operator can raise the bound (limits.project_bytes, "
+        "limits.account_bytes). Removing a file gives nothing back: its bytes stay as evidence."
+    ),
+    "quota-day": (
+        "An account may cause so many entries, and begin so many projects, within one day (UTC). Retry-After says "
+        "when the next day begins. The operator can raise the bound ([limits])."
+    ),
     "filename-invalid": (
         "The file name must be that of a wheel (.whl) or a source distribution (.tar.gz, .zip) of this "
         "project and version. Names in the log are public for ever."
