@@ -23,12 +23,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from countermark.entry import Entry
 from countermark.serving import Request as Asked
-from countermark.statement import Envelope, Statement, sign
+from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark_server.errors import CODES
 from countermark_server.published import Published
 from tests.archives import wheel
@@ -90,9 +91,10 @@ class Registry:
         )
 
     def enrol(self) -> Request:
-        """Another key, vouched for by the first."""
-        self.count += 1
-        other = self.world.person(f"person-{self.count}").key
+        """Another key, vouched for by the first, whose signature stands first: they are sorted by keyid."""
+        other = KeySigner(Ed25519PrivateKey.generate())
+        while other.keyid < self.ada.key.keyid:
+            other = KeySigner(Ed25519PrivateKey.generate())
         return self._signed("/api/v1/keys", enrolment(self.world, "demo", other, self.ada.key))
 
     def act(self) -> Request:
