@@ -57,6 +57,7 @@ FLOORS: list[set[str]] = [
         "installed",
     },
     {"fetch", "serving", "agent", "disk", "console"},
+    {"httpbody"},
     {"logbundle"},
     {"bundle"},
     {"timestamp"},

@@ -7,10 +7,11 @@
 
 Everybody else takes a `Fetcher`, so a test hands in a world in memory and nothing else changes.
 
-Promises: an answer is never longer than `max_bytes` (after decompression) and never takes longer than the
-deadline to read, however slowly it drips; a redirect is followed only within the same scheme, host and port;
-whatever goes wrong on the way is a NetworkError that names the URL. Nothing fetched is believed: that is the
-caller's business.
+Promises: an answer is never longer than `max_bytes`, before and after decompression, and never takes longer than
+the deadline, wherever it drips: in its headers, its body, the lines between two chunks, or inside of gzip that
+never gives a byte. It is whole, also where it says nothing of its length. A redirect is followed only within the
+same scheme, host and port; whatever goes wrong on the way is a NetworkError that names the URL. Nothing fetched is
+believed: that is the caller's business.
 
 Files of any size come in pieces (`chunks`, for the proxy), under the same promises.
 
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from countermark.errors import NetworkError, UsageError
+from countermark.httpbody import CHUNK, pieces
 from countermark.limits import (
     CONNECT_TIMEOUT,
     DOWNLOAD_SLOWEST,
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
 
 USER_AGENT = "countermark/0.1.0"
-CHUNK = 64 * 1024  # bytes read at a time
 MAX_REDIRECTS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -164,9 +165,9 @@ class HttpFetcher:
             sent = {"Accept-Encoding": "identity"}
             with self._opened("GET", url, None, sent, deadline=deadline) as response:
                 if response.status == 200:
-                    yield from _pieces(response, url, max_bytes, deadline)
+                    yield from pieces(response, url, max_bytes=max_bytes, deadline=deadline)
                     return
-                body = b"".join(_pieces(response, url, CHUNK, deadline))
+                body = b"".join(pieces(response, url, max_bytes=CHUNK, deadline=deadline))
                 answer = Answer(response.status, response.reason or "", _headers(response), body)
             if answer.status not in REDIRECTS:
                 raise StatusError(url, answer)
@@ -204,7 +205,7 @@ class HttpFetcher:
         deadline: float,
     ) -> Answer:
         with self._opened(method, url, body, headers, deadline=deadline) as response:
-            data = b"".join(_pieces(response, url, max_bytes, deadline))
+            data = b"".join(pieces(response, url, max_bytes=max_bytes, deadline=deadline))
             return Answer(response.status, response.reason or "", _headers(response), data)
 
     @contextlib.contextmanager
@@ -218,7 +219,7 @@ class HttpFetcher:
         timeout = urllib3.Timeout(
             connect=min(self._connect_timeout, left), read=min(self._read_timeout, left), total=None
         )
-        _deadline.at = deadline
+        _current.patience = patience = _Patience(deadline)
         try:
             response = self._pool(url).request(
                 method,
@@ -232,14 +233,19 @@ class HttpFetcher:
             )
             try:
                 yield response
+                patience.check(url)  # what was cut off there looks like a body without a length that ended
             except BaseException:
                 response.close()  # half-read: the connection can't be reused
                 raise
             response.release_conn()
         except urllib3.exceptions.HTTPError as error:
+            patience.check(url)
             raise NetworkError(f"cannot reach {url}: {_plain(error)}") from error
         except (OSError, ValueError) as error:
+            patience.check(url)
             raise NetworkError(f"cannot reach {url}: {error}") from error
+        finally:
+            patience.end()
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3  # noqa: PLC0415
@@ -252,33 +258,70 @@ class HttpFetcher:
         return self._pools[proxy]
 
 
-class _Deadline(threading.local):
-    """When the request this thread is making must have its headers."""
+class _Patience:
+    """Hangs up when a request has lasted to its deadline.
 
-    at = float("inf")
+    A read timeout starts anew with every byte, and one read may wait for many: for a line of headers, or for the line
+    between two chunks. Only closing the socket ends such a wait.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._over = self._ended = False
+        self._timer: threading.Timer | None = None
+
+    def watch(self, connection: HTTPConnection) -> None:
+        """From now on, this is what to hang up on."""
+        self._start(connection, max(self._deadline - time.monotonic(), 0))
+
+    def check(self, url: str) -> None:
+        """NetworkError when it was this side that ended the answer."""
+        if self._over:
+            raise NetworkError(f"{url} is too slow: no whole answer before the deadline") from None
+
+    def end(self) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self, connection: HTTPConnection, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._hang_up, [connection])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _hang_up(self, connection: HTTPConnection) -> None:
+        self._over = True
+        with contextlib.suppress(OSError):
+            if connection.sock is not None:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            elif not self._ended:  # still connecting, perhaps to the next of many addresses
+                self._start(connection, 0.1)
 
 
-_deadline = _Deadline()
+class _Current(threading.local):
+    """The patience for the request this thread is making."""
+
+    patience: _Patience
+
+
+_current = _Current()
 
 
 @cache
 def _impatient_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """urllib3's pools with connections that hang up at the deadline, however slowly headers drip.
-
-    A read timeout starts anew with every byte; only closing the socket ends a wait for the next header.
-    """
+    """urllib3's pools with connections that hang up at the deadline of the request they are used for."""
     import urllib3  # noqa: PLC0415
     from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415
 
     class Plain(HTTPConnection):
-        def getresponse(self) -> Any:
-            with _hanging_up(self):
-                return super().getresponse()
+        def request(self, *args: Any, **options: Any) -> None:
+            _current.patience.watch(self)
+            super().request(*args, **options)
 
     class Secure(HTTPSConnection):
-        def getresponse(self) -> Any:
-            with _hanging_up(self):
-                return super().getresponse()
+        def request(self, *args: Any, **options: Any) -> None:
+            _current.patience.watch(self)
+            super().request(*args, **options)
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain
@@ -287,36 +330,6 @@ def _impatient_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
-
-
-@contextlib.contextmanager
-def _hanging_up(connection: HTTPConnection) -> Iterator[None]:
-    def hang_up() -> None:
-        with contextlib.suppress(OSError, AttributeError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(max(_deadline.at - time.monotonic(), 0), hang_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _pieces(response: urllib3.BaseHTTPResponse, url: str, max_bytes: int, deadline: float) -> Iterator[bytes]:
-    """The body, at most `max_bytes` of it, never later than `deadline`: read1 returns after every packet."""
-    length = 0
-    while True:
-        if time.monotonic() > deadline:
-            raise NetworkError(f"{url} is too slow: {length} bytes before the deadline")
-        piece = response.read1(CHUNK, decode_content=True)
-        if not piece:
-            return
-        length += len(piece)
-        if length > max_bytes:
-            raise NetworkError(f"{url} is longer than the {max_bytes} bytes allowed for it")
-        yield piece
 
 
 def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
