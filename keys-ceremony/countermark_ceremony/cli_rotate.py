@@ -3,6 +3,8 @@
 countermark-ceremony rotate root-1 --remove cleo --add eve-root=eve-root.key.json ... --out plan-2.toml
 countermark-ceremony rotate root-1 --lost ben-root --add ben-root-2=hsm:4?label=ben --out plan-2.toml
 countermark-ceremony rotate root-1 --threshold root=3 --out plan-2.toml
+countermark-ceremony rotate root-1 --online timestamp=MCowBQYDK2VwAyEA... --out plan-2.toml
+countermark-ceremony rotate root-1 --bit-length 14 --out plan-2.toml
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import click
 from countermark import keyfile, tokens
 from countermark.errors import UsageError
 from countermark_ceremony import cli_keys, console, files, history, rotation, rotationtext
+from countermark_ceremony.handover import ONLINE_ROLES
 from countermark_ceremony.nextplan import parse_next
+from countermark_ceremony.onlineroles import RENEWS, OnlineChange, read_public
 from countermark_ceremony.plan import utc_now
 from countermark_ceremony.previous import PLAN, Previous
 from countermark_ceremony.tables import OFFLINE_ROLES, PlanKey, Token, read_toml
@@ -31,6 +35,14 @@ from countermark_ceremony.tables import OFFLINE_ROLES, PlanKey, Token, read_toml
 @click.option("--threshold", "thresholds", metavar="[ROLE=]N", multiple=True, help="Another threshold.")
 @click.option("--witness-policy", type=cli_keys.PATH, help="Another witness policy, in force at once.")
 @click.option("--withdraw", is_flag=True, help="With it: the trust files before are not accepted any more.")
+@click.option(
+    "--online",
+    "online",
+    metavar="ROLE=PUBLIC",
+    multiple=True,
+    help="An online key that follows the present one.",
+)
+@click.option("--bit-length", type=int, help="2^N bins, more than now.")
 @click.option("--operator", help="Who runs the machine; as last time when absent.")
 @click.option(
     "--date",
@@ -48,6 +60,8 @@ def rotate(
     thresholds: tuple[str, ...],
     witness_policy: Path | None,
     withdraw: bool,
+    online: tuple[str, ...],
+    bit_length: int | None,
     operator: str | None,
     date: datetime | None,
     out: Path,
@@ -62,18 +76,19 @@ def rotate(
     keys = tuple(_key(text) for text in added)
     event = rotation.Event(lost, removed, keys, _thresholds(thresholds))
     trust = _trust_file(witness_policy, withdraw=withdraw)
-    also = ("root", "trust") if trust else ()
+    change = _online(online, bit_length)
+    also = {*(("root", "trust") if trust else ()), *(RENEWS[said] for said in change.said)}
     found = rotation.plan_rotation(chain, event, now=now, also=also)
     raw = rotationtext.plan_text(
         chain[-1],
         found.steps[0],
         folder=folder.resolve().name,
-        title=rotationtext.title_of(found.steps[0]),
+        title=change.title or rotationtext.title_of(found.steps[0]),
         operator=operator or _operator(chain[-1]),
         date=now.replace(microsecond=0),
-        changes=[*found.steps[0].changes, *(["trust-file"] if trust else [])],
+        changes=[*found.steps[0].changes, *(["trust-file"] if trust else []), *change.changes()],
     )
-    raw += trust
+    raw += trust + "".join(f"{line}\n" for line in change.table()).encode()
     parse_next(raw, chain[-1], now=now)  # what `prepare` would refuse is refused here, and nothing is written
     said = rotationtext.lines(chain[-1], found)
     following = rotationtext.following(f"root-{chain[-1].number + 1}", found)
@@ -99,6 +114,17 @@ def _key(text: str) -> PlanKey:
         token = Token(device.vendor, device.serial, place.uri)
         return PlanKey(name, holder, tokens.public_key(place), token)
     return PlanKey(name, holder, keyfile.KeyFile.parse(files.read(Path(source))).public_key)
+
+
+def _online(given: tuple[str, ...], bit_length: int | None) -> OnlineChange:
+    """The plan's table about online roles."""
+    keys = {}
+    for text in given:
+        role, _, public = text.partition("=")
+        if role not in ONLINE_ROLES:
+            raise UsageError(f"--online {text!r} is not ROLE=PUBLIC of {', '.join(ONLINE_ROLES)}")
+        keys[role] = read_public(role, public)
+    return OnlineChange(keys, bit_length)
 
 
 def _trust_file(path: Path | None, *, withdraw: bool) -> bytes:

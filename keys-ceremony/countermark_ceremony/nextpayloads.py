@@ -1,7 +1,7 @@
 """What a later ceremony signs: successors of the metadata in force, changed only where the plan says so.
 
     3.trust.json    lists the trust file in force from now on
-    2.index.json    the same delegation to the bins
+    2.index.json    the delegation to the bins; to another key, or to more of them, where the plan says so
     2.targets.json  delegates to trust and index, with the plan's keys where those roles are renewed
     2.root.json     signed by the threshold of root 1 *and* by its own; names the digest of the transcript
 
@@ -19,6 +19,7 @@ from tuf.api.metadata import Role, Root, Targets
 from tuf.api.serialization.json import CanonicalJSONSerializer
 
 from countermark.trustfile import TARGET_PATH
+from countermark_ceremony import onlineroles
 from countermark_ceremony.handover import tuf_key
 from countermark_ceremony.nextplan import NextPlan
 from countermark_ceremony.payloads import Document, Payloads, Quorum, trust_target
@@ -76,6 +77,8 @@ def _successor(plan: NextPlan, role: str) -> Any:
         _renew_root(plan, signed)
     elif role == "targets":
         _renew_targets(plan, signed)
+    elif role == "index":
+        onlineroles.renew_index(plan.online, signed)
     elif role == "trust":
         signed.targets = {TARGET_PATH: trust_target(plan.trust_file.format())}
     return signed
@@ -85,6 +88,7 @@ def _renew_root(plan: NextPlan, root: Root) -> None:
     for role in ("root", "targets"):
         if role in plan.roles:
             _set_keys(plan, role, root.roles[role], root.keys)
+    onlineroles.renew_root(plan.online, root)
     used = {keyid for role in root.roles.values() for keyid in role.keyids}
     root.keys = {keyid: key for keyid, key in root.keys.items() if keyid in used}
     root.unrecognized_fields["x-countermark-trust"] = list(plan.accepted)

@@ -6,7 +6,7 @@
     origin = "registry.example"
     date = 2027-08-22T12:00:00Z
     next_ceremony = 2028-01-22T12:00:00Z     # optional: no role may expire before it
-    changes = ["holders"]              # of holders, threshold, trust-file; [] is a re-sign
+    changes = ["holders"]              # of holders, threshold, trust-file, online-keys, bins; [] is a re-sign
 
     [previous]
     folder = "root-1"                  # beside the plan: the output of the ceremony before this one
@@ -28,6 +28,9 @@
     [client_policy]                    # optional, with or without [trust_file]
     ...
 
+    [online]                           # optional: online keys that follow others, more bins (onlineroles.py)
+    ...
+
 What the plan does not say stays as it is. `changes` says in words what the tables do: a plan that claims a
 re-sign and moves a key is refused. So are: a root without the signatures of its predecessor's threshold; a step
 that takes away as many keys as could have signed (hold two ceremonies); a role whose delegation changes while
@@ -46,7 +49,9 @@ from countermark.errors import CountermarkError
 from countermark.tlog.policy import Policy
 from countermark.trustfile import TrustFile
 from countermark.words import root_words
+from countermark_ceremony import onlineroles
 from countermark_ceremony.handover import fingerprint
+from countermark_ceremony.onlineroles import OnlineChange, read_online
 from countermark_ceremony.plan import EXPIRY_WINDOW, key_problems, next_problems, role_problems
 from countermark_ceremony.previous import Previous
 from countermark_ceremony.tables import (
@@ -65,10 +70,9 @@ from countermark_ceremony.tables import (
 )
 
 FORMAT = "countermark-ceremony-next/v1"
-CHANGES = ("holders", "threshold", "trust-file")
 DELEGATOR = {"root": "root", "targets": "root", "trust": "targets", "index": "targets"}
 _MEMBERS = {"format", "title", "operator", "origin", "date", "changes", "previous", "keys", "roles"}
-_OPTIONAL = {"trust_file", "client_policy", "next_ceremony"}
+_OPTIONAL = {"trust_file", "client_policy", "next_ceremony", "online"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class NextPlan:
     trust_file: TrustFile  # in force from now on
     accepted: tuple[str, ...]  # digests that the new root accepts
     changes: tuple[str, ...]
+    online: OnlineChange
     raw: bytes
 
     @property
@@ -168,6 +173,7 @@ def parse_next(raw: bytes, previous: Previous, *, now: datetime) -> NextPlan:
         trust_file=trust_file,
         accepted=_accepted(document, previous, trust_file),
         changes=tuple(of_type(document, "changes", list)),
+        online=read_online(of_type(document, "online", dict)) if "online" in document else OnlineChange(),
         raw=raw,
     )
     origin = line(document, "origin")
@@ -227,7 +233,9 @@ def _problems(plan: NextPlan, now: datetime) -> list[str]:
     problems += _delegation_problems(plan)
     problems += _root_problems(plan)
     uses = {name: list(roles) for name, roles in _uses(plan).items()}
-    problems += key_problems(plan.keys, uses, plan.previous.online())
+    present = plan.previous.online()
+    problems += key_problems(plan.keys, uses, present | plan.online.fingerprints())
+    problems += onlineroles.problems(plan.online, plan.previous.bins, present, plan.roles)
     real = sorted(_real_changes(plan))
     if sorted(plan.changes) != real:
         problems.append(f"changes says {sorted(plan.changes)}, the tables change {real}")
@@ -309,4 +317,4 @@ def _real_changes(plan: NextPlan) -> set[str]:
             found.add("threshold")
     if plan.trust_file.digest != plan.previous.trust_file.digest:
         found.add("trust-file")
-    return found
+    return found | set(plan.online.changes())

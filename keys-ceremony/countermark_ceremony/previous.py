@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from securesystemslib.signer import SSlibKey
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Role, Root, Targets
+from tuf.api.metadata import Metadata, Role, Root, SuccinctRoles, Targets
 
 from countermark.errors import CountermarkError, EvidenceError, MalformedError
 from countermark.trustfile import TARGET_PATH, TrustFile
@@ -84,12 +84,19 @@ class Previous:
             role, keys = delegations.roles[name], delegations.keys
         return role, {fingerprint(key_spki(cast(SSlibKey, keys[each]))): each for each in role.keyids}
 
-    def online(self) -> dict[str, str]:
-        """Fingerprint of each online TUF key, to its role."""
+    @property
+    def bins(self) -> SuccinctRoles:
+        """The delegation to all bins."""
         index = cast(Targets, self.metadata["index"].signed).delegations
         if index is None or index.succinct_roles is None:
             raise MalformedError("index delegates to no bins")
-        named = [(keyid, index.keys[keyid], "bins") for keyid in index.succinct_roles.keyids]
+        return index.succinct_roles
+
+    def online(self) -> dict[str, str]:
+        """Fingerprint of each online TUF key, to its role."""
+        index = cast(Targets, self.metadata["index"].signed).delegations
+        assert index is not None  # or there would be no bins
+        named = [(keyid, index.keys[keyid], "bins") for keyid in self.bins.keyids]
         for role in ("snapshot", "timestamp"):
             named += [(keyid, self.root.keys[keyid], role) for keyid in self.root.roles[role].keyids]
         return {fingerprint(key_spki(cast(SSlibKey, key))): f"TUF {role}" for _, key, role in named}

@@ -35,8 +35,9 @@ from countermark.tlog.note import Ed25519NoteSigner
 from countermark.tlog.policy import Policy
 from countermark.words import root_words
 from countermark_ceremony import exchange, files, history
-from countermark_ceremony.handover import ONLINE_ROLES, ROLE_KEYS, fingerprint
+from countermark_ceremony.handover import ONLINE_ROLES, ROLE_KEYS, fingerprint, key_spki
 from countermark_ceremony.nextplan import NextPlan
+from countermark_ceremony.onlineroles import OnlineChange
 from countermark_ceremony.plan import FORMAT
 from countermark_ceremony.previous import Previous
 from countermark_ceremony.rotation import Step, present_roles
@@ -49,6 +50,7 @@ HOLDERS = {"ada": "hsm", "ben": "hsm", "cleo": "pkcs11ed", "dan": None, "eve": N
 THRESHOLD = 3
 AUTHORITY = "authority-keeper"
 INPUT = "ceremony-input.json"
+BIT_LENGTH = 1  # of the stand-in registry
 _DAYS = {"root": 365, "targets": 365, "index": 365, "trust": 180}
 AGE = timedelta(days=60)  # of the stand-in for what is in force, so that expiries move as they will
 
@@ -201,7 +203,8 @@ def following(stage: Stage, plan: NextPlan, chain: Sequence[Previous]) -> None:
         date=stage.now,
         changes=plan.changes,
     )
-    write(stage, "plan-2.toml", text + _trust_tables(plan, chain[-1], logs))
+    text += _trust_tables(plan, chain[-1], logs) + _online_table(plan)
+    write(stage, "plan-2.toml", text)
     stage.hold(2, "plan-2.toml", plan.holders)
 
 
@@ -226,7 +229,7 @@ def handover(*, log_policy: str | None) -> tuple[bytes, Mapping[str, str]]:
         policy = _with_logs(log_policy, logs)
     online = {role: CryptoSigner.generate_ed25519().public_key.to_dict() for role in ONLINE_ROLES}
     document = {
-        "bit_length": 1,
+        "bit_length": BIT_LENGTH,
         "log_vkeys": list(vkeys.values()),
         "origin": ORIGIN,
         "role_keys": {role: _enrolment(role) for role in ROLE_KEYS},
@@ -290,6 +293,16 @@ def _trust_tables(plan: NextPlan, before: Previous, logs: Mapping[str, str]) -> 
     )
     text += f'\n[client_policy]\nmode = "{policy.mode}"\nmin_tree_size = {policy.min_tree_size}\n'
     return (text + f"patterns = [{patterns}]\n").encode()
+
+
+def _online_table(plan: NextPlan) -> bytes:
+    """What the plan says of online roles, with stand-in keys and one bit more than the stand-in registry has."""
+    keys = {role: CryptoSigner.generate_ed25519().public_key for role in plan.online.keys}
+    change = OnlineChange(
+        {role: key_spki(key) for role, key in keys.items()},
+        None if plan.online.bit_length is None else BIT_LENGTH + 1,
+    )
+    return "".join(f"{line}\n" for line in change.table()).encode()
 
 
 def _with_logs(policy: str, logs: Mapping[str, str]) -> str:
