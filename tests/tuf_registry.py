@@ -88,6 +88,7 @@ class TufRegistry(LogWorld):
         super().__init__(folder)
         self.min_interval, self.bit_length = min_interval, bit_length
         self.tuf_keys = {role: CryptoSigner(key(f"tuf {role}")) for role in ROLES}
+        self.online = {role: [self.tuf_keys[role]] for role in ("bins", "snapshot", "timestamp")}
         self.timestamper = EngineFetcher(None)
         self.create()
         with db.write(self.engine) as connection:
@@ -105,7 +106,7 @@ class TufRegistry(LogWorld):
         self.logs.sequencer.load()
         self.store = Store(self.settings.data / "timestamper" / "timestamper.sqlite")
         web = PublicFiles(self.public)
-        judge = Judge(self.store, [self.tuf_keys["timestamp"]], web, "public:")
+        judge = Judge(self.store, self.online["timestamp"], web, "public:")
         judge.adopt_root(self.public.read("tuf/1.root.json") or b"")
         self.service = Service(self.store, judge, web, "public:", clock=self.clock, retry_interval=2.0)
         self.judge = judge
@@ -116,7 +117,7 @@ class TufRegistry(LogWorld):
         return Parts(
             engine=self.engine,
             public=self.public,
-            keys=Keys([self.tuf_keys["bins"]], [self.tuf_keys["snapshot"]]),
+            keys=Keys(self.online["bins"], self.online["snapshot"]),
             registry=self.roles["registry"],
             trust_file=self.trust,
             timestamper=self.timestamper,

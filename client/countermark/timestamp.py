@@ -4,6 +4,7 @@
                           "root_hash": "6f1c...", "size": 812}
     "x-countermark-bins": {"bit_length": 12, "root": "9b1d..."}
     "x-countermark-applied": 810            how many entries the listing takes into account
+    "x-countermark-signers": {"<keyid>": {...}}     while a key follows another: all that sign this file
 
 ngclient, or tufjson.py for bundles, verifies the signature and keeps what it does not know; here it is parsed.
 Whether it is true is for `open_carried`: the checkpoint is opened, and compared with what is said beside it.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
 from countermark.errors import EvidenceError, MalformedError, PolicyError
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
@@ -23,6 +26,7 @@ from countermark.trustfile import TrustFile
 from countermark.tufjson import LEAK, Root, canonical, parse_time, verifies
 from countermark.values import dataclass
 
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 UNWITNESSED_SUFFIXES = (".test", ".example", ".invalid")  # names nobody can own: `quorum none` only there
 
 
@@ -76,17 +80,28 @@ def check_spelling(raw: bytes, root: Root) -> None:
     TUF signs the canonical form of `signed` alone: blanks, the order of members and what stands beside the
     signature are free. But a timestamp is logged, and remembered by those who saw it, as a *file*: a mirror that
     only adds a blank would else make an honest registry look like one that signs two timestamps of one version.
+
+    While one timestamp key follows another both sign, and a root names one of them: then the signed part says
+    which keys sign, so that no signature can be taken away or added. An ECDSA signature has a twin that verifies
+    as well: the smaller one of the two is meant.
     """
     try:
         document: Any = json.loads(raw)
         message, listed = canonical(document["signed"]), document["signatures"]
-        keyids = root.roles["timestamp"]["keyids"]
+        named = document["signed"].get("x-countermark-signers")
+        keys = {keyid: root.keys.get(keyid) for keyid in root.roles["timestamp"]["keyids"]}
+        if named is not None:
+            keys = dict(named)
         whole = raw == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
         whole = whole and document.keys() == {"signatures", "signed"}
         for item in listed:
             keyid, sig = item["keyid"], item["sig"]
-            whole = whole and item.keys() == {"keyid", "sig"} and keyid in keyids and sig == sig.lower()
-            whole = whole and verifies(root.keys.get(keyid), sig, message)
+            whole = (
+                whole and item.keys() == {"keyid", "sig"} and keyid in keys and is_smallest(sig, keys[keyid])
+            )
+            whole = whole and verifies(keys.get(keyid), sig, message)
+        if named is not None:
+            whole = whole and [item["keyid"] for item in listed] == sorted(named)
     except LEAK as error:
         raise MalformedError(f"this is not a timestamp: {error!r}") from None
     if not whole or len({item["keyid"] for item in listed}) != len(listed):
@@ -94,6 +109,20 @@ def check_spelling(raw: bytes, root: Root) -> None:
             f"timestamp {document['signed'].get('version')} is not spelled as its key signed it: somebody between "
             "the registry and here changed what no signature covers"
         )
+
+
+def is_smallest(sig: str, key: Any) -> bool:
+    """Whether a signature is in the one spelling that its key makes: lower case, and of ECDSA the smaller twin."""
+    if sig != sig.lower() or key["keytype"] != "ecdsa":
+        return sig == sig.lower()
+    r, s = decode_dss_signature(bytes.fromhex(sig))
+    return s <= P256_ORDER // 2 and encode_dss_signature(r, s).hex() == sig
+
+
+def smallest(sig: str) -> str:
+    """The smaller twin of an ECDSA P-256 signature."""
+    r, s = decode_dss_signature(bytes.fromhex(sig))
+    return encode_dss_signature(r, min(s, P256_ORDER - s)).hex()
 
 
 def open_head(raw: bytes, trust_file: TrustFile, *, now: int) -> VerifiedCheckpoint:

@@ -4,6 +4,7 @@ countermark-server fsck|rebuild --data DIR            check what is stored; make
 countermark-server import --data DIR --source WORD MANIFEST [--files DIR]   existing history, recorded as imported
 countermark-server give-project --data DIR PROJECT LOGIN         who owns what only an import made
 countermark-server freeze --data DIR --reason CODE    the last entry; for ever
+countermark-server online-keys --data DIR             TUF keys of this machine, and one more of them
 """
 
 from __future__ import annotations
@@ -239,4 +240,33 @@ def give_project(data: Path, project: str, login: str) -> None:
     click.echo(f"{project}: {login} is its owner by entry #{index}")
 
 
-COMMANDS: Final = (fsck, rebuild, freeze, import_, give_project)
+@click.command("online-keys")
+@DATA
+@click.option(
+    "--new", "role", metavar="ROLE", help="Make one more key for bins, snapshot or timestamp, in a file."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def online_keys(data: Path, role: str | None, *, as_json: bool) -> None:
+    """Show the online TUF keys that the settings lead to, with what a ceremony's plan needs of them."""
+    from countermark_server import onlinekeys  # noqa: PLC0415
+    from countermark_server.operate import keyring  # noqa: PLC0415
+
+    settings = settings_of(data)
+    if role is not None:
+        uri = keyring.make(settings, role)
+        said = " ".join((*onlinekeys.uris(settings, role), uri))
+        say(f'made {uri}; next: {onlinekeys.setting_of(role)} = "{said}", and start its process again')
+        return
+    rows = []
+    for found in keyring.every(settings):
+        if isinstance(found, str):
+            say(found)
+        else:
+            rows.append(vars(found))
+    if as_json:
+        click.echo(json.dumps(rows, sort_keys=True, indent=1))
+    for row in () if as_json else rows:
+        click.echo("{role:<10} {standing:<9} {fingerprint} {public_key} {uri}".format(**row))
+
+
+COMMANDS: Final = (fsck, rebuild, freeze, import_, give_project, online_keys)

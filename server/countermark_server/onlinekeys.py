@@ -48,6 +48,7 @@ from securesystemslib.signer import (
 
 from countermark import keyfile, tokens
 from countermark.errors import CountermarkError, EvidenceError, NetworkError, SignatureError, UsageError
+from countermark.timestamp import smallest
 from countermark_server import signing
 from countermark_server.settings import Settings
 
@@ -86,7 +87,11 @@ class OnlineSigner(Signer):
     def sign(self, payload: bytes) -> Signature:
         """NetworkError: what holds the key did not sign; the next try may."""
         try:
-            return Signature(self._public_key.keyid, self._sign(payload))
+            sig = self._sign(payload)
+            # ECDSA: of two twins the smaller, which our clients take for the one that a key makes (timestamp.py)
+            return Signature(
+                self._public_key.keyid, smallest(sig) if self._public_key.keytype == "ecdsa" else sig
+            )
         except CountermarkError:
             raise
         except Exception as error:  # each service has a tree of errors of its own, and all mean this

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,11 +55,17 @@ class Ceremonies:
     def base(self) -> Previous:
         return history.verify(self.files)[-1]
 
-    def hold(self, names: tuple[str, ...], old: tuple[str, ...]) -> Path:
-        """A ceremony after which these names hold the keys."""
+    def hold(
+        self, names: tuple[str, ...], old: tuple[str, ...], online: Mapping[str, object] | None = None
+    ) -> Path:
+        """A ceremony after which these names hold the keys, and this is so of online roles."""
         now = datetime.now(UTC).replace(microsecond=0)
         document = world.next_document(self.base, self.holders, names, date=now)
         document["changes"] = [] if names == old else ["holders"]
+        if online:
+            document["online"] = dict(online)
+            document["changes"] += ["bins"] if "bit_length" in online else []
+            document["changes"] += ["online-keys"] if set(online) - {"bit_length"} else []
         wanted = {f"{name}-root" for name in old} | {k for r in document["roles"].values() for k in r["keys"]}
         document["keys"] = {
             key: {"holder": key.partition("-")[0], "public_key": self.holders.public(key)} for key in wanted

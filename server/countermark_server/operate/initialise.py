@@ -139,15 +139,24 @@ def _make_keys(folder: Path, names: tuple[str, ...], environ: Mapping[str, str])
     if signing.PASSPHRASE_VARIABLE not in environ:
         _write_private(folder / "passphrase", secrets.token_urlsafe(32).encode() + b"\n")
         stretch = RANDOM_PASSPHRASE_N
-    passphrase = signing.passphrase(folder, environ)
     for name in names:
-        key: keyfile.PrivateKey = ed25519.Ed25519PrivateKey.generate()
-        if name == signing.LOG_MLDSA44:
-            key = mldsa.MLDSA44PrivateKey.generate()
-        path = signing.key_path(folder, name)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        raw = keyfile.encrypt(key, passphrase, name=name, salt=secrets.token_bytes(16), n=stretch)
-        _write_private(path, raw)
+        make_key(folder, signing.key_path(folder, name), environ, stretch=stretch)
+
+
+def make_key(
+    data: Path, path: Path, environ: Mapping[str, str] = os.environ, *, stretch: int | None = None
+) -> None:
+    """One more online key, in an encrypted file that was not there; `data` has the passphrase."""
+    if stretch is None:
+        stretch = keyfile.SCRYPT_N if signing.PASSPHRASE_VARIABLE in environ else RANDOM_PASSPHRASE_N
+    key: keyfile.PrivateKey = ed25519.Ed25519PrivateKey.generate()
+    if path.stem == signing.LOG_MLDSA44:
+        key = mldsa.MLDSA44PrivateKey.generate()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    passphrase = signing.passphrase(data, environ)
+    _write_private(
+        path, keyfile.encrypt(key, passphrase, name=path.stem, salt=secrets.token_bytes(16), n=stretch)
+    )
 
 
 def _make_witness(folder: Path, name: str, log_keys: list[VerifierKey]) -> str:

@@ -57,8 +57,13 @@ class BinCheck:
         snapshot: Snapshot,
         touched: Mapping[int, Mapping[str, Target | None]],
         changed_sha256: str | None,
+        *,
+        again: bool = False,
     ) -> BinsTree:
-        """The tree over all bins, each checked; `accepted` is brought up to date."""
+        """The tree over all bins, each checked; `accepted` is brought up to date.
+
+        `again`: another key signs bins from now on, so that no bin is right because it was right before.
+        """
         for number, targets in touched.items():
             for path, target in targets.items():
                 self._store.put_target(path, number, target)
@@ -66,11 +71,12 @@ class BinCheck:
         changed = {}
         for number, role in enumerate(self._offline.bins.get_roles()):
             version = snapshot.meta[f"{role}.json"].version
-            old = accepted.leaves.get(number)
+            before = accepted.leaves.get(number)
+            old = None if again else before
             if old is not None and old.version == version and number not in touched:
                 continue
             leaf = self._check(role, version, self._store.targets(number), old)
-            if leaf != old:
+            if leaf != before:
                 self._store.put_bin(number, leaf)
                 accepted.leaves[number] = leaf
                 changed[number] = leaf.leaf_hash

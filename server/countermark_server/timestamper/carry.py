@@ -81,8 +81,11 @@ def sign(contents: Contents, version: int, signers: Sequence[Signer], *, now: in
             },
         },
     )
+    if len(signers) > 1:  # while one key follows another: our clients take no signature that is not said here
+        keys = {signer.public_key.keyid: signer.public_key.to_dict() for signer in signers}
+        signed.unrecognized_fields["x-countermark-signers"] = keys
     metadata = Metadata(signed)
-    for signer in signers:
+    for signer in sorted(signers, key=lambda signer: signer.public_key.keyid):
         metadata.sign(signer, append=True)
     raw = metadata.to_bytes(JSONSerializer(compact=True))
     if len(raw) > TIMESTAMP_MAX_BYTES:

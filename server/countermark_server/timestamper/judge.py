@@ -9,7 +9,7 @@
 (3) The `tuf` entry in force names snapshot, bins root and `applied` (= A).
 (4) Every timestamp signed earlier is logged, unless the same metadata is only re-carried (once frozen, for ever).
 (5) No version went back and no role was dropped.
-(6) Every bin equals what the first A entries demand, file for file.
+(6) Every bin equals what the first A entries demand, file for file; all of them anew under another bins key.
 (7) The bins root is the one in the entry.
 (8) No status entry at or above A is older than 15 minutes.
 (9) Sign; remember durably; only then let the signature out.
@@ -121,7 +121,9 @@ class Judge:
         self._check_versions(snapshot, offline)  # (5)
         check = BinCheck(self._store, chain, offline, self._read_maybe)
         touched = replayed.touched.bins(offline.bins.bit_length)
-        tree = check.tree(accepted, snapshot, touched, told.predicate["changed_sha256"])  # (6)
+        again = self._store.fact("bins_keys") not in (None, offline.bins.keyids)
+        changed = told.predicate["changed_sha256"]
+        tree = check.tree(accepted, snapshot, touched, changed, again=again)  # (6)
         if tree.root.hex() != told.predicate["bins_new"]:  # (7)
             raise RefusalError(
                 "bins-root",
@@ -134,6 +136,7 @@ class Judge:
         )
         newest = self._store.newest()
         signed = carry.sign(contents, 1 if newest is None else newest.version + 1, self._signers, now=now)
+        self._store.set_fact("bins_keys", offline.bins.keyids)
         self._remember(signed, slim, replayed, chain, snapshot)  # (9)
         # Committed when this returns. If we stop here the signature is in our database only: the next start
         # serves it. If we stop before, nothing was signed as far as anybody can tell.

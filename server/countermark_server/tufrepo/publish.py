@@ -49,6 +49,7 @@ BINS_RENEW = timedelta(days=10)
 RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat
 RETRY_SECONDS = 1.0  # after the timestamper did not answer
 CLEAN_SECONDS = 60.0  # between two looks for old metadata, when there was none
+BRIDGE_SECONDS = 5.0  # between two looks whether the timestamper has its new key
 RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
 STATUS_PATIENCE = timedelta(
     minutes=5
@@ -86,6 +87,8 @@ class Repository:
         self._clean_at = 0.0
         self._retry_at = 0.0  # no publish earlier (the timestamper did not answer)
         self._renewed_at = float("-inf")  # bins, by this process
+        self._bridge_tried = False  # the newest publish was one for either root
+        self._look_at = 0.0  # no sooner at whether it helped
         self._check_start()
         self.load()
 
@@ -117,9 +120,7 @@ class Repository:
         self._current = current or _before_genesis(self._public)
         offline = {f"{role}.json": version for role, version in self._current.offline.items()}
         online = {f"{self._current.role(i)}.json": b.version for i, b in enumerate(self._current.bins)}
-        self._online = self._parts.keys.under(
-            self._root, read_index(self._public, self._current.offline["index"])
-        )
+        renewing.online(self._public, self._parts.keys, self._root, self._current, binding(self._origin))
         self._fragments = Fragments({**offline, **online})
         self._pending = self._nothing_pending()
 
@@ -175,9 +176,14 @@ class Repository:
             self._renewed_at = now
         expiring = self._current.snapshot_expires - now < SNAPSHOT_RENEW.total_seconds()
         renewal = self._renewal()
-        snapshot = bool(contents) or expiring or bool(renewal)
+        bridging = renewal is not None and not self._is_ready(renewal)
+        snapshot = bool(contents) or expiring or renewal is not None
         before = {**self._current.offline, "root": self._root.version}
-        said = binding(self._origin, renewing.files(self._public, renewal or {}, before))
+        files = {} if bridging else renewing.files(self._public, renewal or {}, before)
+        said = binding(self._origin, files)
+        if said["index"] is not None:
+            contents = self._after_index(said["index"]["version"], contents)
+        self._bridge_tried = bridging
         self._write(contents, snapshot, self._pending.applied, said, timestamps)
         return True
 
@@ -205,6 +211,7 @@ class Repository:
         last: datetime | None = None,
     ) -> None:
         now = int(self._parts.clock())
+        online = renewing.online(self._public, self._parts.keys, self._root, self._current, said)
         roles = [self._current.role(index) for index in contents] + (["snapshot"] if snapshot else [])
         with db.write(self._engine) as connection:
             claimed = store.claim(connection, roles)
@@ -216,7 +223,7 @@ class Repository:
             contents,
             claimed=claimed,
             fragments=self._fragments,
-            online=self._online,
+            online=online,
             binding=said,
             applied=applied,
             timestamps=timestamps,
@@ -371,7 +378,7 @@ class Repository:
             bool(self._pending.contents)
             or self._pending.status_since is not None
             or self._pending.imported
-            or self._renewal() is not None
+            or self._renewal_due(now)
             or self._heartbeat_due(now)
         )
 
@@ -379,6 +386,32 @@ class Repository:
         """What a later ceremony brought and no candidate names yet (renewing.py)."""
         with db.read(self._engine) as connection:
             return store.renewal(connection)
+
+    def _renewal_due(self, now: float) -> bool:
+        """Whether what a ceremony brought can be published now, or a publish for either root was not tried."""
+        renewal = self._renewal()
+        if renewal is None or now < self._look_at:
+            return False
+        if not self._bridge_tried or self._is_ready(renewal):
+            return True
+        telemetry.logger().error("what is public is not signed by the online keys that the new root names")
+        self._look_at = now + BRIDGE_SECONDS
+        return False
+
+    def _is_ready(self, renewal: Mapping[str, int]) -> bool:
+        return renewing.ready(self._public, self._parts.keys, renewal, self._root)
+
+    def _after_index(
+        self, version: int, contents: Mapping[int, Mapping[str, Target]]
+    ) -> dict[int, Mapping[str, Target]]:
+        """What is written when another index takes over: every bin, where it names another key for them."""
+        old, new = (
+            read_index(self._public, each).delegations for each in (self._current.offline["index"], version)
+        )
+        if old == new:
+            return dict(contents)
+        every = {number: self._pending.bin(number) for number in range(len(self._current.bins))}
+        return {**every, **contents}
 
     def _heartbeat_due(self, now: float) -> bool:
         signed_at = self._relay.signed_at()

@@ -1,12 +1,15 @@
 """What a later ceremony brings to this room, between its adoption and its being in force.
 
     adopted     targets, trust, index, trust file and transcript under their names; the root out of sight
+    bridged     where the root names other online keys: what is public is signed for either root
     proposed    the next `tuf` entry names all of them, in one transaction with the candidate
     shown       the log holds the entry: the root appears where clients look, then the timestamper is told
     in force    the timestamp over the snapshot that lists them
 
-In the seconds between `shown` and `in force` clients read the old targets under the new root; a ceremony's
-`simulate-client` says when that does not hold.
+In the seconds between `shown` and `in force` clients read the old timestamp, snapshot and targets under the new root.
+So a root with another snapshot or timestamp key waits until a publish, signed by both keys each, is public: no client
+meets a moment without metadata it accepts. About targets, a ceremony's `simulate-client` says when that does
+not hold. Bins change their key with the snapshot that lists the new index: all of them, in that one publish.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 
-from countermark_server import adopted
-from countermark_server.stores.public import Public
+from countermark.errors import EvidenceError
+from countermark_server import adopted, telemetry
+from countermark_server.stores.public import TIMESTAMP, Public
 from countermark_server.tufrepo import store
-from countermark_server.tufrepo.candidate import metadata_file
+from countermark_server.tufrepo.candidate import Current, Online, metadata_file
+from countermark_server.tufrepo.keys import Keys, read_index
+
+BRIDGED = ("timestamp", "snapshot")  # read under a root before the publish that names it is in force
 
 
 class TufrepoError(Exception):
@@ -48,6 +55,45 @@ def files(
             raise TufrepoError(f"{name}, adopted from a ceremony, is missing from the public tree")
         found[role] = metadata_file(raw, version)
     return found
+
+
+def ready(public: Public, keys: Keys, versions: Mapping[str, int], root: Root) -> bool:
+    """Whether we hold the keys that these roles name, and clients of their root accept what is public now."""
+    waiting = _waiting(public, versions["root"])
+    try:
+        keys.under(waiting, read_index(public, versions["index"]))
+    except EvidenceError as error:
+        telemetry.logger().error("a ceremony's keys are not here", error=str(error), hint=error.hint)
+        return False
+    if all(waiting.roles[role] == root.roles[role] for role in BRIDGED):
+        return True
+    raw = public.read(TIMESTAMP)
+    if raw is None:
+        return False
+    timestamp = Metadata[Timestamp].from_bytes(raw)
+    named = f"tuf/{timestamp.signed.snapshot_meta.version}.snapshot.json"
+    snapshot = Metadata[Snapshot].from_bytes(public.read(named) or b"{}")
+    found: dict[str, Metadata[Any]] = {"timestamp": timestamp, "snapshot": snapshot}
+    return all(
+        waiting.get_verification_result(role, metadata.signed_bytes, metadata.signatures).verified
+        for role, metadata in found.items()
+    )
+
+
+def online(public: Public, keys: Keys, root: Root, current: Current, said: Mapping[str, Any]) -> Online:
+    """What signs a candidate that names these files of a ceremony."""
+    if said["root"] is not None:
+        root = _waiting(public, said["root"]["version"])
+    version = current.offline["index"] if said["index"] is None else said["index"]["version"]
+    return keys.under(root, read_index(public, version))
+
+
+def _waiting(public: Public, version: int) -> Root:
+    name = store.waiting_root(version)
+    raw = public.read(name) or public.read(f"tuf/{version}.root.json")
+    if raw is None:
+        raise TufrepoError(f"{name}, adopted from a ceremony, is missing from the public tree")
+    return Metadata[Root].from_bytes(raw).signed
 
 
 def show_root(public: Public, said: Mapping[str, Any] | None, shown: int) -> bool:

@@ -33,9 +33,9 @@ NAMES = {"witness", "log", "timestamper", "tufrepo", "scan", "web"}
 class Up:
     """One `countermark-server up`, and what it said."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, url: str = "") -> None:
         self.data = folder / "data"
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = url or f"http://127.0.0.1:{free_port()}"
         self.output = folder / f"up-{time.time_ns()}.txt"
         env = {**os.environ, "COUNTERMARK_TUF_MIN_INTERVAL": "0.2"}
         argv = [sys.executable, "-m", "countermark_server.cli", "up", "--data", str(self.data)]
