@@ -256,6 +256,28 @@ def witness_store() -> str:
 
 
 @_part
+def timestamper_fence() -> str:
+    """A number won for a timestamp."""
+    owed = hashlib.sha256(b"timestamp 57").hexdigest()
+    return _claim(58, "stamp-a", hashlib.sha256(b"signed part of timestamp 58").hexdigest(), ((57, owed),))
+
+
+@_part
+def timestamper_fence_taken() -> str:
+    """A number won for nothing: a standby took over."""
+    return _claim(59, "stamp-b", None, ())
+
+
+def _claim(version: int, host: str, signs: str | None, owes: tuple[tuple[int, str], ...]) -> str:
+    from countermark_server.timestamper.fence import Claim
+
+    holder = hashlib.sha256(host.encode()).hexdigest()[:16]
+    claim = Claim(version, holder, host, signs, owes)
+    assert Claim.parse(claim.format()) == claim
+    return _fence(claim.format().decode(), "json")
+
+
+@_part
 def problem() -> str:
     """A refusal as HTTP."""
     from countermark_server.errors import ServerError

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from countermark_server.stores.folder import Folder
+from countermark_server.timestamper.fence import Fence, Holder
 from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.service import Service
 from countermark_server.timestamper.store import SignedTimestamp, Store
@@ -24,9 +26,14 @@ class TimestampedWorld(World):
         if self.store is not None:
             self.store.close()
         self.store = Store(self.folder / "timestamper.sqlite")
-        self.judge = Judge(self.store, [self.keys.tuf["timestamp"]], self, self.base)
+        self.judge = self.new_judge(self.store)
         self.judge.adopt_root(self.root)
         return self.judge
+
+    def new_judge(self, store: Store, *, holder: str = "0a", shared: bool = False) -> Judge:
+        """Another mind on the same fence."""
+        fence = Fence(Folder(self.folder / "fence"), Holder(holder * 8, f"host-{holder}"), shared=shared)
+        return Judge(store, [self.keys.tuf["timestamp"]], self, self.base, fence)
 
     def service(self, *, retry_interval: float = 2.0) -> Service:
         assert self.store is not None

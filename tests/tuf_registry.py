@@ -46,7 +46,9 @@ from countermark_server.journey import State
 from countermark_server.log.fsck import check_log
 from countermark_server.log.tree import public_tree
 from countermark_server.ruleview import SqlView
+from countermark_server.stores import places
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
+from countermark_server.timestamper.fence import Fence, Holder
 from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.service import Service
 from countermark_server.timestamper.store import Store
@@ -106,7 +108,8 @@ class TufRegistry(LogWorld):
         self.logs.sequencer.load()
         self.store = Store(self.settings.data / "timestamper" / "timestamper.sqlite")
         web = PublicFiles(self.public)
-        judge = Judge(self.store, self.online["timestamp"], web, "public:")
+        fence = Fence(places.fence(self.settings), Holder("0a" * 8, "host-0a"), shared=False)
+        judge = Judge(self.store, self.online["timestamp"], web, "public:", fence)
         judge.adopt_root(self.public.read("tuf/1.root.json") or b"")
         self.service = Service(self.store, judge, web, "public:", clock=self.clock, retry_interval=2.0)
         self.judge = judge

@@ -186,6 +186,11 @@ class Timestamper:
     )
     pin_file: str = _setting("timestamper/pin", "file with the PIN of a token that holds this key")
     registry_url: str = _setting("", "where it reads the registry; empty: `registry.base_url`")
+    fence: str = _setting(
+        "",
+        "where the numbers of timestamps are won: a folder that the standby sees too, or `bucket` for that of "
+        "`storage`; empty: a folder of its own, for one timestamper alone",
+    )
     poll_interval: float = _setting(0.05, "seconds between looks for a new candidate", least=0.001, most=60)
     retry_interval: float = _setting(
         2.0, "seconds from a refusal to the next attempt: what is missing may arrive", least=0.05, most=60

@@ -89,7 +89,7 @@ def shown(world: World) -> Iterator[None]:
         snapshot, checkpoint, carried.bins_root.hex(), carried.bit_length, carried.applied
     )
     signers = onlinekeys.open_keys(load(world.data, {}), "timestamp")
-    path.write_bytes(carry.sign(contents, carried.version + 1, signers, now=now).raw)
+    path.write_bytes(carry.sign(carry.unsigned(contents, carried.version + 1, signers, now=now), signers).raw)
     try:
         yield
     finally:

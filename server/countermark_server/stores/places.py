@@ -44,6 +44,22 @@ def place(settings: Settings, name: str) -> Place:
     return _bucket(storage, name)
 
 
+def fence(settings: Settings) -> Place:
+    """Where timestampers win the numbers of their timestamps: our own folder, a shared one, or the bucket."""
+    chosen = settings.timestamper.fence
+    if not chosen:
+        return Folder(settings.data / "timestamper" / "fence", private=True)
+    if chosen == "bucket":
+        if not settings.storage.bucket:
+            raise UsageError("timestamper.fence is `bucket`, and storage.bucket names none")
+        bucket = _bucket(settings.storage, "fence")
+        bucket.check(secrets.token_hex(8))
+        return bucket
+    if not Path(chosen).is_absolute() or not Path(chosen).is_dir():  # never made here: it may not be mounted
+        raise UsageError(f"timestamper.fence is {chosen}, which is not the absolute path of a folder")
+    return Folder(Path(chosen))
+
+
 def check(settings: Settings) -> None:
     """Refuse an object store that does not keep its promises; a folder always does."""
     if settings.storage.bucket:

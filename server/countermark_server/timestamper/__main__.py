@@ -6,11 +6,18 @@ DIR is the data directory; of it, this process uses `timestamper/` (its key, its
 passphrase, and `run/` to say where it listens. On a machine of its own, that is all DIR holds. The root it
 starts from is `DIR/timestamper/root.json`, put there when the ceremony was adopted, or `--root FILE` at the
 first start: never fetched.
+
+    python -m countermark_server.timestamper --data DIR --take-over
+
+makes this timestamper the one that signs, of several that share a fence (`timestamper.fence`), and ends; the other
+refuses from then on. `--lost` with it says that the other's state is gone for good. docs/operations/standby.md
 """
 
 from __future__ import annotations
 
+import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -23,6 +30,9 @@ from countermark.fetch import HttpFetcher
 from countermark.serving import listening
 from countermark_server import onlinekeys, telemetry
 from countermark_server.settings import Settings, load
+from countermark_server.stores import places
+from countermark_server.timestamper.errors import RefusalError
+from countermark_server.timestamper.fence import Fence, Holder
 from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.service import Service
 from countermark_server.timestamper.store import Store
@@ -36,17 +46,38 @@ BODY_MAX_BYTES = 0  # nobody has anything to tell us
 @click.option("--listen", help="HOST:PORT to serve the timestamp on; port 0 picks a free one.")
 @click.option("--registry", help="Base URL the registry is read from.")
 @click.option("--root", type=click.Path(path_type=Path), help="The root to start from, at the first start.")
-def command(data: Path, listen: str | None, registry: str | None, root: Path | None) -> None:
+@click.option(
+    "--take-over", "takes_over", is_flag=True, help="Become the one of the fence that signs, and end."
+)
+@click.option(
+    "--lost", is_flag=True, help="With --take-over: the state of the one that signed is gone for good."
+)
+def command(
+    *, data: Path, listen: str | None, registry: str | None, root: Path | None, takes_over: bool, lost: bool
+) -> None:
     """Sign TUF timestamps for metadata that the log demands, and for no other."""
     settings = load(data)
+    registry = registry or settings.timestamper.registry_url or settings.registry.base_url
     telemetry.configure(settings.telemetry, NAME)
-    run(
-        settings,
-        _stop_on_signals(),
-        listen=listen or settings.timestamper.listen,
-        registry=registry or settings.timestamper.registry_url or settings.registry.base_url,
-        root=root,
-    )
+    if lost and not takes_over:
+        raise UsageError("--lost goes with --take-over")
+    if takes_over:
+        return take_over(settings, registry=registry, root=root, lost=lost)
+    listen = listen or settings.timestamper.listen
+    return run(settings, _stop_on_signals(), listen=listen, registry=registry, root=root)
+
+
+def take_over(settings: Settings, *, registry: str, root: Path | None, lost: bool) -> None:
+    """Make this timestamper the one of its fence that signs."""
+    store = Store(settings.data / "timestamper" / "timestamper.sqlite")
+    try:
+        before = _judge(settings, store, HttpFetcher(), registry, root).take_over(
+            secrets.token_hex(8), now=int(time.time()), lost=lost
+        )
+    finally:
+        store.close()
+    said = "nobody held the fence" if before is None else f"{before.who} had won number {before.version}"
+    click.echo(f"this timestamper signs from now on; {said}. Start it, and point tufrepo at it", err=True)
 
 
 def run(
@@ -59,9 +90,8 @@ def run(
         raise UsageError(f"timestamper.listen is {listen!r}, must be HOST:PORT")
     fetcher = HttpFetcher()
     store = Store(folder / "timestamper.sqlite")
-    judge = Judge(store, onlinekeys.open_keys(settings, "timestamp"), fetcher, registry)
-    judge.adopt_root(_root(root or folder / "root.json", store))
-    judge.check_keys()
+    judge = _judge(settings, store, fetcher, registry, root)
+    _check_turn(judge)
     retry = settings.timestamper.retry_interval
     service = Service(store, judge, fetcher, registry, clock=time.time, retry_interval=retry)
     _forget(run_folder)
@@ -76,6 +106,32 @@ def run(
             server.shutdown()
             _forget(run_folder)
             store.close()
+
+
+def _judge(settings: Settings, store: Store, fetcher: HttpFetcher, registry: str, root: Path | None) -> Judge:
+    """This timestamper's judge, with its keys, its root and its fence."""
+    if store.fact("holder") is None:
+        with store.transaction():
+            store.set_fact("holder", secrets.token_hex(8))
+    me = Holder(store.fact("holder"), socket.gethostname())
+    fence = Fence(places.fence(settings), me, shared=bool(settings.timestamper.fence))
+    judge = Judge(store, onlinekeys.open_keys(settings, "timestamp"), fetcher, registry, fence)
+    judge.adopt_root(_root(root or settings.data / "timestamper" / "root.json", store))
+    judge.check_keys()
+    return judge
+
+
+def _check_turn(judge: Judge) -> None:
+    """Do not begin where another one took over: it would look like a timestamper that works."""
+    try:
+        judge.check_turn()
+    except RefusalError as refusal:
+        if refusal.code != "taken-over":
+            raise
+        raise UsageError(
+            str(refusal),
+            hint="stop it, or let it take over again with --take-over (docs/operations/standby.md)",
+        ) from None
 
 
 def _root(path: Path, store: Store) -> bytes:

@@ -28,6 +28,9 @@ from countermark.tlog.policy import Policy
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.store import SignedTimestamp
 
+SERIALIZER = JSONSerializer(compact=True)
+SIGNATURES_BYTES = 1024  # room for the signatures of a rotation: about 220 bytes each
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -62,8 +65,8 @@ def slim(checkpoint: VerifiedCheckpoint, policy: Policy) -> VerifiedCheckpoint:
     return open_checkpoint(raw, policy, now=None)
 
 
-def sign(contents: Contents, version: int, signers: Sequence[Signer], *, now: int) -> SignedTimestamp:
-    """The timestamp of this version, by each of these keys. RefusalError: too large for stock clients."""
+def unsigned(contents: Contents, version: int, signers: Sequence[Signer], *, now: int) -> Metadata[Timestamp]:
+    """What the timestamp of this version will say. RefusalError: signed, it would be too large for stock clients."""
     snapshot = contents.snapshot
     checkpoint = contents.checkpoint
     signed = Timestamp(
@@ -85,11 +88,22 @@ def sign(contents: Contents, version: int, signers: Sequence[Signer], *, now: in
         keys = {signer.public_key.keyid: signer.public_key.to_dict() for signer in signers}
         signed.unrecognized_fields["x-countermark-signers"] = keys
     metadata = Metadata(signed)
+    size = len(metadata.to_bytes(SERIALIZER)) + SIGNATURES_BYTES
+    if size > TIMESTAMP_MAX_BYTES:  # asked before its number is won: a number is for one attempt
+        raise RefusalError(
+            "timestamp-too-large", f"the timestamp has {size} bytes, more than {TIMESTAMP_MAX_BYTES}"
+        )
+    return metadata
+
+
+def sign(metadata: Metadata[Timestamp], signers: Sequence[Signer]) -> SignedTimestamp:
+    """The timestamp, by each of these keys."""
     for signer in sorted(signers, key=lambda signer: signer.public_key.keyid):
         metadata.sign(signer, append=True)
-    raw = metadata.to_bytes(JSONSerializer(compact=True))
-    if len(raw) > TIMESTAMP_MAX_BYTES:
-        raise RefusalError(
-            "timestamp-too-large", f"the timestamp has {len(raw)} bytes, more than {TIMESTAMP_MAX_BYTES}"
-        )
-    return SignedTimestamp(version, hashlib.sha256(raw).hexdigest(), raw)
+    raw = metadata.to_bytes(SERIALIZER)
+    return SignedTimestamp(metadata.signed.version, hashlib.sha256(raw).hexdigest(), raw)
+
+
+def signed_digest(metadata: Metadata[Timestamp]) -> str:
+    """The SHA-256 of the signed part: what a number of the fence is won for."""
+    return hashlib.sha256(metadata.signed_bytes).hexdigest()

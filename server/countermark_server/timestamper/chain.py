@@ -155,11 +155,11 @@ class Chain:
         targets = {path: target.to_dict() for path, target in signed.targets.items()}
         return targets, hashlib.sha256(raw).hexdigest()
 
-    def timestamp(self, raw: bytes) -> Timestamp:
+    def timestamp(self, raw: bytes) -> Metadata[Timestamp]:
         """A timestamp by the timestamp key."""
         metadata = _parse(Timestamp, "timestamp", raw)
         _verify(self.root.signed, "timestamp", metadata)
-        return metadata.signed
+        return metadata
 
     def _role(
         self, delegator: Root | Targets, role: str, snapshot: Snapshot, digests: dict[str, str]

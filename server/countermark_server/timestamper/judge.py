@@ -1,9 +1,10 @@
 """The judge: may this be signed? Every check of the design, in order; the first that fails refuses.
 
-    judge = Judge(store, signers, fetcher, base_url)
+    judge = Judge(store, signers, fetcher, base_url, fence)
     signed = judge.attempt(now=now)       # SignedTimestamp, or None: nothing new; RefusalError: why not
 
-(0) The newest public timestamp is not ahead of us; if it is (a restored or standby timestamper), it is adopted.
+(0) The newest public timestamp is not ahead of us; if it is (a restored or standby timestamper), it is adopted. It is
+    the one for which its number was won, and it is our turn to sign (`turn`).
 (1) The log's checkpoint is signed by the log, cosigned by the quorum, and extends the last one carried.
 (2) Every new entry, replayed through the rules; none is stamped ahead of the quorum time.
 (3) The `tuf` entry in force names snapshot, bins root and `applied` (= A).
@@ -12,10 +13,11 @@
 (6) Every bin equals what the first A entries demand, file for file; all of them anew under another bins key.
 (7) The bins root is the one in the entry.
 (8) No status entry at or above A is older than 15 minutes.
-(9) Sign; remember durably; only then let the signature out.
+(9) Win the next number in the fence; sign; remember durably; only then let the signature out.
 
 One attempt is one transaction: a refusal leaves no trace but the alarm. Only (0) is a transaction of its own: an
-adopted timestamp must be known as not logged yet, or nobody would log it and (4) would refuse for ever.
+adopted timestamp must be known as not logged yet, or nobody would log it and (4) would refuse for ever. And a
+number that was won stays won (`fence`): if anything fails after that, it is skipped.
 """
 
 from __future__ import annotations
@@ -38,10 +40,11 @@ from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_che
 from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
 from countermark_server import onlinekeys
-from countermark_server.timestamper import carry, history
+from countermark_server.timestamper import carry, history, turn
 from countermark_server.timestamper.bincheck import Accepted, BinCheck
 from countermark_server.timestamper.chain import OFFLINE, Chain, Offline, check_trust_target
 from countermark_server.timestamper.errors import RefusalError
+from countermark_server.timestamper.fence import Claim, Fence
 from countermark_server.timestamper.history import History, Told
 from countermark_server.timestamper.store import SignedTimestamp, Store
 
@@ -52,11 +55,14 @@ QUORUM_MAX_AGE = timedelta(minutes=75)  # an idle log is cosigned hourly; past t
 class Judge:
     """One timestamper's mind. One thread uses it."""
 
-    def __init__(self, store: Store, signers: Sequence[Signer], fetcher: Fetcher, base_url: str) -> None:
+    def __init__(
+        self, store: Store, signers: Sequence[Signer], fetcher: Fetcher, base_url: str, fence: Fence
+    ) -> None:
         self._store = store
         self._signers = signers
         self._fetcher = fetcher
         self._base = base_url.rstrip("/")
+        self._fence = fence
         self._accepted: Accepted | None = None
         self.findings: list[replay.Finding] = []  # of the newest attempt
 
@@ -84,8 +90,8 @@ class Judge:
     def attempt(self, *, now: int, recarry: bool = False) -> SignedTimestamp | None:
         """Sign for the `tuf` entry in force if it is new, or (`recarry`) again. None: nothing to sign."""
         chain, trust_file = self._trust(now)
-        with self._store.transaction():
-            self._adopt_public(chain, trust_file)  # (0)
+        self._adopt(chain, trust_file)  # (0)
+        turn.check(self._fence, self._store)
         # Adopted. If we stop here, or refuse below, it is served and asks to be logged like one of our own.
         self._accepted = self._accepted or Accepted(self._store)
         try:
@@ -94,6 +100,15 @@ class Judge:
         except BaseException:
             self._accepted = None  # it may hold what was refused; the database does not
             raise
+
+    def take_over(self, fresh: str, *, now: int, lost: bool) -> Claim | None:
+        """Make it our turn, under a fresh name (`turn.take_over`), and end: the next start has that name."""
+        self._adopt(*self._trust(now))
+        return turn.take_over(self._fence, self._store, fresh, lost=lost)
+
+    def check_turn(self) -> None:
+        """RefusalError: the fence says that another timestamper took over, or can't be used."""
+        turn.check(self._fence, self._store)
 
     def watch(self, *, now: int) -> None:
         """Look for an unapplied status entry without signing anything. RefusalError: there is one."""
@@ -134,13 +149,20 @@ class Judge:
         contents = carry.Contents(
             told.files["snapshot"], slim, tree.root.hex(), offline.bins.bit_length, replayed.applied
         )
-        newest = self._store.newest()
-        signed = carry.sign(contents, 1 if newest is None else newest.version + 1, self._signers, now=now)
+        metadata = carry.unsigned(contents, self._next(), self._signers, now=now)
+        digest, owes = carry.signed_digest(metadata), tuple(self._store.owed())
+        self._fence.claim(metadata.signed.version, digest, owes)  # (9)
+        signed = carry.sign(metadata, self._signers)
         self._store.set_fact("bins_keys", offline.bins.keyids)
-        self._remember(signed, slim, replayed, chain, snapshot)  # (9)
+        self._remember(signed, slim, replayed, chain, snapshot)
         # Committed when this returns. If we stop here the signature is in our database only: the next start
-        # serves it. If we stop before, nothing was signed as far as anybody can tell.
+        # serves it. If we stop before, nothing was signed as far as anybody can tell, and its number is skipped.
         return signed
+
+    def _next(self) -> int:
+        """The number after every one that was signed, or won."""
+        newest, won = self._store.newest(), self._fence.newest()
+        return 1 + max(0 if newest is None else newest.version, 0 if won is None else won.version)
 
     def _trust(self, now: int) -> tuple[Chain, TrustFile]:
         stored = self._store.fact("root")
@@ -153,22 +175,42 @@ class Judge:
             raise RefusalError("trust-file", f"trust file {trust_file.version} is not in force at {now}")
         return chain, trust_file
 
-    def _adopt_public(self, chain: Chain, trust_file: TrustFile) -> None:
-        """A newer public timestamp is by a twin of ours, or by us before a restore: go on behind it."""
+    def _adopt(self, chain: Chain, trust_file: TrustFile) -> None:
+        """Learn what others signed: the public timestamp, and what the fence says was owed to the log."""
         raw = self._read_maybe("timestamp.json", TIMESTAMP_MAX_BYTES)
-        if raw is None:
-            return
+        with self._store.transaction():
+            turn.adopt_owed(self._fence.newest(), self._store)
+            if raw is not None:
+                self._adopt_public(raw, chain, trust_file)
+            elif self._store.fact("public"):
+                raise RefusalError("timestamp-missing", "a timestamp was public here, and none is now")
+
+    def _adopt_public(self, raw: bytes, chain: Chain, trust_file: TrustFile) -> None:
+        """A public timestamp we don't know is by a twin of ours, or by us before a restore: go on behind it."""
         public = chain.timestamp(raw)
-        own = self._store.newest()
-        digest = hashlib.sha256(raw).hexdigest()
-        if own is not None and public.version == own.version and digest != own.sha256:
+        version, digest = public.signed.version, hashlib.sha256(raw).hexdigest()
+        known, claim = self._store.signed(version), self._fence.read(version)
+        if known is not None and known.sha256 != digest:
             raise RefusalError(
                 "two-timestamps",
-                f"version {own.version} was signed twice: {own.sha256} here, {digest} in public",
+                f"version {version} was signed twice: {known.sha256} here, {digest} in public",
             )
-        if own is None or public.version > own.version:
+        if claim is not None and claim.signs != carry.signed_digest(public):
+            raise RefusalError(
+                "two-timestamps",
+                f"number {version} was won by {claim.who} for {claim.signs or 'nothing'}; "
+                f"the public timestamp of this version says {carry.signed_digest(public)}",
+            )
+        if not self._store.fact("public"):
+            self._store.set_fact("public", True)
+        if known is not None and known.raw:
+            return
+        turn.adopt_owed(claim, self._store)
+        own = self._store.newest()
+        seen = SignedTimestamp(version, digest, raw)
+        (self._store.add_signed if known is None else self._store.add_bytes)(seen)
+        if own is None or version > own.version:
             carried = open_checkpoint(Timestamp.parse(raw).checkpoint, trust_file.policy, now=None)
-            self._store.add_signed(SignedTimestamp(public.version, digest, raw))
             self._store.set_fact("checkpoint", carried.raw.decode())
 
     def _checkpoint(self, trust_file: TrustFile, now: int) -> VerifiedCheckpoint:
@@ -245,6 +287,7 @@ class Judge:
         store = self._store
         store.put_all(replayed.kept.writes)
         store.add_signed(signed)
+        store.set_fact("won", signed.version)
         store.set_fact("checkpoint", checkpoint.raw.decode())
         store.set_fact("root", base64.b64encode(chain.root_raw).decode())
         versions = {name: meta.version for name, meta in snapshot.meta.items()}

@@ -3,7 +3,8 @@
     state   the rules' state after the first `applied` entries, by key
     target  every target the log demands, by path, with its bin
     bin     version, SHA-256 and targets root of each bin as last signed for
-    signed  every timestamp it ever signed: version, SHA-256, bytes, and whether the log holds its digest
+    signed  every timestamp it ever signed or adopted: version, SHA-256, bytes (none, where only the fence speaks of
+            it), and whether the log holds its digest
     fact    single values: the root, the last checkpoint carried, logged digests of offline metadata
 
 `transaction` is all or nothing, and what it committed survives a power loss (`synchronous=FULL`): a version
@@ -122,7 +123,9 @@ class Store:
 
     def newest(self) -> SignedTimestamp | None:
         """The newest timestamp signed or adopted."""
-        row = self._one("SELECT version, sha256, raw FROM signed ORDER BY version DESC LIMIT 1")
+        row = self._one(
+            "SELECT version, sha256, raw FROM signed WHERE length(raw) > 0 ORDER BY version DESC LIMIT 1"
+        )
         return None if row is None else SignedTimestamp(row[0], row[1], bytes(row[2]))
 
     def add_signed(self, timestamp: SignedTimestamp) -> None:
@@ -130,10 +133,30 @@ class Store:
         row = (timestamp.version, timestamp.sha256, timestamp.raw)
         self._connection.execute("INSERT INTO signed VALUES (?, ?, ?, 0)", row)
 
+    def signed(self, version: int) -> SignedTimestamp | None:
+        """The timestamp of this version, where one is known; without bytes where it was only spoken of."""
+        row = self._one("SELECT version, sha256, raw FROM signed WHERE version = ?", version)
+        return None if row is None else SignedTimestamp(row[0], row[1], bytes(row[2]))
+
+    def add_bytes(self, timestamp: SignedTimestamp) -> None:
+        """What was only spoken of was seen."""
+        row = (timestamp.raw, timestamp.version, timestamp.sha256)
+        self._connection.execute("UPDATE signed SET raw = ? WHERE version = ? AND sha256 = ?", row)
+
+    def add_owed(self, version: int, sha256: str) -> None:
+        """Remember a timestamp that another one signed and we never saw, to have it logged; a known one stays."""
+        self._connection.execute("INSERT OR IGNORE INTO signed VALUES (?, ?, x'', 0)", (version, sha256))
+
     def unlogged(self) -> list[str]:
         """Digests of timestamps the log does not hold yet, oldest first."""
-        rows = self._connection.execute("SELECT sha256 FROM signed WHERE logged = 0 ORDER BY version")
-        return [row[0] for row in rows]
+        return [sha256 for _, sha256 in self.owed()]
+
+    def owed(self) -> list[tuple[int, str]]:
+        """Version and digest of each of them."""
+        rows = self._connection.execute(
+            "SELECT version, sha256 FROM signed WHERE logged = 0 ORDER BY version"
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def mark_logged(self, digests: set[str]) -> None:
         """The log holds these digests."""

@@ -59,7 +59,7 @@ def test_two_keys_sign_and_either_root_accepts_this_one_file(
 ) -> None:
     """Taking one signature away, exchanging them, adding one or writing a twin makes a file that nobody takes."""
     old, new = map(online, kinds)
-    raw = carry.sign(contents, 7, [old, new], now=10).raw
+    raw = carry.sign(carry.unsigned(contents, 7, [old, new], now=10), [old, new]).raw
     document = json.loads(raw)
     stranger = online("ed25519")
     extra = stranger.sign(tufjson.canonical(document["signed"])).to_dict()
@@ -82,7 +82,7 @@ def test_two_keys_sign_and_either_root_accepts_this_one_file(
 def test_one_key_signs_as_ever(contents: carry.Contents, kind: str) -> None:
     """No member says who signs; the twin of an ECDSA signature, and a signature more, are refused."""
     signer, stranger = online(kind), online("ed25519")
-    raw = carry.sign(contents, 7, [signer], now=10).raw
+    raw = carry.sign(carry.unsigned(contents, 7, [signer], now=10), [signer]).raw
     document, root = json.loads(raw), root_of(signer)
     assert "x-countermark-signers" not in document["signed"]
     check_spelling(raw, root)

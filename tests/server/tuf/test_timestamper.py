@@ -16,7 +16,6 @@ from countermark.timestamp import Timestamp
 from countermark.tlog import merkle
 from countermark_server.listing import bin_index
 from countermark_server.timestamper.errors import RefusalError
-from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.store import Store
 from tests.simulator import BIT_LENGTH, COMPACT, HOUR, signing_key
 from tests.timestamped import TimestampedWorld
@@ -424,7 +423,7 @@ def test_a_restored_timestamper_adopts_the_newest_public_timestamp_first(world, 
     digest = hashlib.sha256(world.tuf["timestamp.json"]).hexdigest()
     world.store.close()
     world.store = Store(tmp_path / "restored.sqlite")
-    world.judge = Judge(world.store, [world.keys.tuf["timestamp"]], world, world.base)
+    world.judge = world.new_judge(world.store)
     world.judge.adopt_root(world.root)
     with pytest.raises(RefusalError, match=digest):  # what it adopts must be logged, too
         world.attempt()

@@ -52,12 +52,11 @@ def test_it_serves_the_newest_timestamp_and_what_is_not_logged_yet(world):
 
 def test_before_the_first_signature_there_is_nothing_to_serve(world, tmp_path):
     """A fresh timestamper is not healthy, and says so."""
-    from countermark_server.timestamper.judge import Judge
     from countermark_server.timestamper.service import Service
     from countermark_server.timestamper.store import Store
 
     store = Store(tmp_path / "fresh.sqlite")
-    judge = Judge(store, [world.keys.tuf["timestamp"]], world, world.base)
+    judge = world.new_judge(store)
     service = Service(store, judge, world, world.base, clock=lambda: world.now, retry_interval=2.0)
     assert get(service, "/timestamp.json").status == 404
     assert get(service, "/healthz").status == 503
@@ -75,20 +74,21 @@ def test_a_new_candidate_is_signed_once(world):
     assert service.step() is False
 
 
-def test_a_commit_that_failed_delays_the_signature_and_nothing_else(world):
-    """Nothing of it is served; the next attempt signs, with the same version."""
+@pytest.mark.parametrize(("passing", "version"), [(0, 3), (1, 4)], ids=["adoption", "signature"])
+def test_a_commit_that_failed_delays_the_signature_and_nothing_else(world, passing, version):
+    """Nothing of it is served; the next attempt signs, and skips a number that was won for what is lost."""
     service = world.service()
     old = get(service, "/timestamp.json").body
     world.yank(world.file)
     world.sign_timestamp = lambda **_: b""
     world.release()
-    world.store._connection = FailingCommit(world.store._connection)
+    world.store._connection = FailingCommit(world.store._connection, passing=passing)
     memory = world.memory()
     assert service.step() is False
     assert get(service, "/timestamp.json").body == old and world.memory() == memory
     world.now += 3
     assert service.step() is True
-    assert json.loads(get(service, "/timestamp.json").body)["signed"]["version"] == 3
+    assert json.loads(get(service, "/timestamp.json").body)["signed"]["version"] == version
 
 
 @pytest.mark.parametrize("seconds", [1, 30])
@@ -233,7 +233,7 @@ def test_a_timestamp_too_large_for_stock_clients_is_refused(world):
     snapshot = {"length": 1, "sha256": "00" * 32, "version": 1}
     contents = carry.Contents(snapshot, carry.slim(checkpoint, policy), "00" * 32, 2, 0)
     with pytest.raises(RefusalError) as caught:
-        carry.sign(contents, 1, [KEYS.tuf["timestamp"]], now=10)
+        carry.unsigned(contents, 1, [KEYS.tuf["timestamp"]], now=10)
     assert caught.value.code == "timestamp-too-large"
 
 
