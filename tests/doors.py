@@ -31,7 +31,7 @@ from countermark_server.app import create_app
 from countermark_server.ruleview import SqlView
 from countermark_server.settings import Limits, Registry, Upload, Web
 from tests.archives import metadata, record
-from tests.log_world import NOW, ORIGIN, LogWorld
+from tests.log_world import ORIGIN, LogWorld
 
 BASE_URL = "http://registry.test"
 
@@ -100,12 +100,13 @@ class DoorWorld(LogWorld):
     # --- people ---------------------------------------------------------------------------------------
     def person(self, login: str) -> Person:
         """An account, signed in."""
+        now = int(self.clock())
         with db.write(self.engine) as connection:
-            account = people.add_account(connection, login, now=NOW)
+            account = people.add_account(connection, login, now=now)
             session = tokens.issue_token(
-                connection, account.id, tokens.SESSION, now=NOW, expires=NOW + tokens.SESSION_SECONDS
+                connection, account.id, tokens.SESSION, now=now, expires=now + tokens.SESSION_SECONDS
             )
-            upload = tokens.issue_token(connection, account.id, tokens.UPLOAD, now=NOW, expires=None)
+            upload = tokens.issue_token(connection, account.id, tokens.UPLOAD, now=now, expires=None)
         return Person(self, account.id, login, session, upload)
 
     def login_code(self, login: str) -> str:
@@ -117,6 +118,7 @@ class DoorWorld(LogWorld):
         """Everything that a refusal must leave as it was. When staging is tidied up is the log's own business."""
         rows = self.rows()
         rows["head"] = [row[:4] for row in rows["head"]]
+        del rows["token_use"]  # that a token was used is noted also when the request is refused
         files = {name: data for name, data in self.files().items() if not name.startswith("staging/")}
         return {"rows": rows, "files": files}
 

@@ -17,7 +17,7 @@ CEREMONY = ROOT / "keys-ceremony" / "countermark_ceremony"
 FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
-    {"commands_afterwards", "commands_publish"},
+    {"commands_afterwards", "commands_publish", "commands_tokens"},
     {
         "commands_audit",
         "commands_install",
@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     },
     {"run", "environment", "reportfiles"},
     {"installers"},
-    {"afterwards", "ahead"},
+    {"accesstokens", "afterwards", "ahead"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
     {"audit_state"},
@@ -79,7 +79,7 @@ FLOORS: list[set[str]] = [
 ]
 SIDEWAYS = {("errors", "limits")}
 STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "index", "accounts", "web"}
-COMPOSITION = {"app", "worker", "cli", "cli_log", "console", "wsgi", "operate"}
+COMPOSITION = {"app", "worker", "cli", "cli_accounts", "cli_log", "console", "wsgi", "operate"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_import", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch",

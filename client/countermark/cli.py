@@ -182,6 +182,7 @@ def _publish_arguments(commands: Any) -> None:
         commands, "token", "publish.token", "print the upload token, for other upload tools", registry=False
     )
     token.add_argument("url", metavar="URL", nargs="?")
+    _tokens_arguments(commands)
     for name, text in (
         ("sign", "write FILE.publish.attestation beside each distribution"),
         ("publish", "sign, upload, wait until listed, verify"),
@@ -203,6 +204,24 @@ def _publish_arguments(commands: Any) -> None:
     status.add_argument("files", nargs="+", type=Path, metavar="FILE")
     status.add_argument("--wait", action="store_true", help="wait until listed")
     status.add_argument("--proofs", type=Path, metavar="DIR", help="write each proof as FILE.tlog-proof")
+
+
+def _tokens_arguments(commands: Any) -> None:
+    tokens = commands.add_parser("tokens", help="upload tokens for other machines and jobs")
+    actions = _actions(tokens, "ACTION")
+    make = _add(actions, "make", "tokens.make", "make a token; it is printed this once")
+    make.add_argument("name", metavar="NAME", help="what you will know it by")
+    make.add_argument(
+        "--project", action="append", metavar="NAME", help="acme, acme-*, corp/*; default: all projects"
+    )
+    make.add_argument(
+        "--action", action="append", choices=("entries", "upload"), help="what it is for; default: both"
+    )
+    make.add_argument("--days", type=int, metavar="N", help="how long it lives; default: until revoked")
+    make.add_argument("--for", dest="service", metavar="LOGIN", help="of a service account that you own")
+    _add(actions, "list", "tokens.show_all", "list tokens with their scopes and last use")
+    revoke = _add(actions, "revoke", "tokens.revoke", "end a token")
+    revoke.add_argument("id", metavar="ID")
 
 
 _REASONS = {  # a test compares them with the codes that entries may hold
@@ -332,7 +351,7 @@ def _bundle_arguments(commands: Any) -> None:
 _GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `--help`
     (_trust_arguments, "trust"),
     (_install_arguments, "verify run proxy"),
-    (_publish_arguments, "login token sign publish status"),
+    (_publish_arguments, "login token tokens sign publish status"),
     (_owner_arguments, "yank unyank remove"),
     (_key_arguments, "key"),
     (_witness_arguments, "witness"),

@@ -2,7 +2,7 @@
 
     app = create_app(settings, clock=time.time)
 
-    accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  GET /api/v1/projects/NAME
+    accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  /api/v1/tokens  GET /api/v1/projects/NAME
     upload     POST /legacy/  /api/v1/statements
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/logged/  /api/v1/registry
                     /log/  /tuf/  /blobs/
@@ -31,6 +31,7 @@ from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.statements import Statements
+from countermark_server.accounts.tokenroom import TokenRoom, Uses
 from countermark_server.asking import Answers
 from countermark_server.index import about, evidence, files, logged, simple, static
 from countermark_server.published import Published
@@ -65,9 +66,12 @@ def create_app(
         limits=settings.limits,
         clock=clock,
     )
-    acts = Acts(engine, statements, blobs, batch_max=settings.entries.batch_max)
+    uses = Uses(engine)
+    acts = Acts(engine, statements, blobs, uses=uses, batch_max=settings.entries.batch_max)
     keys = accounts_keys.Keys(engine, statements, settings.limits, clock=clock)
-    receiver = receive.Receiver(settings, engine, blobs, published, answers, registry=registry, clock=clock)
+    receiver = receive.Receiver(
+        settings, engine, blobs, published, answers, registry=registry, uses=uses, clock=clock
+    )
     early = ahead.Ahead(engine, statements, clock=clock)
     served = files.Files(engine, blobs, published)
     base_url = settings.registry.base_url
@@ -81,6 +85,8 @@ def create_app(
             statements,
             keys,
             acts,
+            room=TokenRoom(engine, clock=clock),
+            uses=uses,
             base_url=base_url,
             batch_max_bytes=settings.entries.batch_max_bytes,
             clock=clock,

@@ -19,8 +19,8 @@ from typing import Any
 import click
 
 from countermark.errors import CountermarkError
-from countermark_server import cli_log
-from countermark_server.console import DATA, PROGRAM, account_of, engine_of, say, settings_of
+from countermark_server import cli_accounts, cli_log
+from countermark_server.console import DATA, PROGRAM, account_of, say, settings_of
 from countermark_server.contradiction import ContradictionError
 
 
@@ -167,53 +167,6 @@ def trust_package_command(data: Path, out: Path, url: str) -> None:
     click.echo(made.words)
 
 
-@commands.command("login-code")
-@DATA
-@click.option("--login", required=True, help="Whose code; an account is made when there is none.")
-def login_code(data: Path, login: str) -> None:
-    """Print a one-time code with which a person signs in (`countermark login`)."""
-    from countermark_server import db  # noqa: PLC0415
-    from countermark_server.accounts.codes import create_login_code  # noqa: PLC0415
-    from countermark_server.accounts.people import add_account, find_account  # noqa: PLC0415
-
-    now = int(time.time())
-    with db.write(engine_of(data)) as connection:
-        if find_account(connection, login) is None:
-            say(f"made account {add_account(connection, login, now=now).id} for {login}")
-        code = create_login_code(connection, login, now=now)
-    click.echo(code)
-
-
-@commands.group()
-def account() -> None:
-    """People."""
-
-
-@account.command("add")
-@DATA
-@click.argument("login")
-def account_add(data: Path, login: str) -> None:
-    """Make an account; prints its pseudonym."""
-    from countermark_server import db  # noqa: PLC0415
-    from countermark_server.accounts.people import add_account  # noqa: PLC0415
-
-    with db.write(engine_of(data)) as connection:
-        click.echo(add_account(connection, login, now=int(time.time())).id)
-
-
-@account.command("name")
-@DATA
-@click.argument("account_id", metavar="ID")
-@click.argument("login")
-def account_name(data: Path, account_id: str, login: str) -> None:
-    """Say who is behind an account that `rebuild` found in the log."""
-    from countermark_server import db  # noqa: PLC0415
-    from countermark_server.accounts.people import name_account  # noqa: PLC0415
-
-    with db.write(engine_of(data)) as connection:
-        name_account(connection, account_id, login)
-
-
 def _decision(kind: str, text: str) -> None:
     """Add the command of one kind of decision."""
 
@@ -242,7 +195,7 @@ def _decision(kind: str, text: str) -> None:
         _decide(settings, Decision(kind, project, filename, reason, account, case))
 
 
-for _command in cli_log.COMMANDS:
+for _command in (*cli_log.COMMANDS, *cli_accounts.COMMANDS):
     commands.add_command(_command)
 _decision("hold", "Withhold a file at once, until somebody decides about it.")
 _decision("clear", "End a hold, or give back what was taken down: the file is listed again.")

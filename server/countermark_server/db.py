@@ -73,6 +73,9 @@ account = Table(
         "login", String(255), nullable=False, unique=True
     ),  # mapped here only; deleting it erases the person
     Column("created", BigInteger, nullable=False),
+    # A service account: nobody signs in as it, its owner makes its tokens, and with the owner or on this day it ends.
+    Column("owner", ForeignKey("account.id"), nullable=True),
+    Column("expires", BigInteger, nullable=True),
 )
 login_code = Table(
     "login_code",
@@ -91,6 +94,19 @@ token = Table(
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=True),
     Column("revoked", BigInteger, nullable=True),
+    Column(
+        "id", String(16), nullable=False, unique=True
+    ),  # by which people speak of it; the secret is elsewhere
+    Column("name", String(64), nullable=True),  # what its owner calls it
+    Column("projects", Text, nullable=True),  # JSON array of names and patterns; null: all of the account's
+    Column("actions", Text, nullable=True),  # JSON array; null: all that its kind may do
+)
+token_use = Table(
+    "token_use",
+    metadata,
+    # Apart from the tokens, since a use is noted even when the request is refused; to within the hour.
+    Column("token_id", ForeignKey("token.id", ondelete="CASCADE"), primary_key=True),
+    Column("last_used", BigInteger, nullable=False),
 )
 
 spending = Table(

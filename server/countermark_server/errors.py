@@ -42,6 +42,7 @@ CODES: dict[str, Code] = {
     "not-authenticated": Code(401, "Token missing or not valid"),
     "login-refused": Code(401, "One-time code not valid"),
     "session-required": Code(403, "An interactive session is required"),
+    "token-scope": Code(403, "Token is for something else"),
     "not-owner": Code(403, "Not an owner of this project"),
     "too-many-attempts": Code(429, "Too many attempts"),
     # --- the request as a whole ---------------------------------------------------------------------------

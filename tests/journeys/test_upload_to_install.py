@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,27 @@ def test_uv_publishes_what_sign_signed(world: World) -> None:
     assert "listed" in world.run("countermark", "status", "--wait", wheel).out
     verified = as_json(world.run("countermark", "verify", "--json", wheel))
     assert verified["verified"] is True
+
+
+def test_a_scoped_token_is_for_its_project_alone(world: World) -> None:
+    """Made, used by uv, refused elsewhere in words that uv prints, listed with its use, revoked, dead."""
+    dist, other = world.project("scoped"), world.project("elsewhere")
+    scope = ("--project", "scoped", "--action", "upload", "--days", "1")
+    done = world.run("countermark", "tokens", "make", "ci", *scope)
+    token, (token_id,) = done.out.strip(), re.findall(r"token ([0-9a-f]{16}),", done.err)
+    publish = ("uv", "publish", "--publish-url", f"{world.url}/legacy/", "--token", token)
+    world.run(*publish, *sorted(dist.iterdir()))
+    refused = world.run(*publish, *sorted(other.iterdir()), expect=2)
+    assert f"this token ({token_id}) is for scoped, not for elsewhere" in " ".join(refused.said.split())
+    listed = world.run("countermark", "tokens", "list").out
+    assert f"{token_id}  ci  alice, last used 20" in listed and "upload for scoped until" in listed
+    world.run("countermark", "tokens", "revoke", token_id)
+    gone = world.run(*publish, *sorted(world.project("scoped", "1.0.1").iterdir()), expect=2)
+    assert "expired or was revoked" in " ".join(gone.said.split())
+    operator = world.run(
+        "countermark-server", "token", "list", "--data", world.data, "alice", **world.settings
+    )
+    assert f'"id": "{token_id}"' in operator.out
 
 
 @pytest.mark.parametrize("tool", ["twine", "uv"])

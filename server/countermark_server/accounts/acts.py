@@ -38,10 +38,12 @@ from countermark.rules_state import holder_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db
 from countermark_server.accounts.statements import Placed, Statements
+from countermark_server.accounts.tokenroom import Uses
 from countermark_server.accounts.tokens import (
     Principal,
     authenticate,
     authenticate_all,
+    require_scope,
     require_session,
 )
 from countermark_server.allowance import Cost
@@ -78,8 +80,11 @@ class _Asked:
 class Acts:
     """The two doors of this module."""
 
-    def __init__(self, engine: Engine, statements: Statements, blobs: Blobs, *, batch_max: int) -> None:
+    def __init__(
+        self, engine: Engine, statements: Statements, blobs: Blobs, *, uses: Uses, batch_max: int
+    ) -> None:
         self._engine = engine
+        self._uses = uses
         self._blobs = blobs
         self._statements = statements
         self._batch_max = batch_max
@@ -134,6 +139,9 @@ class Acts:
                 for who, each in zip(principals, asked, strict=True)
             ]
             judged = self._statements.judge(view, offers, now=now)
+        for who in principals:
+            if isinstance(who, Principal):
+                self._uses.note(who, now=now)
         self._keep([each.said for each in asked], judged)
         taken = self._statements.take(judged, now=now, all_or_none=False)
         return list(zip(offers, taken, strict=True))
@@ -173,7 +181,9 @@ def _holders(said: Iterable[_Said]) -> Iterator[tuple[str, ...]]:
 def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Offer | ServerError:
     """The entry that is asked for, with what the registry adds; or why this door takes no such statement."""
     envelope, statement, cost = said.envelope, said.statement, Cost(principal.account_id)
+    said_of = statement.predicate
     try:
+        require_scope(principal, "entries", said_of["project"], said_of["namespace"])
         if said.blob is not None:
             return _attest(view, principal, envelope, statement, said.blob, now=now)
         if statement.type == PUBLISH:

@@ -35,6 +35,11 @@ def create_login_code(
     account = find_account(connection, login)
     if account is None:
         raise UsageError(f"no account {login!r}", hint="`countermark-server account add` makes one")
+    if account.owner is not None:
+        raise UsageError(
+            f"{login!r} is a service account, as which nobody signs in",
+            hint="its owner makes its tokens: `countermark tokens make --for`",
+        )
     plain = base64.b32encode(randomness(CODE_BYTES)).decode()
     connection.execute(
         db.login_code.insert().values(

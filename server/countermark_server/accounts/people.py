@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from countermark.errors import UsageError
 from countermark.limits import NAME_MAX_CHARS
@@ -23,10 +23,12 @@ Randomness = Callable[[int], bytes]
 
 @dataclass(frozen=True)
 class Account:
-    """One person, as this registry knows them."""
+    """One person, as this registry knows them; or a service account, which has an owner and a last day."""
 
     id: str
     login: str
+    owner: str | None = None
+    expires: int | None = None
 
 
 def add_account(
@@ -36,6 +38,25 @@ def add_account(
     _check_free(connection, login)
     account = Account(randomness(16).hex(), login)
     connection.execute(db.account.insert().values(id=account.id, login=login, created=now))
+    return account
+
+
+def add_service_account(
+    connection: Connection,
+    login: str,
+    *,
+    owner: str,
+    expires: int,
+    now: int,
+    randomness: Randomness = secrets.token_bytes,
+) -> Account:
+    """Make an account that nobody signs in as. UsageError: its owner is no person, or the login is taken."""
+    held = find_account(connection, owner)
+    if held is None or held.owner is not None:
+        raise UsageError(f"{owner!r} is no account of a person, who could own a service account")
+    _check_free(connection, login)
+    account = Account(randomness(16).hex(), login, held.id, expires)
+    connection.execute(db.account.insert().values(created=now, **vars(account)))
     return account
 
 
@@ -59,11 +80,17 @@ def _check_free(connection: Connection, login: str) -> None:
 
 def find_account(connection: Connection, login: str) -> Account | None:
     """The account of this login."""
-    row = connection.execute(select(db.account).where(db.account.c.login == login)).mappings().first()
-    return None if row is None else Account(row["id"], row["login"])
+    return _account(
+        connection.execute(select(db.account).where(db.account.c.login == login)).mappings().first()
+    )
 
 
 def get_account(connection: Connection, account_id: str) -> Account | None:
     """The account with this pseudonym; None also when the person was erased."""
-    row = connection.execute(select(db.account).where(db.account.c.id == account_id)).mappings().first()
-    return None if row is None else Account(row["id"], row["login"])
+    return _account(
+        connection.execute(select(db.account).where(db.account.c.id == account_id)).mappings().first()
+    )
+
+
+def _account(row: RowMapping | None) -> Account | None:
+    return None if row is None else Account(row["id"], row["login"], row["owner"], row["expires"])

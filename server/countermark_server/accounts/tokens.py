@@ -1,10 +1,15 @@
 """Tokens: secrets that say who is asking, and what for.
 
-    cmu_3q2-7w...   an upload token: may upload files
+    cmu_3q2-7w...   an upload token: may upload files and hand in signed statements, or less
     cms_Zk9V1T...   a session: may enrol keys too; expires after an hour
 
-The prefix lets secret scanners recognise a leaked token; what it may do stands in the table, not in the prefix.
-Upload clients send it as password of HTTP Basic (any user name, `__token__` by custom), our own as Bearer.
+Prefix and form let secret scanners recognise a leaked token (`SCANNED`); what it may do stands in the table, not
+in the prefix. Upload clients send it as password of HTTP Basic (any user name, `__token__` by custom), our own as
+Bearer.
+
+An upload token may be narrowed to projects (`demo`, `acme-*`, `corp/*` for a namespace), to actions (`upload`,
+`entries`) and to a time. A service account has tokens and no sign-in; its owner makes and revokes them, and they end
+with the service account's last day, and with its owner. Making tokens and speaking of them: tokenroom.py.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,19 +31,29 @@ from countermark_server.errors import ServerError
 
 SESSION, UPLOAD = "session", "upload"
 _PREFIX = {SESSION: "cms_", UPLOAD: "cmu_"}
+SCANNED = (
+    r"\bcm[su]_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"  # what a scanner looks for; one in 2**256 is another's
+)
 SECRET_BYTES = 32
 SESSION_SECONDS = 3600
 HEADER_MAX_CHARS = 1024  # a token has 47
-_BY_DIGEST = select(db.token).where(db.token.c.secret_sha256 == bindparam("d"))
-_BY_DIGESTS = select(db.token).where(db.token.c.secret_sha256.in_(bindparam("d", expanding=True)))
+ACTIONS = ("entries", "upload")  # statements without a file, ahead of one or about one; files
+_ROWS = select(db.token, db.account.c.expires.label("ends")).join(
+    db.account, db.account.c.id == db.token.c.account_id
+)
+_BY_DIGEST = _ROWS.where(db.token.c.secret_sha256 == bindparam("d"))
+_BY_DIGESTS = _ROWS.where(db.token.c.secret_sha256.in_(bindparam("d", expanding=True)))
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is asking, proved by a token of this kind."""
+    """Who is asking, proved by a token of this kind; and what the token is narrowed to, where it is."""
 
     account_id: str
     kind: str
+    token_id: str = ""
+    projects: tuple[str, ...] | None = None
+    actions: tuple[str, ...] | None = None
 
 
 def issue_token(
@@ -47,18 +63,25 @@ def issue_token(
     *,
     now: int,
     expires: int | None,
+    name: str | None = None,
+    projects: Sequence[str] | None = None,
+    actions: Sequence[str] | None = None,
     randomness: Randomness = secrets.token_bytes,
 ) -> str:
     """Make a token; only its SHA-256 is kept, so it can be shown this once."""
     secret = _PREFIX[kind] + base64.urlsafe_b64encode(randomness(SECRET_BYTES)).rstrip(b"=").decode()
     connection.execute(
         db.token.insert().values(
-            secret_sha256=_digest(secret),
+            secret_sha256=digest_of(secret),
             account_id=account_id,
             kind=kind,
             created=now,
             expires=expires,
             revoked=None,
+            id=id_of(secret),
+            name=name,
+            projects=None if projects is None else json.dumps(sorted(projects)),
+            actions=None if actions is None else json.dumps(sorted(actions)),
         )
     )
     return secret
@@ -77,7 +100,7 @@ def authenticate_all(
 ) -> list[Principal | ServerError]:
     """Who sent each of these headers, all asked for at once; or why that is nobody we know."""
     secrets_given = [_secret(authorization) for authorization in authorizations]
-    digests = [None if secret is None else _digest(secret) for secret in secrets_given]
+    digests = [None if secret is None else digest_of(secret) for secret in secrets_given]
     wanted = sorted({digest for digest in digests if digest is not None})
     found = {row["secret_sha256"]: row for row in _rows(connection, wanted)}
     return [_principal(digest, found.get(digest or ""), now=now) for digest in digests]
@@ -102,7 +125,11 @@ def _principal(digest: str | None, row: RowMapping | None, *, now: int) -> Princ
         return ServerError("not-authenticated", "this token is not known here")
     if row["revoked"] is not None or (row["expires"] is not None and row["expires"] < now):
         return ServerError("not-authenticated", "this token has expired or was revoked")
-    return Principal(row["account_id"], row["kind"])
+    if row["ends"] is not None and row["ends"] < now:
+        return ServerError("not-authenticated", "the service account of this token has expired")
+    return Principal(
+        row["account_id"], row["kind"], row["id"], names_of(row["projects"]), names_of(row["actions"])
+    )
 
 
 def require_session(principal: Principal) -> None:
@@ -111,6 +138,30 @@ def require_session(principal: Principal) -> None:
         raise ServerError(
             "session-required", "an upload token may only upload; sign in with `countermark login` for this"
         )
+
+
+def require_scope(principal: Principal, action: str, project: str, namespace: str = "") -> None:
+    """The token is good for this action in this (normalised) project. Whose the project is, is asked elsewhere."""
+    if principal.actions is not None and action not in principal.actions:
+        may = ", ".join(principal.actions)
+        raise ServerError("token-scope", f"this token ({principal.token_id}) is for {may}, not for {action}")
+    name = f"{namespace}/{project}" if namespace else project
+    if principal.projects is not None and not any(matches(name, each) for each in principal.projects):
+        for_ = ", ".join(principal.projects)
+        raise ServerError("token-scope", f"this token ({principal.token_id}) is for {for_}, not for {name}")
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a project is meant: its own name, or all that begin like the pattern before its star."""
+    if pattern.endswith("*"):
+        # A star stays in its namespace: `*` is all of the default one.
+        return name.startswith(pattern[:-1]) and ("/" in pattern or "/" not in name)
+    return name == pattern
+
+
+def names_of(text: str | None) -> tuple[str, ...] | None:
+    """A scope as the table has it."""
+    return None if text is None else tuple(json.loads(text))
 
 
 def _secret(authorization: str | None) -> str | None:
@@ -128,5 +179,11 @@ def _secret(authorization: str | None) -> str | None:
     return password if colon and password else None
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """What is kept of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def id_of(secret: str) -> str:
+    """By which people speak of a token; it gives nothing away that helps to guess one."""
+    return digest_of(secret)[:16]

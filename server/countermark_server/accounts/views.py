@@ -7,6 +7,7 @@
     GET  /api/v1/entries/NUMBER                             -> what became of an entry that was answered 202
     GET  /api/v1/keys/KEYID                                 -> projects a key may sign for
     GET  /api/v1/projects/NAME                              -> owners, keys, what to sign next
+    POST /api/v1/tokens  GET /api/v1/tokens  POST /api/v1/tokens/ID/revoke  /api/v1/tokens/revoke   (tokenroom.py)
 
 An answer of 202 says: durable, and not public yet; its status URL will have index and proof. A batch is answered
 202 as long as one of its items is on its way. Views only translate between HTTP and the functions beside them.
@@ -27,6 +28,7 @@ from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.statements import Placed, Statements
+from countermark_server.accounts.tokenroom import TokenRoom, Uses
 from countermark_server.errors import ACCEPTED, ServerError, document
 
 BODY_MAX_BYTES = 128 * 1024  # an envelope has at most 64 KiB
@@ -40,6 +42,8 @@ def blueprint(
     keys: Keys,
     acts: Acts,
     *,
+    room: TokenRoom,
+    uses: Uses,
     base_url: str,
     batch_max_bytes: int,
     clock: Callable[[], float],
@@ -85,13 +89,33 @@ def blueprint(
     def project(project: str) -> Response:
         return jsonify(keys.project(project))
 
+    @doors.post("/tokens")
+    def make_token() -> Response:
+        return jsonify(room.make(principal(), json_body()))
+
+    @doors.get("/tokens")
+    def tokens_listed() -> Response:
+        return jsonify(tokens=room.listed(principal()))
+
+    @doors.post("/tokens/<token_id>/revoke")
+    def revoke_token(token_id: str) -> Response:
+        return jsonify(room.revoke(principal(), token_id))
+
+    @doors.post("/tokens/revoke")
+    def found_token() -> Response:
+        limit.count(request.remote_addr or "", now=clock())
+        return jsonify(room.found(json_body()))
+
     def answer(done: Placed) -> tuple[Response, int] | Response:
         response = jsonify(**_where(done, base_url), proof=statements.proof(done))
         return response if done.public else (response, ACCEPTED)
 
     def principal() -> tokens.Principal:
+        now = int(clock())
         with db.read(engine) as connection:
-            return tokens.authenticate(connection, request.headers.get("Authorization"), now=int(clock()))
+            who = tokens.authenticate(connection, request.headers.get("Authorization"), now=now)
+        uses.note(who, now=now)
+        return who
 
     @doors.after_request
     def _never_cached(response: Response) -> Response:

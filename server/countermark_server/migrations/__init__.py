@@ -19,14 +19,14 @@ from sqlalchemy import Engine
 from countermark_server import db, postgresql
 
 
-def upgrade(engine: Engine) -> None:
-    """Bring the database to the newest revision."""
+def upgrade(engine: Engine, to: str = "head") -> None:
+    """Bring the database to the newest revision, or to an older one, for tests of the steps behind it."""
     with db.write(engine) as connection:
         if engine.dialect.name == "postgresql":
             postgresql.lock_migrations(connection)
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def is_current(engine: Engine) -> bool:

@@ -38,7 +38,7 @@ from countermark.rules_state import State
 from countermark.statement import Envelope, Statement
 from countermark_server import db, submission
 from countermark_server.accounts.statements import Statements
-from countermark_server.accounts.tokens import Principal
+from countermark_server.accounts.tokens import Principal, require_scope
 from countermark_server.asking import foresee, holder_state
 from countermark_server.errors import ServerError
 from countermark_server.upload.artifact import Artifact
@@ -77,6 +77,7 @@ class Ahead:
         """Keep the publish statement in `body`, or refuse it with a ServerError that left nothing behind."""
         envelope, statement = self._statements.read(body, types=(PUBLISH,), what="publish statement")
         project, named = statement.predicate["project"], statement.subject_name
+        require_scope(principal, "entries", project)
         filename, now = normalise_filename(named), int(self._clock())
         with db.read(self._engine) as connection:
             known = submission.find(connection, "", project, filename)

@@ -129,8 +129,8 @@ def _arrived(environ: Mapping[str, Any], folder: Path, until: ExitStack, *, max_
         if number >= FORM_MAX_PARTS:
             raise RequestEntityTooLarge
         if part.filename is None:
-            value = _field(content)
-            if part.name in _SINGLE:
+            value = _field(content, keep=part.name in _SINGLE)
+            if value is not None:
                 arrived.fields.setdefault(part.name, []).append(value.decode("utf-8", "replace"))
             continue
         file = HashingFile(folder, max_bytes)
@@ -141,14 +141,16 @@ def _arrived(environ: Mapping[str, Any], folder: Path, until: ExitStack, *, max_
     return arrived
 
 
-def _field(content: Iterator[bytes]) -> bytes:
+def _field(content: Iterator[bytes], *, keep: bool) -> bytes | None:
+    """A field's value, or None once it was read past."""
     chunks, length = [], 0
     for chunk in content:
         length += len(chunk)
         if length > FIELD_MAX_BYTES:
             raise RequestEntityTooLarge
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if keep:
+            chunks.append(chunk)
+    return b"".join(chunks) if keep else None
 
 
 def _boundary(environ: Mapping[str, Any]) -> str:

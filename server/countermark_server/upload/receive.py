@@ -31,7 +31,8 @@ from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, recorded, submission, telemetry
 from countermark_server.accounts.ratelimit import RateLimit
-from countermark_server.accounts.tokens import Principal, authenticate
+from countermark_server.accounts.tokenroom import Uses
+from countermark_server.accounts.tokens import Principal, authenticate, require_scope
 from countermark_server.allowance import Cost
 from countermark_server.asking import Answers, foresee_all, holder_in, holder_state, no_room
 from countermark_server.errors import ServerError
@@ -101,6 +102,7 @@ class Receiver:
         answers: Answers,
         *,
         registry: Signer,
+        uses: Uses,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -109,6 +111,7 @@ class Receiver:
         self._published = published
         self._answers = answers
         self._registry = registry
+        self._uses = uses
         self._clock = clock
         self._propose = Together(self._propose_all)
         self._pace = RateLimit(settings.limits.uploads_a_minute, 60.0)
@@ -136,11 +139,15 @@ class Receiver:
 
     def who(self, authorization: str | None) -> Principal:
         """Whose token this is, of either kind: both doors of this room ask no more than that."""
+        now = int(self._clock())
         with db.read(self._engine) as connection:
-            return authenticate(connection, authorization, now=int(self._clock()))
+            principal = authenticate(connection, authorization, now=now)
+        self._uses.note(principal, now=now)
+        return principal
 
     def _take(self, principal: Principal, form: Form) -> Answer:
         names = parse_names(form)
+        require_scope(principal, "upload", names.project)
         with db.read(self._engine) as connection:  # (3)
             held = self._check_owner(connection, principal, names)
             known = submission.find(connection, "", names.project, names.filename)

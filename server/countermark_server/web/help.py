@@ -19,6 +19,10 @@ HELP: dict[str, str] = {
         "An upload token can upload, and nothing else: it can never enrol, rotate or revoke a key. Sign "
         "in with `countermark login` and repeat the command."
     ),
+    "token-scope": (
+        "This token is good for some projects or actions only, and this is none of them. The answer says what it is "
+        "for. `countermark tokens list` shows yours, `countermark tokens make` makes another."
+    ),
     "not-owner": (
         "This account is not among the owners of the project. An owner can add it by a logged entry."
     ),

@@ -103,6 +103,22 @@ _SIGNED_IN = _object({
     "account": _STRING, "login": _STRING, "session": _STRING, "session_expires": _COUNT,
     "upload_token": _STRING,
 })  # fmt: skip
+_TOKEN_FIELDS: dict[str, Schema] = {
+    **dict.fromkeys(("id", "kind", "login"), _STRING), "name": _or_null("string"), "created": _COUNT,
+    **dict.fromkeys(("expires", "revoked", "last_used"), _or_null("integer")),
+    **dict.fromkeys(("projects", "actions"), _or_null("array", items=_STRING)),
+}  # fmt: skip
+_TOKEN = _object(_TOKEN_FIELDS)
+_MADE = _object({**_TOKEN_FIELDS, "token": _STRING})
+_NEW_TOKEN: Schema = {
+    "type": "object", "required": ["name"], "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 64},
+        "projects": _or_null("array", items=_STRING, minItems=1, maxItems=100),
+        "actions": _or_null("array", items={"enum": ["entries", "upload"]}, minItems=1),
+        "expires_in": _or_null("integer", minimum=1), "for": _or_null("string"),
+    },
+}  # fmt: skip
 _ENROLMENTS = _object({
     "keyid": _HEX,
     "enrolments": _list(_object({"namespace": _STRING, "project": _STRING, "index": _COUNT})),
@@ -173,6 +189,19 @@ PATHS: dict[str, dict[str, Schema]] = {
     "/api/v1/statements": {"post": _door(
         "statementAhead", "hand in a publish statement before its file", _ref("Ahead"),
         body=_ref("Statement"), token=True,
+    )},
+    "/api/v1/tokens": {
+        "post": _door("makeToken", "make an upload token", _MADE, body=_NEW_TOKEN, token=True),
+        "get": _door(
+            "tokens", "the account's tokens and those of its service accounts",
+            _object({"tokens": _list(_TOKEN)}), token=True,
+        ),
+    },
+    "/api/v1/tokens/{token_id}/revoke": {"post": _door(
+        "revokeToken", "end a token", _TOKEN, path={"token_id": _STRING}, token=True,
+    )},
+    "/api/v1/tokens/revoke": {"post": _door(
+        "foundToken", "end a token that one has found", _TOKEN, body=_object({"token": _STRING}),
     )},
     "/api/v1/projects/{project}": {"get": _door(
         "project", "owners and keys of a project, and what to sign next", _PROJECT, path={"project": _STRING},

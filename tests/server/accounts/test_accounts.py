@@ -42,7 +42,7 @@ def test_a_code_signs_in_once(world: DoorWorld) -> None:
     with db.read(world.engine) as connection:
         for secret, kind in ((body["session"], "session"), (body["upload_token"], "upload")):
             found = tokens.authenticate(connection, f"Bearer {secret}", now=NOW)
-            assert found == tokens.Principal(grace.account, kind)
+            assert found == tokens.Principal(grace.account, kind, tokens.id_of(secret))
     before = world.state()
     again = world.client.post("/api/v1/login", json={"code": code})
     assert again.status_code == 401 and again.get_json()["code"] == "login-refused"
