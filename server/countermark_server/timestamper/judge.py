@@ -287,7 +287,8 @@ class Judge:
         store = self._store
         store.put_all(replayed.kept.writes)
         store.add_signed(signed)
-        store.set_fact("won", signed.version)
+        if self._fence.shared:  # on one that others see, which may not be the one we had before
+            store.set_fact("won", signed.version)
         store.set_fact("checkpoint", checkpoint.raw.decode())
         store.set_fact("root", base64.b64encode(chain.root_raw).decode())
         versions = {name: meta.version for name, meta in snapshot.meta.items()}

@@ -436,6 +436,19 @@ def test_an_own_fence_needs_no_turn(tmp_path):
         world.judge.take_over("0d" * 8, now=world.now, lost=False)
 
 
+def test_a_timestamper_moves_from_its_own_fence_to_one_that_others_see(tmp_path):
+    """What it won alone says nothing about the other folder; a person says that it begins there."""
+    world = TimestampedWorld(tmp_path)
+    world.file = world.publish("acme", "1.0")
+    fence = Fence(Folder(tmp_path / "shared"), Holder("0a" * 8, "host"), shared=True)
+    judge = Judge(world.store, [world.keys.tuf["timestamp"]], world, world.base, fence)
+    with pytest.raises(RefusalError) as caught:
+        judge.attempt(now=world.now, recarry=True)
+    assert caught.value.code == "fence-empty"
+    assert judge.take_over("0b" * 8, now=world.now, lost=False) is None
+    assert fence.newest() == Claim(3, "0b" * 8, "host", None, tuple(world.store.owed()))
+
+
 # --- deaths ---------------------------------------------------------------------------------------------
 
 
