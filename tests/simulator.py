@@ -134,6 +134,7 @@ class World:
         floor: int = 0,
         origin: str = "registry.test/log",
         quorum: str = "w1",
+        bit_length: int = BIT_LENGTH,
         first: Callable[[World], object] = lambda world: None,
     ) -> None:
         self.base = base
@@ -152,7 +153,9 @@ class World:
         self.versions = {"snapshot": 0, "timestamp": 0, "trust": 1}
         self.logged_trust = 0  # the trust role's version that the log names
         self.also: list[NoteSigner] = []  # further log keys and witnesses, in an overlap
-        self.bin_versions = [0] * (1 << BIT_LENGTH)
+        self.bit_length = bit_length
+        self.misplaced: dict[str, int] = {}  # an attack: paths that are listed in a bin that is not theirs
+        self.bin_versions = [0] * (1 << bit_length)
         self.bin_leaves: list[bins.BinLeaf] = []
         self.bins_root: bytes | None = None
         self.logged_timestamps: list[str] = []
@@ -648,10 +651,10 @@ class World:
     # --- TUF ----------------------------------------------------------------------------------------------
     def write_bins(self) -> list[bins.BinLeaf]:
         """Write the bins whose targets differ from what they hold, and the tiles of the new bins root."""
-        succinct = SuccinctRoles([self._keyid("bins")], 1, BIT_LENGTH, "bins")
+        succinct = SuccinctRoles([self._keyid("bins")], 1, self.bit_length, "bins")
         changed = []
         for number, role in enumerate(succinct.get_roles()):
-            held = {p: t for p, t in self.targets.items() if succinct.get_role_for_target(p) == role}
+            held = {p: t for p, t in self.targets.items() if self._bin_of(succinct, p) == number}
             if self.bin_versions[number] and self._held(number) == held:
                 continue
             self.bin_versions[number] += 1
@@ -671,6 +674,10 @@ class World:
         self.tuf |= {f"bins/{name}": raw for name, raw in tree.tiles().items()}
         self._write_snapshot()
         return changed
+
+    def _bin_of(self, succinct: SuccinctRoles, path: str) -> int:
+        role = succinct.get_role_for_target(path)
+        return self.misplaced.get(path, int(role.rpartition("-")[2], 16))
 
     def log_tuf(self, applied: int, changed: list[bins.BinLeaf]) -> None:
         state = self.view.get(rules.LOG)
@@ -733,7 +740,7 @@ class World:
         raw = self.tuf[f"{snapshot}.snapshot.json"]
         own = {
             "x-countermark-applied": applied,
-            "x-countermark-bins": {"bit_length": BIT_LENGTH, "root": self.bins_root.hex()},
+            "x-countermark-bins": {"bit_length": self.bit_length, "root": self.bins_root.hex()},
             "x-countermark-log": {
                 "checkpoint": note.decode(),
                 "origin": head.origin,
@@ -760,7 +767,7 @@ class World:
         self.tuf[f"{self.versions['snapshot']}.snapshot.json"] = self._signed(snapshot, "snapshot")
 
     def _held(self, number: int) -> dict[str, Any]:
-        role = f"bins-{number:x}"
+        role = bins.role_name(number, self.bit_length)
         held: dict[str, Any] = json.loads(self.tuf[f"{self.bin_versions[number]}.{role}.json"])["signed"][
             "targets"
         ]
@@ -854,7 +861,7 @@ class World:
         self.sign_trust(trust_raw)
         index = Delegations(
             {self._keyid("bins"): self.keys.tuf["bins"].public_key},
-            succinct_roles=SuccinctRoles([self._keyid("bins")], 1, BIT_LENGTH, "bins"),
+            succinct_roles=SuccinctRoles([self._keyid("bins")], 1, self.bit_length, "bins"),
         )
         self.tuf["1.index.json"] = self._signed(Targets(1, expires=year, delegations=index), "index")
 
@@ -900,7 +907,9 @@ class World:
         tree = bins.BinsTree.build([leaf.leaf_hash for leaf in self.bin_leaves])
         assert tree.root.hex() == state["tuf"]["bins"]
         held = {
-            path: target for number in range(1 << BIT_LENGTH) for path, target in self._held(number).items()
+            path: target
+            for number in range(1 << self.bit_length)
+            for path, target in self._held(number).items()
         }
         then = self.copy()
         then.view = DictView()

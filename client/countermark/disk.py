@@ -21,7 +21,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from countermark.errors import NetworkError, UsageError
@@ -36,6 +36,9 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     try:
         # If we stop here a stray temporary file stays behind; the old content is untouched.
         Path(temporary).replace(path)
+    except IsADirectoryError:
+        Path(temporary).unlink(missing_ok=True)
+        raise UsageError(f'"{path}" is a directory') from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -76,11 +79,25 @@ def read_file(path: Path, *, max_bytes: int) -> bytes | None:
     return data
 
 
+def read_own(path: Path, *, max_bytes: int) -> bytes | None:
+    """The same for a file that we wrote: None only where nothing is, never where a link leads nowhere.
+
+    Memory on a disk that is not there now is no empty memory; and a pipe would keep us waiting.
+    """
+    if path.is_file():
+        return read_file(path, max_bytes=max_bytes)
+    if not os.path.lexists(path):
+        return None
+    kind = "a link that leads to no file" if path.is_symlink() else "no file"
+    raise UsageError(f'"{path}" is {kind}', hint="it was put there by somebody else: move it away")
+
+
 @contextlib.contextmanager
-def working_copy(folder: Path) -> Iterator[Path]:
+def working_copy(folder: Path, *, within: Sequence[str] = ()) -> Iterator[Path]:
     """A private copy of `folder` to work on; it replaces `folder` only when the block ends without an error.
 
-    The caller holds a lock. On an error the copy is thrown away and `folder` keeps its bytes.
+    The caller holds a lock. On an error the copy is thrown away and `folder` keeps its bytes. See `copy_files` for
+    what is copied.
     """
     import shutil  # noqa: PLC0415
     import tempfile  # noqa: PLC0415
@@ -88,12 +105,29 @@ def working_copy(folder: Path) -> Iterator[Path]:
     recover_swap(folder)
     copy = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=_made(folder.parent)))
     try:
-        if folder.is_dir():
-            shutil.copytree(folder, copy, symlinks=True, dirs_exist_ok=True)
+        copy_files(folder, copy, within)
         yield copy
         _swap(copy, folder)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
+
+
+def copy_files(folder: Path, copy: Path, within: Sequence[str]) -> None:
+    """Copy the plain files of `folder`, and of the folders named `within` it, as far as they can be read.
+
+    A cache holds nothing else. What somebody put in a file's place (a link, a folder, a pipe) is left out, like a
+    file that is not there: so it is neither followed nor waited for, and the next swap mends it.
+    """
+    import shutil  # noqa: PLC0415
+
+    for source, target in ((folder / name, copy / name) for name in ("", *within)):
+        if source.is_symlink() or not source.is_dir():
+            continue
+        target.mkdir(mode=0o700, exist_ok=True)
+        for path in source.iterdir():
+            if not path.is_symlink() and path.is_file():
+                with contextlib.suppress(PermissionError):
+                    shutil.copy2(path, target / path.name, follow_symlinks=False)
 
 
 def recover_swap(folder: Path) -> None:
@@ -101,32 +135,42 @@ def recover_swap(folder: Path) -> None:
     import shutil  # noqa: PLC0415
 
     old = folder.with_name(f".{folder.name}.old")
-    if old.is_dir() and not folder.exists():
+    if old.is_dir() and not os.path.lexists(folder):
         old.rename(folder)
-    elif old.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     for stray in folder.parent.glob(f".{folder.name}.*"):  # copies of a process that was killed
         shutil.rmtree(stray, ignore_errors=True)
 
 
 def _swap(new: Path, folder: Path) -> None:
-    import shutil  # noqa: PLC0415
-
     old = folder.with_name(f".{folder.name}.old")
-    if folder.exists():
+    if os.path.lexists(folder):
         folder.rename(old)
     # If we stop here the folder is gone and `.old` holds it; recover_swap() puts it back.
     new.rename(folder)
     # Committed. If we stop here recover_swap() removes the old one.
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     _sync_folder(folder.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what stands in its place; a link, not what it leads to."""
+    import shutil  # noqa: PLC0415
+
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Hold the lock file `path` alone; the operating system frees it however the process ends."""
     _made(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:  # never through a link: that would make a file wherever it leads
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        raise UsageError(f'cannot lock "{path}": {error.strerror}') from None
     try:
         deadline = time.monotonic() + timeout
         while not _acquire(descriptor):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from countermark.disk import config_home, read_file, replace_file
+from countermark.disk import config_home, read_file, read_own, replace_file
 from countermark.errors import (
     EvidenceError,
     MalformedError,
@@ -189,8 +189,8 @@ class Home:
         return self.path / "registries" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
     def _load(self, folder: Path) -> Registry | None:
-        raw = read_file(folder / "registry.json", max_bytes=LOCAL_FILE_MAX_BYTES)
-        root = read_file(folder / "root.json", max_bytes=ROOT_MAX_BYTES)
+        raw = read_own(folder / "registry.json", max_bytes=LOCAL_FILE_MAX_BYTES)
+        root = read_own(folder / "root.json", max_bytes=ROOT_MAX_BYTES)
         if raw is None or root is None:
             return None
         try:

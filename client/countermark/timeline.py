@@ -30,7 +30,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from countermark.disk import read_file, replace_file
+from countermark.disk import read_own, replace_file
 from countermark.errors import EvidenceError, MalformedError, NetworkError, UsageError
 from countermark.evidence import Evidence, EvidenceClass
 from countermark.limits import LOCAL_FILE_MAX_BYTES, TRUST_OVERLAP
@@ -79,7 +79,7 @@ class Timeline:
     @classmethod
     def load(cls, path: Path) -> Timeline:
         """The timeline in `path`; an empty one when there is none; UsageError when it is damaged."""
-        raw = read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES)
+        raw = read_own(path, max_bytes=LOCAL_FILE_MAX_BYTES)
         if raw is None:
             return cls()
         try:
@@ -115,7 +115,7 @@ class Timeline:
 
     def save(self, path: Path) -> None:
         """Write this timeline over exactly the bytes it was loaded from; NetworkError when somebody was faster."""
-        if read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES) != self.loaded:
+        if read_own(path, max_bytes=LOCAL_FILE_MAX_BYTES) != self.loaded:
             raise NetworkError(f'"{path}" was changed by another process', hint="try again")
         seen = self.timestamp
         document = {

@@ -59,7 +59,7 @@ from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.merkle import HASH_SIZE
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.trustwalk import Followed, Walk, accepted_by_root, newest_listed, read_trust_file
-from countermark.tufclient import Cached, Recorder, RollbackError, refresh, restore, tuf_errors
+from countermark.tufclient import KEPT_WITHIN, Cached, Recorder, RollbackError, refresh, restore, tuf_errors
 from countermark.tufjson import ListedTarget, Root
 from countermark.values import dataclass, field, replace
 
@@ -183,7 +183,7 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             timeline = Timeline.load(timeline_file)
             # A clock that runs behind what witnesses signed is wrong; time never goes below that.
             now = max(now, timeline.newest_time)
-            with working_copy(registry.folder / "tuf") as cache:
+            with working_copy(registry.folder / "tuf", within=KEPT_WITHIN) as cache:
                 view = _view(registry, recorder, timeline, cache, now)
                 yield view
                 seen = _seen(view.timestamp, cache)

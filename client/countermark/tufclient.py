@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from countermark.disk import copy_files
 from countermark.errors import EvidenceError, NetworkError, SignatureError, StaleError
 from countermark.fetch import Fetcher, tuf_fetcher
 from countermark.pins import Registry
@@ -25,6 +26,9 @@ from countermark.snapshotfile import quick
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
+
+
+KEPT_WITHIN = ("root_history",)  # the one folder in ngclient's cache
 
 
 def refresh(registry: Registry, fetcher: Recorder, cache: Path, now: int) -> Updater:
@@ -65,7 +69,7 @@ def restore(cache: Path, original: Path) -> None:
     """Undo what a failed refresh left in the working copy."""
     for child in cache.iterdir():
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
-    shutil.copytree(original, cache, symlinks=True, dirs_exist_ok=True)
+    copy_files(original, cache, KEPT_WITHIN)
 
 
 class RollbackError(EvidenceError):

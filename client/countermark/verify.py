@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from countermark.clientpolicy import Decision, Policies
-from countermark.disk import read_file, replace_file
+from countermark.disk import read_own, replace_file
 from countermark.errors import (
     CountermarkError,
     EvidenceError,
@@ -278,7 +278,7 @@ class _Memory:
     @classmethod
     def load(cls, path: Path) -> _Memory:
         try:
-            raw = read_file(path, max_bytes=MEMORY_MAX_BYTES) or b""
+            raw = read_own(path, max_bytes=MEMORY_MAX_BYTES) or b""
         except UsageError:
             raw = b""  # outgrown; who forgets must verify anew, also in a grace period
         return cls(path, set(raw.decode("utf-8", "replace").splitlines()))

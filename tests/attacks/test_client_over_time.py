@@ -50,18 +50,25 @@ def _fast_forward(world: World) -> None:
     world.sign_timestamp(applied=world._applied(), version=2**31)
 
 
-def _renew_timestamp_key(world: World) -> None:
-    """A ceremony: root 2 names another timestamp key, and the registry counts on from its own version."""
-    root = Metadata[Root].from_bytes(world.root)
-    root.signed.version = 2
-    root.signed.revoke_key(world.keys.tuf["timestamp"].public_key.keyid, "timestamp")
-    world.keys.tuf["timestamp"] = type(world.keys.tuf["timestamp"])(signing_key("renewed timestamp"))
-    root.signed.add_key(world.keys.tuf["timestamp"].public_key, "timestamp")
+def _renew(world: World, *renewed: str, version: int = 2) -> None:
+    """A ceremony: a root names other keys for these roles, and the registry counts on from its own versions."""
+    root = Metadata[Root].from_bytes(world.tuf[f"{version - 1}.root.json"])
+    root.signed.version = version
+    for role in renewed:
+        root.signed.revoke_key(world.keys.tuf[role].public_key.keyid, role)
+        world.keys.tuf[role] = type(world.keys.tuf[role])(signing_key(f"renewed {role} {version}"))
+        root.signed.add_key(world.keys.tuf[role].public_key, role)
     root.signatures.clear()
     for role in ("root-a", "root-b"):
         root.sign(world.keys.tuf[role], append=True)
-    world.tuf["2.root.json"] = root.to_bytes()
+    world.tuf[f"{version}.root.json"] = root.to_bytes()
+    if "snapshot" in renewed:
+        world.log_tuf_of_snapshot()
     world.heartbeat()
+
+
+def _renew_timestamp_key(world: World) -> None:
+    _renew(world, "timestamp")
 
 
 def test_a_fast_forward_ends_with_a_renewed_key(machine: Machine, wheel: Published) -> None:
@@ -76,6 +83,34 @@ def test_a_fast_forward_ends_with_a_renewed_key(machine: Machine, wheel: Publish
     machine.accept(wheel)
     seen = Timeline.load(machine.registry.folder / "timeline.json").timestamp
     assert seen is not None and seen.version < 2**31
+
+
+def test_a_fast_forward_of_all_online_roles_ends_with_both_keys_renewed(
+    machine: Machine, wheel: Published
+) -> None:
+    """Timestamp, snapshot and every bin at the largest version: a ceremony that renews two keys, no fewer.
+
+    The snapshot remembers the versions of the bins, the timestamp that of the snapshot; each goes with its key.
+    """
+    world = machine.world
+    thief = world.copy()
+    thief.keys.tuf = dict(world.keys.tuf)
+    thief.bin_versions = [2**31 - 1] * len(thief.bin_versions)
+    thief.versions = {**world.versions, "snapshot": 2**31 - 1, "timestamp": 2**31 - 1}
+    thief._held = lambda number: {}  # type: ignore[method-assign]  # every bin that holds something is new
+    thief.write_bins()
+    thief.sign_timestamp(applied=thief._applied())
+    machine.accept(wheel, world=thief)
+    assert [name for name in thief.tuf if name.startswith(f"{2**31}.bins-")]
+    world.now += 60
+    world.heartbeat()
+    machine.refuse(7, "rollback", wheel)
+    _renew(world, "timestamp")
+    machine.refuse(7, "rollback", wheel)  # the thief's snapshot is still signed by the key in force
+    _renew(world, "timestamp", "snapshot", version=3)
+    machine.accept(wheel)
+    thief.now = world.now
+    machine.refuse(7, "", wheel, world=thief)  # and the thief's keys open nothing any more
 
 
 def test_a_renewed_key_shows_no_smaller_log(machine: Machine, wheel: Published) -> None:
