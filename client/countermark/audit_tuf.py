@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from countermark.audit_report import Finding, Notes, finding, view_finding
 from countermark.audit_state import AuditState, Target
-from countermark.bins import TILE_MAX_BYTES, BinLeaf, BinsTree, parse_changes, targets_root
+from countermark.bins import TILE_MAX_BYTES, BinLeaf, BinsTree, former, parse_changes, targets_root
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, SignatureError
 from countermark.fetch import Fetcher
 from countermark.limits import (
@@ -232,7 +232,8 @@ class TufAudit:
         demanded: Mapping[int, dict[str, Target]],
     ) -> None:
         state, timestamp = self._state, self._seen.timestamp
-        known = state.bins()
+        # Of fewer bins, before there were more of them, nothing is known that could be compared.
+        known = {n: leaf for n, leaf in state.bins().items() if n < len(roles) and leaf.role == roles[n]}
         leaves = self._leaves(index, snapshot, roles, demanded, known)
         tree = BinsTree.build([leaf.leaf_hash for leaf in leaves])
         if tree.root != timestamp.bins_root and known:
@@ -351,6 +352,8 @@ class TufAudit:
         """(8) No role is missing, none is there too many, and none went back."""
         versions = {name: meta.version for name, meta in snapshot.meta.items()}
         expected = {f"{role}.json" for role in (*OFFLINE, *bins)}
+        strange_roles = {name.removesuffix(".json") for name in versions.keys() - expected}
+        expected |= {f"{role}.json" for role in former(strange_roles, (len(bins) - 1).bit_length())}
         if strange := sorted(versions.keys() ^ expected):
             message = f"snapshot {snapshot.version} and the delegations differ in {', '.join(strange[:3])}"
             self._notes.add(finding("snapshot-roles", message, roles=len(versions), expected=len(expected)))

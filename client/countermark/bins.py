@@ -27,7 +27,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from countermark.canonical import encode_canonical
@@ -92,6 +92,20 @@ def role_name(index: int, bit_length: int, prefix: str = "bins") -> str:
     if not 1 <= bit_length <= BIN_BITS_MAX:
         raise UsageError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
     return f"{prefix}-{index:0{(bit_length - 1) // 4 + 1}x}"
+
+
+def former(names: Collection[str], bit_length: int) -> set[str]:
+    """Those of these roles that fewer bins have left behind in the snapshot, from which TUF lets no role go.
+
+    Whole sets of bins with shorter names, as a smaller bit length makes them: `bins-000` to `bins-fff` beside
+    `bins-0000` and so on.
+    """
+    found: set[str] = set()
+    for fewer in range(1, (bit_length - 1) // 4 * 4 + 1):
+        if role_name((1 << fewer) - 1, fewer) in names:
+            whole = {role_name(number, fewer) for number in range(1 << fewer)}
+            found |= whole if whole <= set(names) else set()
+    return found
 
 
 def bin_number(path: str, bit_length: int) -> int:

@@ -34,6 +34,7 @@ LATER = (
     "lose-below-threshold",
     "suspected-compromise",
     "all-witnesses-lost",
+    "more-bins",
 )
 REHEARSAL = "rehearsal"
 DAY = re.compile(r"--date (\d{4}-\d\d-\d\d)")

@@ -48,6 +48,7 @@ from countermark_server.stores.immutable import StoreError
 from countermark_server.stores.public import Public
 from countermark_server.tufrepo import store
 from countermark_server.tufrepo.candidate import OFFLINE, BinRecord, Current, metadata_file
+from countermark_server.tufrepo.keys import bins_of, read_index
 
 ROWS = 512  # submissions of one transaction
 _VERSIONED = re.compile(r"tuf/([1-9][0-9]*)\.(snapshot|[a-z]+-[0-9a-f]+)\.json")
@@ -156,7 +157,7 @@ def _current(public: Public, row: RowMapping, log: Mapping[str, Any]) -> Current
     snapshot = Metadata[Snapshot].from_bytes(raw).signed
     versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
     offline = {role: versions.pop(role) for role in OFFLINE}
-    bit_length = (len(versions) - 1).bit_length()
+    bit_length = bins_of(read_index(public, offline["index"])).bit_length
     empty = Current(bit_length, offline, (), None, None, 0, 0, None)
     records = []
     for index in range(1 << bit_length):
@@ -173,7 +174,19 @@ def _current(public: Public, row: RowMapping, log: Mapping[str, Any]) -> Current
     expires = int(snapshot.expires.timestamp())
     named = metadata_file(raw, version)
     return Current(
-        bit_length, offline, tuple(records), bins, named, expires, int(log["applied"]), log["tuf"]["head"]
+        bit_length,
+        offline,
+        tuple(records),
+        bins,
+        named,
+        expires,
+        int(log["applied"]),
+        log["tuf"]["head"],
+        {
+            role: v
+            for role, v in versions.items()
+            if role not in {empty.role(i) for i in range(1 << bit_length)}
+        },
     )
 
 

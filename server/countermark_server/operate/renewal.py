@@ -159,6 +159,13 @@ def _check_online(settings: Settings, public: Public, old: _Found, new: _Found) 
     succinct = delegations and delegations.succinct_roles
     if not succinct:
         raise EvidenceError("the ceremony's index delegates to no bins")
+    before = cast(Targets, old.metadata["index"].signed).delegations
+    now = before and before.succinct_roles
+    if not now or succinct.name_prefix != now.name_prefix or succinct.bit_length < now.bit_length:
+        raise EvidenceError(
+            f"the ceremony's index delegates to 2^{succinct.bit_length} bins {succinct.name_prefix}-*: "
+            "fewer than now, or others"
+        )
     roles = new.metadata["root"].signed.roles
     online = {"bins": succinct, "snapshot": roles["snapshot"], "timestamp": roles["timestamp"]}
     for role, keys in online.items():

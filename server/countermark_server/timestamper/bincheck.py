@@ -37,6 +37,10 @@ class Accepted:
         count = len(self.leaves)
         self.tree = BinsTree.build([self.leaves[n].leaf_hash for n in range(count)]) if count else None
 
+    def forget(self) -> None:
+        """There are more bins from now on: each is looked at anew."""
+        self.leaves, self.tree = {}, None
+
 
 class BinCheck:
     """One attempt's look at the bins."""

@@ -31,6 +31,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Root, Snapshot
 
 from countermark import replay
+from countermark.bins import former
 from countermark.errors import NetworkError
 from countermark.fetch import Fetcher
 from countermark.limits import NOTE_MAX_BYTES, TIMESTAMP_MAX_BYTES, TIMESTAMPS_MAX
@@ -134,6 +135,9 @@ class Judge:
         check_trust_target(offline, trust_file)
         self._check_files(chain, offline, told)
         self._check_versions(snapshot, offline)  # (5)
+        if accepted.leaves and len(accepted.leaves) != offline.bins.number_of_bins:
+            self._store.rebin(offline.bins.bit_length)
+            accepted.forget()
         check = BinCheck(self._store, chain, offline, self._read_maybe)
         touched = replayed.touched.bins(offline.bins.bit_length)
         again = self._store.fact("bins_keys") not in (None, offline.bins.keyids)
@@ -271,7 +275,15 @@ class Judge:
             if now[name] < version:
                 raise RefusalError("version-back", f"{name} went from version {version} to {now[name]}")
         expected = {f"{role}.json" for role in (*OFFLINE, *offline.bins.get_roles())} | {"snapshot"}
-        if strange := sorted(set(now) ^ expected):
+        others = {name.removesuffix(".json") for name in now.keys() - expected}
+        left = {
+            f"{role}.json" for role in former(others, offline.bins.bit_length)
+        }  # by fewer bins, as they were
+        if moved := sorted(name for name in left & last.keys() if now[name] != last[name]):
+            raise RefusalError(
+                "role-unexpected", f"{moved[0]} has another version, and nobody delegates to it"
+            )
+        if strange := sorted(set(now) ^ (expected | left)):
             raise RefusalError(
                 "role-unexpected", f"the snapshot lists other roles than it must: {strange[:3]}"
             )

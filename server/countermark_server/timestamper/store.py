@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from countermark.bins import BinLeaf
+from countermark.bins import BinLeaf, bin_number
 from countermark.rules import Key, State
 
 _TABLES = """
@@ -120,6 +120,13 @@ class Store:
     def put_bin(self, number: int, leaf: BinLeaf) -> None:
         """Remember a bin."""
         self._connection.execute("INSERT OR REPLACE INTO bin VALUES (?, ?)", (number, leaf.format()))
+
+    def rebin(self, bit_length: int) -> None:
+        """More bins: each target moves to its new one, and no bin is known."""
+        self._connection.execute("DELETE FROM bin")
+        paths = [path for (path,) in self._connection.execute("SELECT path FROM target")]
+        rows = ((bin_number(path, bit_length), path) for path in paths)
+        self._connection.executemany("UPDATE target SET bin = ? WHERE path = ?", rows)
 
     def newest(self) -> SignedTimestamp | None:
         """The newest timestamp signed or adopted."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,6 +57,9 @@ class Current:
     snapshot_expires: int
     applied: int
     head: str | None  # leaf hash of the newest `tuf` entry
+    left: Mapping[str, int] = field(
+        default_factory=dict
+    )  # roles of fewer bins: listed for ever (rebinning.py)
 
     def role(self, index: int) -> str:
         """The role of a bin."""
@@ -200,7 +203,7 @@ def _tree(
     current: Current, records: Sequence[BinRecord], changed: Mapping[int, object]
 ) -> tuple[BinsTree, dict[str, bytes]]:
     hashes = {index: records[index].leaf(current.role(index)).leaf_hash for index in changed}
-    if current.tree is not None:
+    if current.tree is not None and len(current.tree.levels[0]) == 1 << current.bit_length:
         return current.tree.replace(hashes) if hashes else (current.tree, {})
     tree = BinsTree.build([hashes[index] for index in range(1 << current.bit_length)])
     return tree, tree.tiles()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, SuccinctRoles, Targets
 
 from countermark.errors import EvidenceError
 from countermark_server.onlinekeys import holder_of
@@ -28,11 +28,17 @@ class Keys:
 
     def under(self, root: Root, index: Targets) -> Online:
         """What signs under these two. EvidenceError, with both key ids: they name none of ours."""
-        bins = index.delegations and index.delegations.succinct_roles
-        if not bins:
-            raise EvidenceError(f"index {index.version} delegates to no bins")
+        bins = bins_of(index)
         holder_of("snapshot", self.snapshot, root.roles["snapshot"].keyids, f"root {root.version}")
         return Online(holder_of("bins", self.bins, bins.keyids, f"index {index.version}"), self.snapshot)
+
+
+def bins_of(index: Targets) -> SuccinctRoles:
+    """The delegation to all bins."""
+    bins = index.delegations and index.delegations.succinct_roles
+    if not bins:
+        raise EvidenceError(f"index {index.version} delegates to no bins")
+    return bins
 
 
 def read_index(public: Public, version: int) -> Targets:

@@ -37,8 +37,9 @@ from countermark_server.tufrepo.candidate import (
     metadata_file,
 )
 from countermark_server.tufrepo.ending import Ending, ending, offline_expires
-from countermark_server.tufrepo.keys import Keys, read_index
+from countermark_server.tufrepo.keys import Keys, bins_of, read_index
 from countermark_server.tufrepo.pending import Pending
+from countermark_server.tufrepo.rebinning import spread
 from countermark_server.tufrepo.relay import Relay
 from countermark_server.tufrepo.renewing import TufrepoError
 from countermark_server.tufrepo.snapshot import SAMPLE, Fragments, check_stock
@@ -121,7 +122,8 @@ class Repository:
         offline = {f"{role}.json": version for role, version in self._current.offline.items()}
         online = {f"{self._current.role(i)}.json": b.version for i, b in enumerate(self._current.bins)}
         renewing.online(self._public, self._parts.keys, self._root, self._current, binding(self._origin))
-        self._fragments = Fragments({**offline, **online})
+        left = {f"{role}.json": version for role, version in self._current.left.items()}
+        self._fragments = Fragments({**offline, **online, **left})
         self._pending = self._nothing_pending()
 
     @property
@@ -181,10 +183,11 @@ class Repository:
         before = {**self._current.offline, "root": self._root.version}
         files = {} if bridging else renewing.files(self._public, renewal or {}, before)
         said = binding(self._origin, files)
+        ground = self._current
         if said["index"] is not None:
-            contents = self._after_index(said["index"]["version"], contents)
+            ground, contents = self._after_index(said["index"]["version"], contents)
         self._bridge_tried = bridging
-        self._write(contents, snapshot, self._pending.applied, said, timestamps)
+        self._write(contents, snapshot, self._pending.applied, said, timestamps, ground=ground)
         return True
 
     def _publish_last(self) -> bool:
@@ -209,17 +212,19 @@ class Repository:
         timestamps: Sequence[str],
         *,
         last: datetime | None = None,
+        ground: Current | None = None,
     ) -> None:
+        ground = ground or self._current
         now = int(self._parts.clock())
         online = renewing.online(self._public, self._parts.keys, self._root, self._current, said)
-        roles = [self._current.role(index) for index in contents] + (["snapshot"] if snapshot else [])
+        roles = [ground.role(index) for index in contents] + (["snapshot"] if snapshot else [])
         with db.write(self._engine) as connection:
             claimed = store.claim(connection, roles)
         # Claimed. If we stop here, or anywhere before the next transaction, these numbers are skipped: what
         # was signed with them is named by nothing and will never be signed differently.
         offline = {role: said[role]["version"] for role in OFFLINE if said[role] is not None}
         candidate = build(
-            replace(self._current, offline={**self._current.offline, **offline}),
+            replace(ground, offline={**ground.offline, **offline}),
             contents,
             claimed=claimed,
             fragments=self._fragments,
@@ -403,15 +408,17 @@ class Repository:
 
     def _after_index(
         self, version: int, contents: Mapping[int, Mapping[str, Target]]
-    ) -> dict[int, Mapping[str, Target]]:
-        """What is written when another index takes over: every bin, where it names another key for them."""
+    ) -> tuple[Current, dict[int, Mapping[str, Target]]]:
+        """What is written when another index takes over: every bin, where it names another key or more of them."""
         old, new = (
-            read_index(self._public, each).delegations for each in (self._current.offline["index"], version)
+            bins_of(read_index(self._public, each)) for each in (self._current.offline["index"], version)
         )
         if old == new:
-            return dict(contents)
+            return self._current, dict(contents)
         every = {number: self._pending.bin(number) for number in range(len(self._current.bins))}
-        return {**every, **contents}
+        if old.bit_length == new.bit_length:
+            return self._current, {**every, **contents}
+        return spread(self._current, {**every, **contents}, new.bit_length)
 
     def _heartbeat_due(self, now: float) -> bool:
         signed_at = self._relay.signed_at()

@@ -12,7 +12,7 @@ looks at.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ WRITTEN, LOGGED, TIMESTAMPED, SUPERSEDED = "written", "logged", "timestamped", "
 OPEN = (WRITTEN, LOGGED)
 ASKED_MAX = 1_000  # roles in one question; SQLite takes 32,766 parameters
 _CURRENT: Key = ("tufrepo", "current")
+_LEFT: Key = ("tufrepo", "left")
 _RENEWAL: Key = ("tufrepo", "renewal")
 _BINS_BEGIN = '["tufrepo","bin",'
 
@@ -61,12 +62,17 @@ def load(connection: Connection) -> Current | None:
         snapshot_expires=facts["snapshot_expires"],
         applied=facts["applied"],
         head=facts["head"],
+        left=SqlView(connection, db.tufrepo_state).get(_LEFT) or {},
     )
 
 
-def save(connection: Connection, current: Current, changed: Iterable[int] = ()) -> None:
+def save(connection: Connection, current: Current, changed: Collection[int] = ()) -> None:
     """Remember what is current; of the bins, only those that changed."""
     with SqlView(connection, db.tufrepo_state) as view:
+        if current.left and len(changed) == len(current.bins):  # there may be more bins than before
+            view.put(_LEFT, dict(current.left))
+            for role in current.left:
+                view.put(_bin_key(role), None)
         for index in changed:
             record = current.bins[index]
             value = {**vars(record), "targets_root": record.targets_root.hex()}

@@ -206,7 +206,9 @@ def test_a_bin_left_under_the_old_key_is_refused_by_the_timestamper(
     world.restart()
     before = world.public.read(TIMESTAMP)
     monkeypatch.setattr(
-        type(world.repository), "_after_index", lambda _self, _version, contents: dict(contents)
+        type(world.repository),
+        "_after_index",
+        lambda self, _version, contents: (self._current, dict(contents)),
     )
     world.repository.step()
     world.work_log()
