@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,11 @@ REQUEST_SECONDS = 30
 RETRY_SECONDS = 10  # a server that is silent for longer is reported, and the round tried again
 RETRIES = 4
 CHUNK = 1 << 20  # bytes
+WHOLE = 16 << 20  # bytes of an object that is sent in one piece, and held in memory for it
+PART, PARTS = (
+    5 << 20,
+    2,
+)  # bytes of a part of a larger one (no service takes less), and how many are on their way
 SWAPS = 20  # tries to replace a name that others replace beside us
 _PROBE = ".countermark-probe"
 # By a name: the headers that the object is served with (Content-Type, Cache-Control); None: the server's own.
@@ -100,16 +106,34 @@ class Bucket:
             self._write_open(name, file)
 
     def _write_open(self, name: str, file: BinaryIO) -> None:
-        key = self._key(name)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         try:
-            file.seek(0)
             with _talking(name):
-                obstore.put(self._store, key, file, mode="create", use_multipart=False)
+                if size <= WHOLE:
+                    obstore.put(self._store, self._key(name), file, mode="create", use_multipart=False)
+                else:
+                    self._write_parts(name, file)
         except AlreadyExistsError:
             file.seek(0)
             with self.open(name) as there:
                 if _digest(there) != _digest(file):
                     raise ConflictError(f"{name} exists already with other bytes") from None
+
+    def _write_parts(self, name: str, file: BinaryIO) -> None:
+        """An object too large to be held in memory. AlreadyExistsError: it is there.
+
+        No condition goes with parts. Two that write such a name at once both look before, and the later one's bytes
+        stay: open files are blobs, named by the hash of their bytes, so these are the same.
+        """
+        with contextlib.suppress(NotFoundError, FileNotFoundError):
+            obstore.head(self._store, self._key(name))
+            raise AlreadyExistsError(name)
+        # If we stop here, or before all parts are there, nothing has the name; the parts cost space until the
+        # bucket's rule for unfinished uploads drops them.
+        obstore.put(
+            self._store, self._key(name), file, use_multipart=True, chunk_size=PART, max_concurrency=PARTS
+        )
 
     def replace(self, name: str, data: bytes, allowed: Allowed | None = None) -> None:
         for _ in range(SWAPS):

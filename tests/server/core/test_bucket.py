@@ -9,6 +9,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import obstore
 import pytest
@@ -17,7 +18,7 @@ from countermark.errors import UsageError
 from countermark_server.settings import load
 from countermark_server.stores import places
 from countermark_server.stores.blobs import Blobs
-from countermark_server.stores.bucket import Bucket, UnreachableError, open_store
+from countermark_server.stores.bucket import PART, WHOLE, Bucket, UnreachableError, open_store
 from countermark_server.stores.folder import Folder
 from countermark_server.stores.immutable import ConflictError, StoreError
 from countermark_server.stores.promises import Place
@@ -25,6 +26,13 @@ from countermark_server.stores.public import CHECKPOINT, Public
 from tests import s3
 
 NUMBERS = itertools.count()
+
+
+def file_of(data: bytes) -> BinaryIO:
+    """An open file that has no name."""
+    file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(data)
+    return file
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -61,6 +69,17 @@ def test_of_many_writers_one_is_first(place: Place) -> None:
         won = [number for number in pool.map(write, range(16)) if number is not None]
     assert len(won) == 1
     assert place.read("log/x") == b"%d" % won[0]
+
+
+@pytest.mark.parametrize("extra", [0, 1, PART])
+def test_a_large_file_is_written_once_too(place: Place, extra: int) -> None:
+    """In one piece or in parts: again is fine, other bytes are refused, and what came first stays, whole."""
+    data = (bytes(range(251)) * ((WHOLE + PART) // 251 + 1))[: WHOLE + extra]
+    for _ in range(2):
+        place.write_open({"ab/large": file_of(data)})
+    with pytest.raises(ConflictError, match="other bytes"):
+        place.write_open({"ab/large": file_of(data[1:] + b"!")})
+    assert place.read("ab/large") == data
 
 
 def test_a_value_moves_only_from_what_was_looked_at(place: Place) -> None:
