@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from countermark.errors import EvidenceError, MalformedError, SignatureError
+from countermark.errors import EvidenceError, MalformedError, PolicyError, SignatureError
 from countermark.limits import ROOT_MAX_BYTES
 from countermark.statement import load_public_key
 from countermark.values import dataclass
@@ -96,10 +96,12 @@ class Root:
 
     @classmethod
     def parse(cls, raw: bytes) -> Root:
-        """Read a root; SignatureError unless its own threshold signed it."""
+        """Read a root; SignatureError unless its own threshold signed it, PolicyError if it was only rehearsed."""
         if len(raw) > ROOT_MAX_BYTES:
             raise MalformedError(f"a root of {len(raw)} bytes; at most {ROOT_MAX_BYTES} are read")
         signed = load(raw, "root")
+        if signed.get("x-countermark-rehearsal", False) is not False:
+            raise PolicyError("this root was made in a rehearsal: it is no registry's")
         try:
             found = cls(
                 raw=raw,

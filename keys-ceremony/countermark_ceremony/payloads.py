@@ -44,6 +44,8 @@ from countermark_ceremony.plan import Plan
 from countermark_ceremony.tables import PlanKey
 
 BINS_PREFIX = "bins"
+REHEARSAL_ORIGIN = "rehearsal.invalid"  # nobody can own it
+REHEARSAL = "x-countermark-rehearsal"
 TRUST_PATHS, INDEX_PATHS = ["trust/*"], ["files/*/*"]
 
 
@@ -144,6 +146,8 @@ def build(plan: Plan, transcript_sha256: str) -> Payloads:
     }
     if plan.trial:
         extra["x-countermark-trial"] = True
+    if plan.origin == REHEARSAL_ORIGIN:
+        extra[REHEARSAL] = True
     root = Root(
         1,
         expires=plan.expires("root"),
@@ -221,6 +225,8 @@ def read_signed(payload: bytes) -> Root | Targets:
 
 def _describe_root(root: Root) -> list[str]:
     lines = []
+    if root.unrecognized_fields.get(REHEARSAL):
+        lines.append("+ REHEARSAL: every program of a registry refuses this root")
     if root.unrecognized_fields.get("x-countermark-trial"):
         lines.append("+ TRIAL: every client will call this a trial registry, and CI will refuse it")
     for name in sorted(root.roles):

@@ -7,8 +7,8 @@
 
 Every step goes through the real commands, so a rehearsal shows the real screens and fails where a ceremony would.
 Keys are made here, on SoftHSM tokens and in files; nothing is read but, for the next plan of a real registry, that
-plan and the public folder it follows. The stand-in registry is called rehearsal.invalid and is a trial: nobody could
-take its root for a real one, and nothing of it is kept.
+plan and the public folder it follows. The stand-in registry is called rehearsal.invalid and is a trial; its root says
+`x-countermark-rehearsal`, which clients and registries refuse, and nothing of it is kept.
 
     first()        three of five holders, three with tokens; too few signatures are refused; then one holder is lost
     following()    the next plan of a real registry, with a stand-in for each of its keys
@@ -38,6 +38,7 @@ from countermark_ceremony import exchange, files, history
 from countermark_ceremony.handover import ONLINE_ROLES, ROLE_KEYS, fingerprint, key_spki
 from countermark_ceremony.nextplan import NextPlan
 from countermark_ceremony.onlineroles import OnlineChange
+from countermark_ceremony.payloads import REHEARSAL_ORIGIN
 from countermark_ceremony.plan import FORMAT
 from countermark_ceremony.previous import Previous
 from countermark_ceremony.rotation import Step, present_roles
@@ -45,7 +46,7 @@ from countermark_ceremony.rotationtext import plan_text
 from countermark_ceremony.softhsm import PIN, Drawer
 from countermark_ceremony.tables import OFFLINE_ROLES, PlanKey, Role, Token
 
-ORIGIN = "rehearsal.invalid"
+ORIGIN = REHEARSAL_ORIGIN
 HOLDERS = {"ada": "hsm", "ben": "hsm", "cleo": "pkcs11ed", "dan": None, "eve": None}  # None: key files
 THRESHOLD = 3
 AUTHORITY = "authority-keeper"

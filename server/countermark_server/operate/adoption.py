@@ -114,6 +114,15 @@ def check_same(settings: Settings, output: Path) -> None:
         )
 
 
+def check_real(root: Metadata[Root]) -> None:
+    """UsageError: this root was made in a rehearsal, which is refused everywhere."""
+    if root.signed.unrecognized_fields.get("x-countermark-rehearsal", False) is not False:
+        raise UsageError(
+            "this root was made in a rehearsal: it is no registry's",
+            hint="hold the ceremony that was rehearsed",
+        )
+
+
 def is_trial(root: Metadata[Root]) -> bool:
     """Whether this root says that its registry is only tried out."""
     return root.signed.unrecognized_fields.get("x-countermark-trial") is True
@@ -147,6 +156,7 @@ def _read(output: Path, now: datetime) -> _Ceremony:
                 f"1.{role}.json has version {each.signed.version} and expires {each.signed.expires}: "
                 "a first ceremony has version 1, unexpired"
             )
+    check_real(root)
     # (2) The trust file is the one that trust lists and that the root accepts without delay.
     target = trust.signed.targets[TARGET_PATH]
     name = f"targets/trust/{target.hashes['sha256']}.trust.json"

@@ -200,6 +200,10 @@ def check_origin(origin: str) -> None:
             f"{origin!r} is not an origin",
             hint="a name like registry.example.com/main: no scheme, no blank, no plus, no slash at its end",
         )
+    if origin == "rehearsal.invalid":
+        raise UsageError(
+            "rehearsal.invalid is the stand-in registry of rehearsals: its root is refused everywhere"
+        )
 
 
 def check_base_url(base_url: str) -> None:

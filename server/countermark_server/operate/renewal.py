@@ -31,7 +31,7 @@ from countermark.errors import CountermarkError, EvidenceError, MalformedError, 
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.words import root_words
 from countermark_server import db, onlinekeys
-from countermark_server.operate.adoption import COMPANIONS, ROLES, Adopted, is_trial, read_file
+from countermark_server.operate.adoption import COMPANIONS, ROLES, Adopted, check_real, is_trial, read_file
 from countermark_server.settings import Settings
 from countermark_server.stores import places
 from countermark_server.stores.public import TIMESTAMP, Public
@@ -106,6 +106,7 @@ def check_follows(old: _Found, new: _Found) -> None:
                 hint="adopt every ceremony in its order; the output folder of each is in `history/` of the last",
             )
     old_root, new_root = old.metadata["root"], new.metadata["root"]
+    check_real(new_root)
     if new.raw["root"] != old.raw["root"]:
         _verify(old_root, "root", new_root)
     _verify(new_root, "root", new_root)

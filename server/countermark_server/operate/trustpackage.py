@@ -33,6 +33,7 @@ from tuf.api.metadata import Metadata, Root
 from countermark.errors import UsageError
 from countermark.words import root_words
 from countermark_server.adopted import newest_root
+from countermark_server.operate.adoption import check_real
 from countermark_server.stores.immutable import sync_folder, write_files
 from countermark_server.stores.public import Public
 
@@ -62,6 +63,7 @@ def trust_package(public: Public, origin: str, url: str) -> TrustPackage:
             hint="give it with --url, or set registry.base_url",
         )
     root = Metadata[Root].from_bytes(root_raw)
+    check_real(root)
     words = root_words(root.signed_bytes)
     module = "countermark_trust_" + re.sub(r"[^a-z0-9]+", "_", origin.lower()).strip("_")
     wheel = f"{module}-{root.signed.version}-py3-none-any.whl"
