@@ -91,3 +91,33 @@ def test_every_compromise_names_a_test() -> None:
     spoken = {"log-ed25519": "both log keys", "log-mldsa44": "one log key", "root": "custodian"}
     for key in keys() - {"witness"}:
         assert spoken.get(key, f"`{key}`") in first, f"no row says what a stolen {key} key gives"
+
+
+# What must be compromised, lost or doubled in some row, in the words of its first column.
+SCENARIOS = (
+    "key `timestamp` alone", "(the publisher)", "keys `timestamp`, `bins` and `snapshot` together",
+    "both log keys, `log`",
+    "(log and publisher)", "`trust` keys", "mirror, CDN (stale", "two timestampers at once", "a restored timestamper",
+    "of before a rotation", "all witnesses lost, or 2 of 3", "four witnesses are post-quantum",
+)  # fmt: skip
+PUBLISHER = ("never_logged", "takedown_left_out", "two_bins_of_one_version", "resurrected", "another_entry")
+
+
+def first_cell_rows() -> dict[str, str]:
+    """The rows of the table, by their first column."""
+    section = TEXT.partition("## What an attacker gets\n")[2].partition("\n## ")[0]
+    return {line.split("|")[1].strip(): line for line in section.splitlines() if line.startswith("| ")}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_of_the_compromise_table_has_its_row(scenario: str) -> None:
+    """One row each, and in it a test; take the row or its tests away and this fails."""
+    found = [row for first, row in first_cell_rows().items() if scenario in first]
+    assert len(found) == 1, f"{len(found)} rows are about {scenario!r}"
+    assert re.search(r"`(?:[a-z_]+/)+test_[a-z_]+\.py::test_[a-z0-9_]+`", found[0].split("|")[4])
+
+
+def test_the_publisher_alone_is_tried_in_every_way() -> None:
+    """An unlogged file, an omitted takedown, two bins of one version, a resurrected file, a swapped `custom`."""
+    (row,) = [row for first, row in first_cell_rows().items() if "(the publisher)" in first]
+    assert [way for way in PUBLISHER if way not in row] == []

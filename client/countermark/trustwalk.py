@@ -20,8 +20,10 @@ that names this metadata, and the tlog-proof of that entry. Step N to N + 1 hold
     (5) and did so 24 h ago or more, by the quorum's time and by ours: time in which monitors cry out
     (6) nothing shrinks: not the quorum, not the kinds of log keys, not the floor. That takes a root
 
-Before (5) is true the predecessor stays in force, which the overlap of 7 days is for. A step that is false is an
-error; a registry that shows none for an unlisted trust file is refused, as a root would have to list it.
+Before (5) is true the predecessor stays in force, which the overlap of 7 days is for. Who sleeps through all of it
+can't know that the day is over, since only the successor's quorum says so: then a root must list the trust file. A
+step that is false is an error; a registry that shows none for an unlisted trust file is refused, as a root would have
+to list it.
 
 Not proved: that the step shown is the first of its version. Trust keys that sign two are seen in the log.
 """
@@ -31,6 +33,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -112,12 +115,27 @@ class Walk:
             following, seen_at = self._step(current, listed, delegator)
             ready = seen_at + int(TRUST_DELAY.total_seconds())
             # Both clocks must be past it: ours alone could be wrong, the quorum's alone could be hurried.
-            if min(self.now, open_carried(self.timestamp, current, now=self.now).quorum_time) < ready:
+            if min(self.now, self._quorum_time(current, following)) < ready:
                 since = datetime.fromtimestamp(ready, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
                 words = f"trust file {following.version} is announced, and counts here from {since} on"
                 return Followed(current, f"{words}; until then version {current.version} does")
             current = following
         raise EvidenceError(f"more than {TRUST_STEPS_MAX} steps do not lead to the trust file {listed[:16]}")
+
+    def _quorum_time(self, current: TrustFile, following: TrustFile) -> int:
+        """What time the predecessor's quorum says it is. After the overlap it says nothing any more."""
+        try:
+            return open_carried(self.timestamp, current, now=self.now).quorum_time
+        except EvidenceError:
+            with suppress(EvidenceError):
+                open_carried(self.timestamp, following, now=self.now)
+                # The successor's own quorum could claim any time: whoever stole the trust keys named it.
+                raise PolicyError(
+                    f"trust file {following.version} has replaced version {current.version}, and this machine did "
+                    f"not follow while both signed",
+                    hint="only a root that lists the newer one can help: its operator must hold a ceremony",
+                ) from None
+            raise
 
     def _step(self, current: TrustFile, listed: str, delegator: Targets) -> tuple[TrustFile, int]:
         """The next version, and the quorum's time under which the log shows it."""
