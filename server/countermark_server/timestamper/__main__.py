@@ -126,6 +126,9 @@ def _check_turn(judge: Judge) -> None:
     try:
         judge.check_turn()
     except RefusalError as refusal:
+        if refusal.code == "fence-unreachable":
+            telemetry.logger().warning("fence out of reach", error=str(refusal))
+            return  # it may come back, and every attempt asks for it
         if refusal.code != "taken-over":
             raise
         raise UsageError(

@@ -17,6 +17,7 @@ from countermark_server.stores import places
 from countermark_server.stores.folder import Folder
 from countermark_server.stores.immutable import ConflictError
 from countermark_server.timestamper import carry, turn
+from countermark_server.timestamper.__main__ import _check_turn
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.fence import KEPT, LEAD_MAX, Claim, Fence, Holder
 from countermark_server.timestamper.judge import Judge
@@ -407,6 +408,41 @@ def test_a_fence_out_of_reach_stops_signing_until_it_is_back(world, monkeypatch)
     refuses(world, world.judge, world.store, "fence-unreachable")
     monkeypatch.undo()
     assert world.judge.attempt(now=world.now, recarry=True).version == 3
+
+
+def test_an_answer_that_was_lost_after_the_number_was_won_skips_it(world, monkeypatch):
+    """A bucket may store and not say so: nothing is signed with that number, by this attempt or the next."""
+    real = Folder.write
+
+    def deaf(self, files):
+        real(self, files)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(Folder, "write", deaf)
+    with pytest.raises(RefusalError) as caught:
+        world.judge.attempt(now=world.now, recarry=True)
+    assert caught.value.code == "fence-unreachable" and "3.json" in world.fence_files()
+    monkeypatch.undo()
+    world.now += 1
+    assert world.judge.attempt(now=world.now, recarry=True).version == 4
+
+
+def test_a_start_waits_for_a_fence_out_of_reach_and_for_no_other_trouble(world, monkeypatch):
+    """A share that is mounted late comes back; a fence that another one holds does not."""
+
+    def broken(*_):
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(Folder, "names", broken)
+    _check_turn(world.judge)
+    monkeypatch.undo()
+    judge, _ = world.standby()
+    with pytest.raises(UsageError, match="may not sign"):
+        _check_turn(judge)
+    for path in (world.folder / "fence").iterdir():
+        path.unlink()
+    with pytest.raises(RefusalError, match="its newest is 0"):
+        _check_turn(world.judge)
 
 
 def test_a_public_timestamp_that_vanished_stops_signing(world):
