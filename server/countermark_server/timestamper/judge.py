@@ -92,12 +92,12 @@ class Judge:
         """Sign for the `tuf` entry in force if it is new, or (`recarry`) again. None: nothing to sign."""
         chain, trust_file = self._trust(now)
         self._adopt(chain, trust_file)  # (0)
-        turn.check(self._fence, self._store)
+        number = turn.check(self._fence, self._store)
         # Adopted. If we stop here, or refuse below, it is served and asks to be logged like one of our own.
         self._accepted = self._accepted or Accepted(self._store)
         try:
             with self._store.transaction():
-                return self._attempt(self._accepted, chain, trust_file, now, recarry)
+                return self._attempt(number, self._accepted, chain, trust_file, now=now, recarry=recarry)
         except BaseException:
             self._accepted = None  # it may hold what was refused; the database does not
             raise
@@ -119,7 +119,7 @@ class Judge:
             _check_status(self._replay(checkpoint, trust_file), checkpoint, now)
 
     def _attempt(
-        self, accepted: Accepted, chain: Chain, trust_file: TrustFile, now: int, recarry: bool
+        self, number: int, accepted: Accepted, chain: Chain, trust_file: TrustFile, *, now: int, recarry: bool
     ) -> SignedTimestamp | None:
         checkpoint = self._checkpoint(trust_file, now)  # (1)
         replayed = self._replay(checkpoint, trust_file)  # (2)
@@ -153,7 +153,7 @@ class Judge:
         contents = carry.Contents(
             told.files["snapshot"], slim, tree.root.hex(), offline.bins.bit_length, replayed.applied
         )
-        metadata = carry.unsigned(contents, self._next(), self._signers, now=now)
+        metadata = carry.unsigned(contents, number, self._signers, now=now)
         digest, owes = carry.signed_digest(metadata), tuple(self._store.owed())
         self._fence.claim(metadata.signed.version, digest, owes)  # (9)
         signed = carry.sign(metadata, self._signers)
@@ -162,11 +162,6 @@ class Judge:
         # Committed when this returns. If we stop here the signature is in our database only: the next start
         # serves it. If we stop before, nothing was signed as far as anybody can tell, and its number is skipped.
         return signed
-
-    def _next(self) -> int:
-        """The number after every one that was signed, or won."""
-        newest, won = self._store.newest(), self._fence.newest()
-        return 1 + max(0 if newest is None else newest.version, 0 if won is None else won.version)
 
     def _trust(self, now: int) -> tuple[Chain, TrustFile]:
         stored = self._store.fact("root")

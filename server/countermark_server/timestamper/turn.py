@@ -1,6 +1,6 @@
 """Whose turn it is to sign, and how it passes to a standby.
 
-    turn.check(fence, store)                      # RefusalError: not ours
+    number = turn.check(fence, store)             # the next one; RefusalError: it is not our turn
     turn.take_over(fence, store, fresh, lost=False)  # ours from now on, under a fresh name; UsageError: what the
                                                   # other one signed last isn't known
 
@@ -17,13 +17,18 @@ from countermark_server.timestamper.fence import LEAD_MAX, Claim, Fence
 from countermark_server.timestamper.store import Store
 
 
-def check(fence: Fence, store: Store) -> None:
-    """Refuse unless this timestamper may win the fence's next number."""
+def check(fence: Fence, store: Store) -> int:
+    """The number that this timestamper may try to win now. RefusalError: it may not.
+
+    It is the one after all that were won by now. A standby that takes over later wins the same one, so that
+    whoever was slow from here on loses; a look for the newest just before the win would let it jump ahead.
+    """
     newest = fence.newest()
     own, won = _newest(store), _won(store)
     if fence.shared:
         _check_shared(fence, newest, own, won)
     _check_lead(newest, max(own, won))
+    return 1 + max(0 if newest is None else newest.version, own, won if fence.shared else 0)
 
 
 def _check_lead(newest: Claim | None, known: int) -> None:

@@ -238,6 +238,30 @@ def test_a_standby_takes_over_and_the_old_one_signs_no_more(world):
     refuses(world, judge, store, "taken-over")
 
 
+def test_a_standby_that_takes_over_during_an_attempt_is_not_overtaken_by_it(world, monkeypatch):
+    """The old one had looked, and replays for minutes: the number that it goes for is the standby's."""
+    judge, store = world.standby()
+    real = carry.slim
+    taken = []
+
+    def slow(*arguments, **options):
+        if not taken:
+            taken.append(world.take_over(judge, store))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(carry, "slim", slow)
+    with pytest.raises(RefusalError, match="number 3") as caught:
+        world.judge.attempt(now=world.now, recarry=True)
+    monkeypatch.undo()
+    assert caught.value.code == "fence-lost"
+    assert (
+        Claim.parse(world.fence_files()["3.json"]).host == "host-standby"
+        and "4.json" not in world.fence_files()
+    )
+    refuses(world, world.judge, world.store, "taken-over")
+    taken[0][1].check_turn()
+
+
 def test_what_the_other_signed_and_nobody_saw_is_waited_for_or_given_up_by_name(world):
     """Number 3 was won and its timestamp is not public: it may still appear. `lost` says that it never will."""
     hidden = world.judge.attempt(now=world.now, recarry=True)
@@ -597,7 +621,7 @@ def test_the_test_of_the_deaths_can_fail(tmp_path, monkeypatch):
     first = world.judge.attempt(now=world.now, recarry=True).raw
     monkeypatch.setattr(Fence, "claim", lambda *_: None)
     monkeypatch.setattr(Fence, "newest", lambda _: None)
-    monkeypatch.setattr(turn, "check", lambda *_: None)
+    monkeypatch.setattr(turn, "check", lambda *_: 3)
     monkeypatch.setattr(Store, "newest", lambda self: self.signed(2))
     monkeypatch.setattr(Store, "add_signed", lambda *_: None)
     world.now += 7
