@@ -44,7 +44,8 @@ FLOORS: list[set[str]] = [
     {"tufclient"},
     {"snapshotfile"},
     {"timeline"},
-    {"logreader", "pins"},
+    {"mirrors"},
+    {"logreader", "pins", "freshness"},
     {
         "replay",
         "lockfile",

@@ -44,10 +44,11 @@ from countermark.disk import locked, read_file
 from countermark.errors import CountermarkError, EvidenceError
 from countermark.evidence import save
 from countermark.fetch import Fetcher
+from countermark.freshness import Level
 from countermark.limits import ROOT_MAX_BYTES, TRUST_FILE_MAX_BYTES
 from countermark.pins import Registry
 from countermark.tlog.checkpoint import VerifiedCheckpoint
-from countermark.trust import Level, View, opened
+from countermark.trust import View, opened
 from countermark.trustfile import TrustFile
 from countermark.values import dataclass, replace
 

@@ -133,6 +133,12 @@ def _trust_arguments(commands: Any) -> None:
     add.add_argument(
         "--trust-on-first-use", action="store_true", help="believe the first root seen; never under CI"
     )
+    add.add_argument(
+        "--mirror",
+        action="append",
+        metavar="URL",
+        help="ask this copy when the registry does not answer; repeatable",
+    )
     _add(actions, "list", "trust.show_all", "list pinned registries", registry=False)
     show = _add(actions, "show", "trust.show", "show one pinned root", registry=False)
     show.add_argument("url", metavar="URL", nargs="?")

@@ -35,7 +35,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 def make(arguments: argparse.Namespace) -> int:
     from countermark.bundling import make as make_bundles  # noqa: PLC0415  (lazy: offline needs none of this)
     from countermark.bundling import make_log_only  # noqa: PLC0415
-    from countermark.fetch import HttpFetcher  # noqa: PLC0415
+    from countermark.mirrors import fetcher_for  # noqa: PLC0415
 
     namespace, suffix = _asked(arguments)
     home, registry, remarks = _pinned(arguments)
@@ -45,7 +45,7 @@ def make(arguments: argparse.Namespace) -> int:
         if path.exists():  # before anything is asked or written; create_file holds against races
             raise UsageError(f'"{path}" already exists', hint="--replace says that it may be overwritten")
     policies = Policies(local=load_policy(home.policy_file))
-    fetcher, now = HttpFetcher(), int(time.time())
+    fetcher, now = fetcher_for(registry), int(time.time())
     if namespace:
         made = make_log_only(artifacts, namespace, registry, fetcher, now=now, policies=policies)
     else:

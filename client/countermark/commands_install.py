@@ -18,8 +18,8 @@ from countermark.clientpolicy import Policies, load_policy
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
-from countermark.fetch import HttpFetcher
 from countermark.limits import ENTRY_TIME_MAX
+from countermark.mirrors import fetcher_for
 from countermark.pins import Home, Registry
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified
 from countermark.verify import verify as verify_artifacts
@@ -55,7 +55,7 @@ def verify(arguments: argparse.Namespace) -> int:
         )
     if locks and files:
         raise UsageError("files and locks are verified by separate commands")
-    fetcher = HttpFetcher()
+    fetcher = fetcher_for(registry)
     if locks:
         from countermark.lockfile import read_lock  # noqa: PLC0415  (lazy: a file needs none of this)
         from countermark.run import verify_locks  # noqa: PLC0415
@@ -124,7 +124,7 @@ def _verify_log_only(
         raise UsageError("--log-only verifies nothing, and is written as --json only")
     artifacts = [Artifact.from_path(path, namespace=namespace) for path in files]
     report = verify_log_only(
-        artifacts, namespace, registry, HttpFetcher(), now=now, policies=policies, remarks=remarks
+        artifacts, namespace, registry, fetcher_for(registry), now=now, policies=policies, remarks=remarks
     )
     if arguments.json:
         put_json(report.to_json())
@@ -183,7 +183,7 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             todo,
             engine,
             registry,
-            HttpFetcher(),
+            fetcher_for(registry),
             now=int(time.time()),
             policies=Policies(local=load_policy(home.policy_file)),
             environment=os.environ,
@@ -229,7 +229,7 @@ def _proxy(home: Home, registry: Registry) -> Proxy:
 
     return Proxy(
         registry,
-        HttpFetcher(),
+        fetcher_for(registry),
         FileStore(registry.folder / "files"),
         policies=Policies(local=load_policy(home.policy_file)),
         clock=lambda: int(time.time()),

@@ -33,7 +33,7 @@ def add(arguments: argparse.Namespace) -> int:
             "where does the trust come from?",
             hint="--root FILE, or --root-words '...'; never from the server itself",
         )
-    _print(Home().add(url, raw, first_use=first_use), json=arguments.json)
+    _print(Home().add(url, raw, first_use=first_use, mirrors=arguments.mirror), json=arguments.json)
     return 0
 
 
@@ -71,6 +71,8 @@ def _print(registry: Registry, *, json: bool) -> None:
     marks = (" trial" if info.trial else "") + (" trusted-on-first-use" if registry.first_use else "")
     put(f"{registry.url}  root version {info.version}, expires {info.expires}{marks}")
     put(info.words)
+    for mirror in registry.mirrors:
+        put(f"mirror {mirror}")
 
 
 def _json(registry: Registry) -> dict[str, object]:
@@ -79,6 +81,7 @@ def _json(registry: Registry) -> dict[str, object]:
         "expires": info.expires,
         "first_use": registry.first_use,
         "fingerprint": info.fingerprint,
+        "mirrors": list(registry.mirrors),
         "trial": info.trial,
         "url": registry.url,
         "version": info.version,

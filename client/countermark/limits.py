@@ -88,6 +88,8 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=30)
 FETCH_MAX_BYTES = 8 * 1024 * 1024  # any one metadata file, tile or API answer
 FETCH_DEADLINE = timedelta(seconds=120)  # a whole answer, so that one byte a second does not hold us
+MIRRORS_MAX = 16
+MIRROR_DEADLINE = timedelta(seconds=10)  # a whole answer, where another source can be asked instead
 DOWNLOAD_SLOWEST = 20_000  # bytes a second: a file of 1 GB may take 14 hours, and no longer
 
 # --- the proxy ------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from countermark.errors import (
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher, decode_json
+from countermark.freshness import Level
 from countermark.limits import FETCH_MAX_BYTES, HEAD_MAX_AGE
 from countermark.logged import Logged, check_namespace, check_pins, decided, named, publish_of
 from countermark.logreader import LogReader
@@ -50,7 +51,7 @@ from countermark.pins import Registry
 from countermark.rules_state import compromised_by
 from countermark.signature import check_publisher
 from countermark.tlog.policy import NONE
-from countermark.trust import Level, View, opened
+from countermark.trust import View, opened
 from countermark.values import dataclass
 from countermark.verified import Artifact, Refused, Step, TamperedError
 from countermark.withdrawals import described

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,7 @@ from countermark.errors import (
     SignatureError,
     UsageError,
 )
-from countermark.limits import LOCAL_FILE_MAX_BYTES, ROOT_MAX_BYTES, ROOT_MAX_VERSIONS
+from countermark.limits import LOCAL_FILE_MAX_BYTES, MIRRORS_MAX, ROOT_MAX_BYTES, ROOT_MAX_VERSIONS
 from countermark.tufjson import Root
 from countermark.values import dataclass
 from countermark.words import check_root_words, hex_groups, root_words
@@ -86,6 +86,9 @@ class Registry:
     folder: Path
     root: bytes
     first_use: bool
+    mirrors: tuple[
+        str, ...
+    ] = ()  # asked when the registry itself does not answer, in this order (mirrors.py)
 
     @cached_property
     def info(self) -> RootInfo:
@@ -165,10 +168,16 @@ class Home:
             )
         return found
 
-    def add(self, url: str, root: bytes, *, first_use: bool = False) -> Registry:
-        """Pin a root. Another root for a pinned registry is refused: remove the folder deliberately."""
+    def add(
+        self, url: str, root: bytes, *, first_use: bool = False, mirrors: Sequence[str] | None = None
+    ) -> Registry:
+        """Pin a root. Another root for a pinned registry is refused: remove the folder deliberately.
+
+        `mirrors` replaces the list of mirrors; None keeps it.
+        """
         url = normalise_url(url)
         info = RootInfo.parse(root)
+        named = None if mirrors is None else _mirrors(url, mirrors)
         folder = self._folder(url)
         known = self._load(folder)
         if known is not None and known.root != root:
@@ -176,12 +185,16 @@ class Home:
                 f"{url} is pinned to another root (version {known.info.version}: {known.info.words})",
                 hint=f'new roots are followed by themselves; to start over, delete "{folder}"',
             )
-        if known is None or (known.first_use and not first_use):
-            document = {"first_use": first_use, "url": url}
+        kept = named if named is not None else known.mirrors if known else ()
+        if known is None or (known.first_use and not first_use) or kept != known.mirrors:
+            first_use = first_use if known is None else first_use and known.first_use
+            document: dict[str, Any] = {"first_use": first_use, "url": url}
+            if kept:
+                document["mirrors"] = list(kept)
             replace_file(folder / "root.json", root)
             # If we stop here there is no registry.json, and so no pin.
             replace_file(folder / "registry.json", json.dumps(document, sort_keys=True).encode())
-        registry = Registry(url, folder, root, first_use)
+        registry = Registry(url, folder, root, first_use, kept)
         assert registry.info == info
         return registry
 
@@ -195,8 +208,9 @@ class Home:
             return None
         try:
             document: Any = json.loads(raw)
-            return Registry(str(document["url"]), folder, root, bool(document["first_use"]))
-        except (ValueError, KeyError, TypeError):
+            mirrors = tuple(map(str, document.get("mirrors", ())))
+            return Registry(str(document["url"]), folder, root, bool(document["first_use"]), mirrors)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f'"{folder}/registry.json" is damaged', hint="pin the root again") from None
 
 
@@ -210,6 +224,13 @@ def newer_roots(cache: Path, version: int) -> dict[int, bytes]:
             break
         found[version] = raw
     return found
+
+
+def _mirrors(url: str, mirrors: Sequence[str]) -> tuple[str, ...]:
+    named = tuple(dict.fromkeys(map(normalise_url, mirrors)))
+    if url in named or len(named) > MIRRORS_MAX:
+        raise UsageError(f"at most {MIRRORS_MAX} mirrors, and the registry is none of its own")
+    return named
 
 
 def normalise_url(url: str) -> str:

@@ -23,14 +23,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from datetime import timedelta
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countermark.bins import BinLeaf, read_leaf_hash, read_proof, targets_root
 from countermark.disk import locked, read_file, replace_file, working_copy
 from countermark.errors import (
+    CountermarkError,
     EvidenceError,
     NetworkError,
     PolicyError,
@@ -39,19 +38,16 @@ from countermark.errors import (
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher
+from countermark.freshness import OPERATOR, Freshness, grace_time, judge
 from countermark.limits import (
     BIN_MAX_BYTES,
-    COSIGNATURE_MAX_SKEW,
-    FRESH_FETCHED_WITHIN,
-    FRESH_SIGNED_WITHIN,
-    GRACE,
     NOTE_MAX_BYTES,
     ROOT_MAX_BYTES,
-    TIMESTAMP_LIFETIME,
     TIMESTAMP_MAX_BYTES,
     TRUST_FILE_MAX_BYTES,
 )
 from countermark.logreader import LogReader
+from countermark.mirrors import Mirrored
 from countermark.pins import Registry, newer_roots
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
 from countermark.timestamp import Timestamp, check_spelling, open_carried, open_head
@@ -68,24 +64,6 @@ if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
 
-class Level(Enum):
-    """How fresh the view is. Anything staler than grace is a StaleError."""
-
-    FRESH = "fresh"
-    OK = "ok"
-    GRACE = "grace"
-
-
-@dataclass(frozen=True)
-class Freshness:
-    """When the timestamp was signed and fetched, and in words who is late, if anybody is."""
-
-    level: Level
-    signed_at: int
-    fetched_at: int
-    late: str | None = None
-
-
 @dataclass(frozen=True)
 class View:
     """A registry at one moment. Everything here was verified, by whom the fields say."""
@@ -100,6 +78,7 @@ class View:
     log: LogReader
     head: str  # how the head relates to those seen before, in words
     waiting: str | None  # a trust file that is announced and not in force yet, in words
+    passed_over: tuple[str, ...]  # which sources had nothing that counts, and why, in words
     online: bool
     updater: Updater
     cache: Path
@@ -213,9 +192,10 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
 
 def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Path, now: int) -> View:
     cached = read_file(cache / "timestamp.json", max_bytes=TIMESTAMP_MAX_BYTES)
+    passed: list[str] = []
     try:
-        updater, fetcher = refresh(registry, recorder, cache, now), recorder.fetcher
-        raw = recorder.timestamp
+        updater, source = _refreshed(registry, recorder, cache, now, passed)
+        fetcher, raw = recorder.fetcher, recorder.timestamp
         online = True
     except (NetworkError, StaleError) as error:
         if cached is None:
@@ -225,7 +205,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         restore(cache, registry.folder / "tuf")
         raw = cached
         fetcher = Cached(recorder, cached)
-        updater = refresh(registry, fetcher, cache, _grace_time(cached, now, error))
+        updater = refresh(registry, fetcher, cache, grace_time(cached, now, error))
     except EvidenceError as error:
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
     if online:
@@ -240,9 +220,9 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         raise StaleError(f"the trust file of version {trust_file.version} is not in force now")
     checkpoint = open_carried(timestamp, trust_file, now=now)
     if online:
-        freshness = _freshness(timestamp, now, now, None)
+        freshness = judge(timestamp, now, fetched_at=now, source=source)
     else:
-        freshness = _freshness(timestamp, now, timeline.fetched_at, str(late))
+        freshness = judge(timestamp, now, fetched_at=timeline.fetched_at, network=str(late))
     timeline.check_timestamp(
         _seen(timestamp, cache), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
     )
@@ -259,6 +239,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         log=log,
         head=head,
         waiting=followed.waiting,
+        passed_over=tuple(passed),
         online=online,
         updater=updater,
         cache=cache,
@@ -266,43 +247,38 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
     )
 
 
-def _grace_time(cached: bytes, now: int, why: Exception) -> int:
-    """The time to judge the cache by when nothing newer can be had; StaleError beyond the grace period."""
-    expires = Timestamp.parse(cached).expires
-    if now < expires:
-        return now
-    if now < expires + int(GRACE.total_seconds()):
-        return expires - 1
-    raise StaleError(
-        f"the newest metadata here expired {_ago(now - expires)} ago, beyond the grace period: {why}"
-    ) from why
+def _refreshed(
+    registry: Registry, recorder: Recorder, cache: Path, now: int, passed: list[str]
+) -> tuple[Updater, str]:
+    """The moment of the first source that has one which verifies, and who that is for people.
 
-
-def _freshness(timestamp: Timestamp, now: int, fetched_at: int, network: str | None) -> Freshness:
-    """Which level, and who is late: the network or a mirror, the operator, or this machine's own clock."""
-    # The timestamp states when it expires, always the same time after it was signed.
-    signed_at = timestamp.expires - int(TIMESTAMP_LIFETIME.total_seconds())
-    age = timedelta(seconds=now - signed_at)
-    if now >= timestamp.expires:
-        return Freshness(Level.GRACE, signed_at, fetched_at, network or "operator")
-    if age < -COSIGNATURE_MAX_SKEW:
-        raise StaleError(
-            f"the timestamp is good for another {_ago(timestamp.expires - now)}, and none is signed for more "
-            f"than {_ago(int(TIMESTAMP_LIFETIME.total_seconds()))}",
-            hint="its key signed it too long, or this machine's clock is behind: compare it with another one",
-        )
-    late: str | None
-    if network:
-        late = f"network or mirror: {network}"
-    elif age > FRESH_SIGNED_WITHIN:
-        late = f"operator: signed its last timestamp {_ago(int(age.total_seconds()))} ago"
-    else:
-        late = None
-    fetched = timedelta(
-        seconds=abs(now - fetched_at)
-    )  # ahead of us when the clock went back: not fresh either
-    recent = age <= FRESH_SIGNED_WITHIN and fetched <= FRESH_FETCHED_WITHIN
-    return Freshness(Level.FRESH if recent else Level.OK, signed_at, fetched_at, late)
+    `passed` is who had none, and why. What the registry itself contradicts is evidence and ends it. A mirror that
+    shows the past, or anything else, is passed over: it is trusted with nothing.
+    """
+    mirrored = recorder.fetcher
+    if not isinstance(mirrored, Mirrored):
+        return refresh(registry, recorder, cache, now), OPERATOR
+    failed: CountermarkError | None = None
+    for url in mirrored.urls:
+        recorder.fetcher = mirrored.alone(url)
+        try:
+            updater = refresh(registry, recorder, cache, now)
+        except (NetworkError, StaleError) as error:
+            failed = failed or error
+            passed.append(f"{url} was passed over: {error}")
+        except EvidenceError as error:
+            if url == registry.url:
+                raise
+            failed = failed or NetworkError(f"no source has a moment that verifies: {error}")
+            passed.append(f"mirror {url} was passed over: {error}")
+        else:
+            mirrored.prefer(url)
+            recorder.fetcher = mirrored
+            return updater, OPERATOR if url == registry.url else f"mirror {url}, or the operator"
+        restore(cache, registry.folder / "tuf")
+    recorder.fetcher = mirrored
+    assert failed is not None
+    raise failed
 
 
 def _trust_file(
@@ -370,13 +346,3 @@ def _with_timestamps(error: EvidenceError, cached: bytes, offered: bytes) -> Evi
         return error
     objects = {"timestamp-last": cached, "timestamp-offered": offered}
     return InconsistentError(str(error), Evidence(EvidenceClass.OBSERVATION, [str(error)], objects))
-
-
-def _ago(seconds: int) -> str:
-    return (
-        f"{seconds // 3600} h"
-        if seconds >= 7200
-        else f"{seconds // 60} min"
-        if seconds >= 120
-        else f"{seconds} s"
-    )

@@ -41,12 +41,13 @@ from countermark.errors import (
 )
 from countermark.evidence import Evidence, EvidenceClass, save
 from countermark.fetch import Fetcher
+from countermark.freshness import Level
 from countermark.limits import MEMORY_MAX_BYTES
 from countermark.matching import check_target, entry_of
 from countermark.pins import Registry
 from countermark.signature import SignedBy, check_publisher
 from countermark.tlog.policy import NONE
-from countermark.trust import Level, View, opened
+from countermark.trust import View, opened
 from countermark.tufjson import ListedTarget
 from countermark.unapplied import unapplied
 from countermark.unlisted import why_unlisted
@@ -117,7 +118,7 @@ def verify_with(
         quorum_time=view.checkpoint.quorum_time,
         freshness=freshness.level.value,
         late=freshness.late,
-        remarks=(*remarks, *filter(None, [view.waiting])),
+        remarks=(*remarks, *view.passed_over, *filter(None, [view.waiting])),
         policy=policies.central,
         age=max(0, view.now - view.checkpoint.quorum_time),
         seen_by=tuple(sorted(view.checkpoint.cosignatures)),

@@ -48,7 +48,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for name in ("CI", "COUNTERMARK_REGISTRY", "COUNTERMARK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("countermark.fetch.HttpFetcher", lambda: desk.world)
+    for module in ("fetch", "mirrors"):
+        monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda: desk.world)
     monkeypatch.chdir(tmp_path)
     Home(tmp_path / "home").add(desk.world.base, desk.world.root)
     return desk

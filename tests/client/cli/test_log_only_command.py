@@ -47,7 +47,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for name in ("CI", "COUNTERMARK_REGISTRY", "COUNTERMARK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COUNTERMARK_HOME", str(desk.home))
-    for module in ("fetch", "commands_install"):
+    for module in ("fetch", "mirrors"):
         monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda: desk.world)
     Home(desk.home).add(desk.world.base, desk.world.root)
     return desk
