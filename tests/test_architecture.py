@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     },
     {"run", "environment", "reportfiles"},
     {"installers"},
-    {"accesstokens", "afterwards", "ahead"},
+    {"accesstokens", "afterwards", "ahead", "devicelogin"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
     {"audit_state"},

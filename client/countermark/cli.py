@@ -179,10 +179,12 @@ def _install_arguments(commands: Any) -> None:
 
 
 def _publish_arguments(commands: Any) -> None:
-    login = _add(commands, "login", "publish.login", "sign in with a one-time code", registry=False)
+    login = _add(
+        commands, "login", "publish.login", "sign in by the browser or with a one-time code", registry=False
+    )
     login.add_argument("url", metavar="URL")
     login.add_argument("--root-words", metavar="WORDS", help="the root's words, where no root is pinned yet")
-    login.add_argument("--code", help="the one-time code; asked for when absent")
+    login.add_argument("--code", help="the one-time code; else the browser, or asked for")
     login.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
     token = _add(
         commands, "token", "publish.token", "print the upload token, for other upload tools", registry=False

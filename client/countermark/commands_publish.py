@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from countermark import ahead
+from countermark import ahead, devicelogin
 from countermark import publish as engine
 from countermark.clientpolicy import Policies, load_policy
 from countermark.commands_install import pinned
@@ -27,20 +27,31 @@ from countermark.words import check_root_words
 
 
 def login(arguments: argparse.Namespace) -> int:
-    """Pin the root if there is none, check that the server is that registry, then hand over the code."""
+    """Pin the root if there is none, check that the server is that registry, then sign in: by a browser or a code."""
     home, fetcher, url = Home(), HttpFetcher(), normalise_url(arguments.url)
     registry = _pinned_by_words(home, fetcher, url, arguments.root_words)
     for remark in registry.admit(os.environ, allow_trial=arguments.allow_trial):
         say(remark)
-    code = arguments.code or ask("one-time code")
-    if not code:
-        raise UsageError("no one-time code was given", hint="the operator makes one for you: --code CODE")
-    session = engine.sign_in(registry, fetcher, code, now=_now())
+    session = _by_browser(registry, fetcher) if arguments.code is None else None
+    if session is None:
+        code = arguments.code or ask("one-time code")
+        if not code:
+            raise UsageError("no one-time code was given", hint="the operator makes one for you: --code CODE")
+        session = engine.sign_in(registry, fetcher, code, now=_now())
     if arguments.json:
         put_json({"account": session.account, "login": session.login, "url": url})
     else:
         put(f"signed in at {url} as {session.login}, account {session.account[:8]}")
     return 0
+
+
+def _by_browser(registry: Registry, fetcher: HttpFetcher) -> engine.Session | None:
+    """A person vouches for this machine at the identity provider. None: the registry has none."""
+    waiting = devicelogin.begin(registry, fetcher, now=_now())
+    if waiting is None:
+        return None
+    say(f"open {waiting.url} and compare the code {waiting.user_code}")
+    return devicelogin.wait(registry, fetcher, waiting, timer=time.monotonic, sleep=time.sleep)
 
 
 def _pinned_by_words(home: Home, fetcher: HttpFetcher, url: str, words: str | None) -> Registry:

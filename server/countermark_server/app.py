@@ -3,6 +3,7 @@
     app = create_app(settings, clock=time.time)
 
     accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  /api/v1/tokens  GET /api/v1/projects/NAME
+               GET  /login/device  /login/callback  POST /login/device  /api/v1/login/device
     upload     POST /legacy/  /api/v1/statements
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/logged/  /api/v1/registry
                     /log/  /tuf/  /blobs/
@@ -19,27 +20,36 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from flask import Flask, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Engine
 
+from countermark.fetch import HttpFetcher
 from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
 from countermark_server.accounts import keys as accounts_keys
+from countermark_server.accounts import signin_views
 from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
+from countermark_server.accounts.provider import Provider
+from countermark_server.accounts.sealed import Sealed
+from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Statements
 from countermark_server.accounts.tokenroom import TokenRoom, Uses
 from countermark_server.asking import Answers
 from countermark_server.index import about, evidence, files, logged, simple, static
 from countermark_server.published import Published
-from countermark_server.settings import Settings
+from countermark_server.settings import Settings, SettingsError
 from countermark_server.stores import places
 from countermark_server.upload import ahead, closed, raw, receive
 from countermark_server.upload import views as upload_views
 from countermark_server.web import openapi, pages
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def create_app(
@@ -66,17 +76,26 @@ def create_app(
         limits=settings.limits,
         clock=clock,
     )
-    uses = Uses(engine)
+    uses, sign_ins = Uses(engine), _sign_ins(settings, engine, clock)
     acts = Acts(engine, statements, blobs, uses=uses, batch_max=settings.entries.batch_max)
     keys = accounts_keys.Keys(engine, statements, settings.limits, clock=clock)
     receiver = receive.Receiver(
-        settings, engine, blobs, published, answers, registry=registry, uses=uses, clock=clock
+        settings,
+        engine,
+        blobs,
+        published,
+        answers,
+        registry=registry,
+        uses=uses,
+        vouch=sign_ins.vouch if sign_ins else lambda _: None,
+        clock=clock,
     )
     early = ahead.Ahead(engine, statements, clock=clock)
     served = files.Files(engine, blobs, published)
     base_url = settings.registry.base_url
 
     app = Flask(__name__, static_folder=None)
+    app.extensions["sign_ins"] = sign_ins
     app.json.sort_keys = True  # type: ignore[attr-defined]
     app.register_blueprint(closed.blueprint(engine, origin=settings.registry.origin))
     app.register_blueprint(
@@ -87,8 +106,19 @@ def create_app(
             acts,
             room=TokenRoom(engine, clock=clock),
             uses=uses,
+            sign_ins=sign_ins,
             base_url=base_url,
             batch_max_bytes=settings.entries.batch_max_bytes,
+            clock=clock,
+        )
+    )
+    app.register_blueprint(
+        signin_views.blueprint(
+            engine,
+            sign_ins,
+            base_url=base_url,
+            issuer=settings.oidc.issuer,
+            policy=pages.FORM_POLICY,
             clock=clock,
         )
     )
@@ -107,6 +137,20 @@ def create_app(
     app.after_request(pages.secure)
     _register_health(app, engine)
     return app
+
+
+def _sign_ins(settings: Settings, engine: Engine, clock: Callable[[], float]) -> SignIns | None:
+    """Sign-ins by the identity provider, where there is one."""
+    oidc = settings.oidc
+    if not oidc.issuer:
+        return None
+    if urlsplit(oidc.issuer).scheme != "https" and urlsplit(oidc.issuer).hostname not in LOOPBACK:
+        raise SettingsError(f"oidc.issuer is {oidc.issuer!r}, must be https")
+    secret = Path(oidc.client_secret_file).read_text("utf-8").strip() if oidc.client_secret_file else ""
+    redirect = f"{settings.registry.base_url}/login/callback"
+    provider = Provider(oidc, HttpFetcher(), secret, redirect, clock=clock)
+    sealed = Sealed(settings.keys / "sealing.key")
+    return SignIns(engine, provider, sealed, groups=tuple(oidc.groups.split()), clock=clock)
 
 
 def _register_health(app: Flask, engine: Engine) -> None:

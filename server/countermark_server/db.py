@@ -109,6 +109,32 @@ token_use = Table(
     Column("last_used", BigInteger, nullable=False),
 )
 
+sign_in = Table(
+    "sign_in",
+    metadata,
+    # A machine that waits for a person, and the browser in which that person signs in (accounts/signin.py).
+    Column("device_sha256", String(64), primary_key=True),
+    Column("user_code", String(16), nullable=False, unique=True),
+    Column("expires", BigInteger, nullable=False),
+    Column("state_sha256", String(64), nullable=True, unique=True),
+    Column("cookie_sha256", String(64), nullable=True),
+    Column("nonce", String(64), nullable=True),
+    Column("verifier", String(64), nullable=True),
+    Column("account_id", ForeignKey("account.id"), nullable=True),
+    Column("granted", Boolean, nullable=False, server_default=false()),
+)
+identity = Table(
+    "identity",
+    metadata,
+    # Who came by the identity provider, and when it last vouched for them.
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("refresh", Text, nullable=False),  # refresh token, sealed (accounts/sealed.py)
+    Column("checked", BigInteger, nullable=False),
+    Column("asking", BigInteger, nullable=True),  # since when some process asks the provider
+    Column("gone", BigInteger, nullable=True),  # since when it vouches no longer; a new sign-in ends that
+)
 spending = Table(
     "spending",
     metadata,

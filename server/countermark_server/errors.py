@@ -40,7 +40,8 @@ class Code:
 CODES: dict[str, Code] = {
     # --- who is asking ------------------------------------------------------------------------------------
     "not-authenticated": Code(401, "Token missing or not valid"),
-    "login-refused": Code(401, "One-time code not valid"),
+    "login-refused": Code(401, "Sign-in refused"),
+    "login-pending": Code(400, "Nobody has vouched for this machine yet"),
     "session-required": Code(403, "An interactive session is required"),
     "token-scope": Code(403, "Token is for something else"),
     "not-owner": Code(403, "Not an owner of this project"),

@@ -114,6 +114,17 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Oidc:
+    """Signing people in by an identity provider (OpenID Connect). Without `issuer`: by one-time codes alone."""
+
+    issuer: str = _setting("", "the provider's issuer URL, as it spells it; https, or http on this machine")
+    client_id: str = _setting("", "who this registry is there")
+    client_secret_file: str = _setting("", "file that holds the client's secret; empty: a public client")
+    groups_claim: str = _setting("groups", "claim of the ID token that lists a person's groups")
+    groups: str = _setting("", "groups, separated by blanks, whose members may sign in; empty: everybody")
+
+
+@dataclass(frozen=True)
 class Log:
     """The sequencer."""
 
@@ -226,6 +237,7 @@ class Settings:
     web: Web = Web()
     upload: Upload = Upload()
     limits: Limits = Limits()
+    oidc: Oidc = Oidc()
     log: Log = Log()
     entries: Entries = Entries()
     scan: Scan = Scan()
@@ -257,6 +269,7 @@ SECTIONS: dict[str, type[Any]] = {
     "web": Web,
     "upload": Upload,
     "limits": Limits,
+    "oidc": Oidc,
     "log": Log,
     "entries": Entries,
     "scan": Scan,

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
 PINNED = dict(line.split("==") for line in (Path(__file__).parent / "versions.txt").read_text().split())
-CLIENTS = tuple(PINNED)
+CLIENTS = ("twine", "uv", "poetry", "hatch", "flit")
 
 
 @cache

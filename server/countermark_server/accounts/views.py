@@ -19,14 +19,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from countermark.limits import JSON_MAX_INTEGER
 from countermark_server import db
 from countermark_server.accounts import codes, tokens
 from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.keys import Keys
+from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
+from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokenroom import TokenRoom, Uses
 from countermark_server.errors import ACCEPTED, ServerError, document
@@ -44,6 +46,7 @@ def blueprint(
     *,
     room: TokenRoom,
     uses: Uses,
+    sign_ins: SignIns | None,
     base_url: str,
     batch_max_bytes: int,
     clock: Callable[[], float],
@@ -64,6 +67,8 @@ def blueprint(
 
     @doors.post("/entries")
     def entries() -> tuple[Response, int] | Response:
+        if sign_ins is not None:  # otherwise who asks is found out together with others who ask now
+            principal()
         return answer(acts.one(request.headers.get("Authorization"), json_body(), now=int(clock())))
 
     @doors.post("/entries/batch")
@@ -114,6 +119,8 @@ def blueprint(
         now = int(clock())
         with db.read(engine) as connection:
             who = tokens.authenticate(connection, request.headers.get("Authorization"), now=now)
+        if sign_ins is not None:
+            sign_ins.vouch(who)
         uses.note(who, now=now)
         return who
 
@@ -130,11 +137,15 @@ def _signed_in(engine: Engine, body: object, *, now: int) -> dict[str, Any]:
     code = body.get("code") if isinstance(body, dict) else None
     if not isinstance(code, str) or not 1 <= len(code) <= CODE_MAX_CHARS:
         raise ServerError("bad-request", 'the body must be {"code": "..."}')
-    expires = now + tokens.SESSION_SECONDS
     with db.write(engine) as connection:
-        account = codes.redeem_login_code(connection, code, now=now)
-        session = tokens.issue_token(connection, account.id, tokens.SESSION, now=now, expires=expires)
-        upload = tokens.issue_token(connection, account.id, tokens.UPLOAD, now=now, expires=None)
+        return opened_session(connection, codes.redeem_login_code(connection, code, now=now), now=now)
+
+
+def opened_session(connection: Connection, account: Account, *, now: int) -> dict[str, Any]:
+    """A session and an upload token for who has just signed in, by whatever way."""
+    expires = now + tokens.SESSION_SECONDS
+    session = tokens.issue_token(connection, account.id, tokens.SESSION, now=now, expires=expires)
+    upload = tokens.issue_token(connection, account.id, tokens.UPLOAD, now=now, expires=None)
     return {
         "account": account.id,
         "login": account.login,

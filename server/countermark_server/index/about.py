@@ -35,6 +35,7 @@ def blueprint(settings: Settings, public: Public, published: Published) -> Bluep
             base_url=settings.registry.base_url,
             trial=is_trial(public),
             checkpoint_size=size,
+            sign_in=["code", "device"] if settings.oidc.issuer else ["code"],
         )
         response.headers["Cache-Control"] = NEVER
         return response

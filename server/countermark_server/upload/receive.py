@@ -103,6 +103,7 @@ class Receiver:
         *,
         registry: Signer,
         uses: Uses,
+        vouch: Callable[[Principal], None],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -112,6 +113,7 @@ class Receiver:
         self._answers = answers
         self._registry = registry
         self._uses = uses
+        self._vouch = vouch
         self._clock = clock
         self._propose = Together(self._propose_all)
         self._pace = RateLimit(settings.limits.uploads_a_minute, 60.0)
@@ -142,6 +144,7 @@ class Receiver:
         now = int(self._clock())
         with db.read(self._engine) as connection:
             principal = authenticate(connection, authorization, now=now)
+        self._vouch(principal)
         self._uses.note(principal, now=now)
         return principal
 

@@ -12,8 +12,13 @@ HELP: dict[str, str] = {
         "user name __token__ and an upload token as password. `countermark login` gives you one."
     ),
     "login-refused": (
-        "The one-time code is wrong, was used before, or is older than ten minutes. Ask the operator for "
-        "a new one (`countermark-server login-code`)."
+        "The one-time code is wrong, was used before, or is older than ten minutes: ask the operator for a new one "
+        "(`countermark-server login-code`). Or the identity provider did not sign you in, you are in no group that "
+        "may sign in here, or the browser is another than the one that began: run `countermark login` again."
+    ),
+    "login-pending": (
+        "A machine waits to be signed in. Open the address that it shows, sign in at the identity provider, compare "
+        "the code, and press the button. The machine asks again by itself, for ten minutes."
     ),
     "session-required": (
         "An upload token can upload, and nothing else: it can never enrol, rotate or revoke a key. Sign "

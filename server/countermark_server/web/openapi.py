@@ -103,6 +103,10 @@ _SIGNED_IN = _object({
     "account": _STRING, "login": _STRING, "session": _STRING, "session_expires": _COUNT,
     "upload_token": _STRING,
 })  # fmt: skip
+_DEVICE = _object({
+    **dict.fromkeys(("device_code", "user_code", "verification_uri", "verification_uri_complete"), _STRING),
+    "expires_in": _COUNT, "interval": _COUNT,
+})  # fmt: skip
 _TOKEN_FIELDS: dict[str, Schema] = {
     **dict.fromkeys(("id", "kind", "login"), _STRING), "name": _or_null("string"), "created": _COUNT,
     **dict.fromkeys(("expires", "revoked", "last_used"), _or_null("integer")),
@@ -125,7 +129,7 @@ _ENROLMENTS = _object({
 })  # fmt: skip
 _REGISTRY = _object({
     "origin": _STRING, "base_url": _STRING, "trial": _or_null("boolean"),
-    "checkpoint_size": _or_null("integer"),
+    "checkpoint_size": _or_null("integer"), "sign_in": _list({"enum": ["code", "device"]}),
 })  # fmt: skip
 
 
@@ -166,6 +170,13 @@ PATHS: dict[str, dict[str, Schema]] = {
     "/api/v1/login": {"post": _door(
         "login", "sign in with a one-time code", _SIGNED_IN,
         body=_object({"code": {"type": "string", "minLength": 1, "maxLength": 64}}),
+    )},
+    "/api/v1/login/device": {"post": _door(
+        "beginDevice", "begin to sign a machine in by the identity provider (RFC 8628)", _DEVICE,
+    )},
+    "/api/v1/login/device/token": {"post": _door(
+        "deviceToken", "ask whether somebody has vouched for the machine", _SIGNED_IN,
+        body=_object({"device_code": {"type": "string", "maxLength": 128}}, additionalProperties=False),
     )},
     "/api/v1/keys": {"post": _door(
         "enrol", "enrol a publisher's key", _ref("Placed"), body=_ref("Statement"), token=True, late=True,
