@@ -41,6 +41,7 @@ from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Statements
 from countermark_server.accounts.tokenroom import TokenRoom, Uses
 from countermark_server.asking import Answers
+from countermark_server.bells import Bell
 from countermark_server.index import about, evidence, files, logged, simple, static
 from countermark_server.published import Published
 from countermark_server.settings import Settings, SettingsError
@@ -65,7 +66,7 @@ def create_app(
     public = places.public(settings)
     blobs = places.blobs(settings)
     published = Published(public, clock)
-    answers = Answers(engine)
+    answers = Answers(engine, Bell(settings.data))
     statements = Statements(
         engine,
         published,

@@ -21,10 +21,12 @@ from countermark.errors import CountermarkError
 from countermark.rules_state import State, holder_key, settled
 from countermark.statement import Envelope
 from countermark_server import db, proposal
+from countermark_server.bells import Bell
 from countermark_server.errors import ServerError, from_rule
 from countermark_server.ruleview import SqlView
 
-LOOK = 0.002  # seconds between two looks; the log publishes within some milliseconds
+LOOK = 0.002  # seconds between two looks at the least; the log publishes within some milliseconds
+PATIENCE = 0.02  # seconds without a look while the log rings for what it has settled
 
 
 def foresee(
@@ -125,11 +127,13 @@ class Answers:
     """What the log answers to proposals, for all threads of a process that wait for one.
 
     One thread looks for all of them, and only while somebody waits: a hundred waiting uploads cost no more looks
-    than one, and hear of a publication within milliseconds.
+    than one, and hear of a publication within milliseconds. With a bell the log says when to look; where it was
+    not heard although there was something to hear, the thread looks by itself until the log rings again.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, bell: Bell | None = None) -> None:
         self._engine = engine
+        self._bell = bell
         self._news = threading.Condition()
         self._waiting: set[_Waiting] = set()
         self._watcher: threading.Thread | None = None
@@ -167,6 +171,8 @@ class Answers:
                 self._watcher = threading.Thread(target=self._watch, name="answers", daemon=True)
                 self._watcher.start()
             self._news.notify()
+        if self._bell is not None:
+            self._bell.ring()  # what we wait for is committed: the log need not wait for its next look
         if not waiting.told.acquire(timeout=seconds):
             with self._news:
                 self._waiting.discard(waiting)
@@ -180,20 +186,25 @@ class Answers:
     def _watch(self) -> None:
         """Look while anybody waits, for ever; an error goes to everybody who does, and ends it until the next."""
         news, asked = db.News(self._engine), set[_Waiting]()
+        pace, deaf = LOOK, True
         try:
             while True:
                 with self._news:
                     if not self._waiting:
                         news.close()
                         self._news.wait_for(lambda: self._waiting)
+                rung = self._wait(pace, PATIENCE if not deaf else pace)
+                with self._news:
                     wanted = set(self._waiting)
                 begun = time.thread_time()
+                told = 0
                 # Somebody new may have been answered before we knew of them.
-                if not news.cheap or news.any() or not wanted <= asked:
-                    self._tell(news, wanted)
+                if rung or not news.cheap or news.any() or not wanted <= asked:
+                    told = self._tell(news, wanted)
                 asked = wanted
+                deaf = not rung and (deaf or told > 0)
                 # A look costs as much as a request: under load never more than a tenth of this thread's time.
-                time.sleep(max(LOOK, 9 * (time.thread_time() - begun)))
+                pace = max(LOOK, 9 * (time.thread_time() - begun))
         except BaseException as error:
             with self._news:
                 self._watcher = None
@@ -204,7 +215,18 @@ class Answers:
         finally:
             news.close()
 
-    def _tell(self, news: db.News, wanted: set[_Waiting]) -> None:
+    def _wait(self, least: float, most: float) -> bool:
+        """Wait for the bell; at least so long, however often it rings, and no longer than `most`. True: it rang."""
+        if self._bell is None:
+            time.sleep(least)
+            return False
+        begun = time.monotonic()
+        rung = self._bell.wait(max(least, most))
+        time.sleep(max(0.0, least - (time.monotonic() - begun)))
+        return rung
+
+    def _tell(self, news: db.News, wanted: set[_Waiting]) -> int:
+        """Give those of them their outcome who have one; how many."""
         ids = {waiting.proposal_id for waiting in wanted}
         outcomes = news.ask(partial(proposal.settled, proposal_ids=ids))
         told = [waiting for waiting in wanted if waiting.proposal_id in outcomes]
@@ -213,3 +235,4 @@ class Answers:
         for waiting in told:
             waiting.outcome = outcomes[waiting.proposal_id]
             waiting.told.release()
+        return len(told)

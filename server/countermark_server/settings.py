@@ -128,7 +128,9 @@ class Oidc:
 class Log:
     """The sequencer."""
 
-    poll_interval: float = _setting(0.001, "seconds between looks for new proposals", least=0.0005, most=5)
+    poll_interval: float = _setting(
+        0.005, "seconds between looks for new proposals of which nobody told", least=0.0005, most=5
+    )
     batch: int = _setting(1024, "most entries of one round; it takes what waits", least=1, most=4096)
     witness_timeout: float = _setting(2.0, "seconds a witness may take", least=0.05, most=60)
     witness_urls: str = _setting("", "`NAME=URL` of each witness of the policy, separated by blanks")

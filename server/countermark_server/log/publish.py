@@ -58,6 +58,7 @@ class Publisher:
         clock: Callable[[], float],
         mutex: threading.Lock,
         on_fatal: Callable[[BaseException], None],
+        on_settled: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._public = public
@@ -70,6 +71,7 @@ class Publisher:
         self._clock = clock
         self._mutex = mutex
         self._on_fatal = on_fatal
+        self._on_settled = on_settled
         self._news = threading.Condition()
         self._offered: LogCheckpoint | None = None
         self._stopping = False
@@ -160,6 +162,8 @@ class Publisher:
             told = proposal.publish(connection, size)
             for name in staged:
                 heads.applied(connection, self._origin, name)
+        # Committed. If we stop here everybody finds it where they look by themselves.
+        self._on_settled()
         return told
 
     def tidy(self, size: int) -> None:

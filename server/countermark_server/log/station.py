@@ -31,6 +31,7 @@ from countermark.tlog.merkle import check_consistency, prove_consistency
 from countermark.tlog.note import NoteSigner
 from countermark.tlog.policy import Policy
 from countermark_server import adopted, db, signing, telemetry
+from countermark_server.bells import Desk
 from countermark_server.contradiction import StartRefusedError, check_not_older
 from countermark_server.log.backfill import Backfill
 from countermark_server.log.cleanup import Cleanup
@@ -48,6 +49,7 @@ START_PATIENCE = 15.0  # seconds for witnesses that start together with us
 START_RETRY = 0.05  # seconds between two tries
 SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
 GARBAGE = (50_000, 20, 50)  # a round makes very many values and no cycles: look for those less often
+BREATH = 0.001  # seconds between two rounds
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
 
@@ -78,6 +80,7 @@ class Station:
         asked = [Witness(w.name, w.key, urls[w.name], fetcher, timeout=seconds) for w in policy.witnesses]
         self.quorum = Quorum(policy, asked)
         mutex = threading.Lock()
+        self.desk = Desk(settings.data)
         self.sequencer = Sequencer(
             self.engine,
             self.public,
@@ -102,6 +105,7 @@ class Station:
             clock=clock,
             mutex=mutex,
             on_fatal=self._fail,
+            on_settled=self.desk.ring,
         )
 
     def check_start(self, *, accept_unwitnessed: bool = False, patience: float = 0.0) -> None:
@@ -167,18 +171,20 @@ class Station:
         self._stop = stop
         self.publisher.start()
         self._offer(self.sequencer.checkpoint)
-        news, again = db.News(self.engine), True
+        news, again, rung = db.News(self.engine), True, False
         try:
             while not stop.is_set():
                 # Asked before the round looks: what is committed after the answer is news the next time.
-                if again or news.any() or self.sequencer.importing:
+                if again or rung or news.any() or self.sequencer.importing:
                     again = self._round()
                 # Also after a full round: whoever waits to propose gets the write lock, and the next round
-                # takes what gathers meanwhile.
-                stop.wait(poll_interval)
+                # takes what gathers meanwhile. However often it rings: no round begins before that pause is over.
+                stop.wait(BREATH)
+                rung = self.desk.wait(0 if again else max(0.0, poll_interval - BREATH))
         finally:
             news.close()
             self.publisher.stop()
+            self.desk.close()
             self.quorum.close()
         if self._failure is not None:
             raise self._failure
