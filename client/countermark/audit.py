@@ -251,6 +251,7 @@ def _report(
         applied=None if seen is None else seen.timestamp.applied,
         quorum_time=None if head is None else head.quorum_time,
         witnesses=() if head is None else tuple(sorted(head.cosignatures)),
+        age=None if head is None or ground is None else max(0, ground.now - head.quorum_time),
         findings=(*notes.findings, *entries),
         earlier=() if state is None else state.findings(told=True),
         covered=notes.covered,

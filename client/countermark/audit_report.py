@@ -226,6 +226,7 @@ class AuditReport:
     applied: int | None
     quorum_time: int | None
     witnesses: tuple[str, ...]
+    age: int | None  # seconds since these witnesses saw the log so
     findings: tuple[Finding, ...]
     earlier: tuple[Finding, ...]  # told by earlier runs; entries stay in the log for ever
     covered: Mapping[str, int]
@@ -238,6 +239,7 @@ class AuditReport:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "age": self.age,
             "applied": self.applied,
             "covered": dict(self.covered),
             "earlier": [found.to_json() for found in self.earlier],

@@ -18,6 +18,7 @@ from countermark.fetch import Fetcher, HttpFetcher
 from countermark.limits import TRUST_FILE_MAX_BYTES
 from countermark.pins import Home
 from countermark.trustfile import TrustFile
+from countermark.verified import seen_words
 
 
 def audit(arguments: argparse.Namespace) -> int:
@@ -79,6 +80,8 @@ def _tell(report: AuditReport) -> None:
         )
     count = len(report.findings)
     where = f"{report.position} of {report.tree_size} entries of {report.origin or report.registry}"
+    if report.age is not None:
+        where += f", {seen_words(report.witnesses, report.age)}"
     if count:
         put(f"{count} findings, {where}", colour=RED)
     else:

@@ -21,7 +21,7 @@ from countermark.errors import CountermarkError, UsageError
 from countermark.limits import ENTRY_TIME_MAX
 from countermark.mirrors import fetcher_for
 from countermark.pins import Home, Registry
-from countermark.verified import Artifact, Outcome, Refused, Report, Verified
+from countermark.verified import Artifact, Outcome, Refused, Report, Verified, seen_words
 from countermark.verify import verify as verify_artifacts
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ def _talk_log_only(report: LogOnlyReport) -> None:
             say(f"refused: {name}: {outcome.finding}", colour=RED)
             say(f"hint: {outcome.finding.hint}")
     say(
-        f"log only: nothing here is verified ({NO_TUF}); log of {report.tree_size} entries, all read",
+        f"log only: nothing here is verified ({NO_TUF}); log of {report.tree_size} entries, all read, "
+        f"{seen_words(report.seen_by, report.age)}",
         colour=YELLOW,
     )
 

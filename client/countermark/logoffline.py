@@ -36,13 +36,14 @@ class LogResult:
     outcome: Logged | Refused
     sentences: tuple[str, ...]
     time: int | None  # T
+    age: int | None  # seconds since T
 
     def to_json(self) -> dict[str, Any]:
         return (
             {"logged": False}
             | named(self.outcome.artifact)
             | self.outcome.to_json()
-            | {"claims": list(self.sentences), "unknown_since": self.time}
+            | {"age": self.age, "claims": list(self.sentences), "unknown_since": self.time}
         )
 
 
@@ -116,11 +117,12 @@ def _judge(
                 f"{artifact.filename}: its log-only bundle is {ago(age)} old, {ago(max_age)} are allowed",
                 hint="make a new one, or allow more with --max-age",
             )
-        return LogResult(_prove(bundle, opened, artifact, policies, head=head), sentences, time)
+        return LogResult(_prove(bundle, opened, artifact, policies, head=head), sentences, time, age)
     except CountermarkError as error:
         if isinstance(error, EvidenceError):
             keep_bundle_evidence(registry, raw, error, trust_file=_trust_file(raw), now=now)
-        return LogResult(Refused(artifact, error, "the log is all there is to judge by"), sentences, time)
+        refused = Refused(artifact, error, "the log is all there is to judge by")
+        return LogResult(refused, sentences, time, None if time is None else max(0, now - time))
 
 
 def _open(bundle: LogBundle, registry: Registry, timeline: Timeline, now: int) -> tuple[OpenedLogBundle, str]:

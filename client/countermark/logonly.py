@@ -67,6 +67,8 @@ class LogOnlyReport:
     tree_size: int
     quorum_time: int
     remarks: tuple[str, ...]
+    age: int  # seconds since the quorum saw this head
+    seen_by: tuple[str, ...]  # the witnesses that say so
 
     @property
     def exit_code(self) -> int:
@@ -75,6 +77,7 @@ class LogOnlyReport:
     def to_json(self) -> dict[str, Any]:
         refused = {"logged": False}
         return {
+            "age": self.age,
             "artifacts": [refused | named(o.artifact) | o.to_json() for o in self.outcomes],
             "exit_code": self.exit_code,
             "log_only": True,
@@ -82,6 +85,7 @@ class LogOnlyReport:
             "quorum_time": self.quorum_time,
             "registry": self.registry,
             "remarks": list(self.remarks),
+            "seen_by": list(self.seen_by),
             "tree_size": self.tree_size,
             "verified": False,
         }
@@ -117,7 +121,9 @@ def verify_log_only(
                 registry.url,
                 head.checkpoint.size,
                 head.checkpoint.quorum_time,
-                tuple(remarks),
+                (*remarks, *view.passed_over),
+                max(0, view.now - head.checkpoint.quorum_time),
+                tuple(sorted(head.checkpoint.cosignatures)),
             )
             if any(outcome.exit_code == EvidenceError.exit_code for outcome in outcomes):
                 raise _AbandonError(report)

@@ -11,6 +11,7 @@ pass.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ class Report:
     @property
     def believed(self) -> str:
         """How old what is believed here is, and who says so: `seen by w1, w2 3 min ago, fresh`."""
-        return f"seen by {', '.join(self.seen_by) or 'nobody'} {ago(self.age)} ago, {self.freshness}"
+        return f"{seen_words(self.seen_by, self.age)}, {self.freshness}"
 
     @property
     def exit_code(self) -> int:
@@ -217,6 +218,11 @@ def ago(seconds: int) -> str:
     if seconds >= 7200:
         return f"{seconds // 3600} h"
     return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"
+
+
+def seen_words(witnesses: Sequence[str], age: int) -> str:
+    """Who says that the log was so, and how long ago they did."""
+    return f"seen by {', '.join(witnesses) or 'nobody'} {ago(age)} ago"
 
 
 def _artifact_json(artifact: Artifact) -> dict[str, Any]:

@@ -731,6 +731,7 @@ def test_an_honest_import_audits_clean(scene: Scene) -> None:
     assert scene.world.targets.keys() >= {files[0].target}
     assert files[1].target not in scene.world.targets
     assert report.to_json()["covered"]["imported files, not signed"] == 3
+    assert (report.to_json()["age"], report.to_json()["witnesses"]) == (0, ["w1"])
 
 
 # --- the tests -----------------------------------------------------------------------------------------------
