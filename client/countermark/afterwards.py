@@ -4,6 +4,9 @@
     countermark unyank acme==1.0 --reason fixed
     countermark remove acme_demo-1.0-py3-none-any.whl --reason secret       for ever; its name stays spent
     countermark key rotate                                  a new key, vouched for by the old one
+    countermark owner add acme ACCOUNT                      another account may upload; remove, transfer, signing-off
+    countermark key recover acme                            without the old key: in effect after seven days, unless
+    countermark key veto acme                               somebody who has it vetoes
     countermark key revoke KEYID --reason compromised --compromised-since 31
 
 Each is a statement signed by an enrolled key of the project, and reaches the log through a signed-in session; an
@@ -95,6 +98,14 @@ def check_keyid(text: str) -> str:
     return text
 
 
+def check_project(text: str) -> str:
+    """A project's name in its one spelling."""
+    try:
+        return normalise_project(text)
+    except MalformedError as error:
+        raise UsageError(str(error)) from None
+
+
 def find(view: View, fetcher: Fetcher, wanted: str, local: Artifact | None) -> list[Known]:
     """The published files that `PROJECT==VERSION` or a file name means, each looked up in the log.
 
@@ -166,6 +177,28 @@ class Owner:
         revoked = {"compromised_since": compromised_since, "keyid": keyid, "reason": reason}
         predicate = {**self._binding(project, state.prev), **revoked}
         return self._record(Statement.about(f"key:{keyid}", "key-revoke", predicate))
+
+    def change(
+        self, project: str, action: str, account: str | None = None, role: str | None = None
+    ) -> Recorded:
+        """An `owner` entry: who owns a project, that it signs no more, or the veto against a recovery."""
+        state = ProjectState.fetch(self.fetcher, self.view.registry, project)
+        if state.threshold > 1 and action != "veto":
+            raise PolicyError(f"{project} changes with {state.threshold} signatures, and here is one")
+        said = {"account": account, "action": action, "role": role}
+        predicate = {**self._binding(project, state.prev), **said}
+        return self._record(Statement.about(f"project:{project}", "owner", predicate))
+
+    def recover(self, project: str, new: Signer) -> int:
+        """Ask for `new` without any old key's signature; the index of its entry. It waits for seven days."""
+        state = ProjectState.fetch(self.fetcher, self.view.registry, project)
+        if not state.keys:
+            raise PolicyError(
+                f"{project} has no key, so there is nothing to recover", hint="publish enrols the first key"
+            )
+        if new.keyid in state.keys:
+            raise PolicyError(f"key {new.keyid[:16]} is enrolled for {project}: it needs no recovery")
+        return enrol(self.view, self.fetcher, self.session, new, state, now=self.now)
 
     def _binding(self, project: str, prev: str | None) -> dict[str, Any]:
         return {"namespace": "", "origin": self.view.trust_file.origin, "prev": prev, "project": project}

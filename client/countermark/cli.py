@@ -254,6 +254,29 @@ def _owner_arguments(commands: Any) -> None:
             parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def _owners_arguments(commands: Any) -> None:
+    group = commands.add_parser("owner", help="who owns a project, in the log")
+    actions = _actions(group, "ACTION")
+    for name, command, text in (
+        ("add", "owner_add", "let another account upload"),
+        ("remove", "owner_remove", "end an account's right to upload"),
+        ("transfer", "owner_transfer", "make another account the only owner"),
+        ("signing-off", "signing_off", "take unsigned files again"),
+    ):
+        parser = _add(actions, name, f"afterwards.{command}", text)
+        parser.add_argument("project", metavar="PROJECT")
+        if name != "signing-off":
+            parser.add_argument("account", metavar="ACCOUNT", help="32 hexadecimal digits")
+        if name == "add":
+            parser.add_argument("--role", choices=("owner", "maintainer"), default="maintainer")
+        _signs(parser)
+
+
+def _signs(parser: Any) -> None:
+    parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
 def _key_arguments(commands: Any) -> None:
     key = commands.add_parser("key", help="publisher keys on this machine")
     actions = _actions(key, "ACTION")
@@ -279,6 +302,13 @@ def _key_arguments(commands: Any) -> None:
     revoke.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
     for parser in (rotate, revoke):
         parser.add_argument("--yes", action="store_true", help="do not ask")
+    for name, text in (
+        ("recover", "ask for a key without an old one's signature: in effect after seven days"),
+        ("veto", "stop a recovery, with a key that was enrolled before it"),
+    ):
+        parser = _add(actions, name, f"afterwards.{name}", text)
+        parser.add_argument("project", metavar="PROJECT")
+        _signs(parser)
 
 
 def _witness_arguments(commands: Any) -> None:
@@ -361,6 +391,7 @@ _GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `-
     (_install_arguments, "verify run proxy"),
     (_publish_arguments, "login token tokens sign publish status"),
     (_owner_arguments, "yank unyank remove"),
+    (_owners_arguments, "owner"),
     (_key_arguments, "key"),
     (_witness_arguments, "witness"),
     (_bundle_arguments, "bundle evidence"),

@@ -1,4 +1,7 @@
-"""The commands of owners: `yank`, `unyank`, `remove`, `key rotate`, `key revoke`. The engine is afterwards.py."""
+"""The commands of owners: `yank`, `unyank`, `remove`, `owner ...`, `key rotate|revoke|recover|veto`.
+
+The engine is afterwards.py.
+"""
 
 from __future__ import annotations
 
@@ -124,6 +127,71 @@ def revoke(arguments: argparse.Namespace) -> int:
     )
     if arguments.json:
         put_json({"exit_code": 0, "keys": documents})
+    return 0
+
+
+def owner_add(arguments: argparse.Namespace) -> int:
+    return _change(arguments, "add", arguments.account, arguments.role)
+
+
+def owner_remove(arguments: argparse.Namespace) -> int:
+    return _change(arguments, "remove", arguments.account)
+
+
+def owner_transfer(arguments: argparse.Namespace) -> int:
+    return _change(arguments, "transfer", arguments.account)
+
+
+def signing_off(arguments: argparse.Namespace) -> int:
+    return _change(arguments, "signing-off")
+
+
+def veto(arguments: argparse.Namespace) -> int:
+    """Stop a recovery with a key that was enrolled before it; the project is frozen until moderators decide."""
+    return _change(arguments, "veto")
+
+
+_ASKED = {
+    "add": "{account} may upload to {project} from now on, as {role}",
+    "remove": "{account} owns {project} no longer",
+    "transfer": "{account} alone owns {project} from now on",
+    "signing-off": "{project} takes unsigned files again, by whoever has an upload token of an owner",
+    "veto": "the recovery of {project} stops; nobody publishes or changes it until two moderators decide",
+}
+
+
+def _change(
+    arguments: argparse.Namespace, action: str, account: str | None = None, role: str | None = None
+) -> int:
+    project = engine.check_project(arguments.project)
+    if not arguments.yes:
+        say(_ASKED[action].format(account=account, project=project, role=role))
+        if not confirm("sign this?"):
+            raise PolicyError("nothing was changed", hint="--yes signs without asking")
+    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    done = owner.change(project, action, account, role)
+    if arguments.json:
+        put_json({"action": action, "index": done.index, "leaf_hash": done.leaf_hash, "project": project})
+    else:
+        put(f"{project}: {action} is entry #{done.index}, proof checked", colour=GREEN)
+    return 0
+
+
+def recover(arguments: argparse.Namespace) -> int:
+    """Ask for a key without an old one's signature: its holders have seven days to veto."""
+    project = engine.check_project(arguments.project)
+    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    assert owner.signer is not None
+    if not arguments.yes:
+        say(f"key {owner.signer.keyid} asks to sign for {project}, without any key that does now")
+        say("it is in the public log at once and in effect after seven days, unless an older key vetoes")
+        if not confirm("recover?"):
+            raise PolicyError("nothing was asked for", hint="--yes asks without confirmation")
+    index = owner.recover(project, owner.signer)
+    if arguments.json:
+        put_json({"index": index, "keyid": owner.signer.keyid, "project": project})
+    else:
+        put(f"{project}: recovery is entry #{index}, in effect after seven days", colour=YELLOW)
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from werkzeug.test import TestResponse
 
 from countermark.statement import Envelope, KeySigner, Statement, sign
@@ -171,4 +172,86 @@ def test_a_revoked_key_acts_no_more(world: DoorWorld, grace: Person) -> None:
     answer = world.client.get(f"/api/v1/keys/{grace.key.keyid}", headers=bearer)
     assert answer.get_json()["enrolments"] == []
     assert world.client.get("/api/v1/keys/%25", headers=bearer).get_json()["code"] == "not-found"
+    world.check()
+
+
+# --- owners, recovery, veto -------------------------------------------------------------------------------
+def owning(
+    world: DoorWorld, key: KeySigner, action: str, account: str | None = None, role: str | None = None
+) -> Envelope:
+    """An `owner` statement about the project."""
+    prev = world.client.get("/api/v1/projects/demo").get_json()["prev"]
+    binding = {"origin": ORIGIN, "namespace": "", "project": "demo", "prev": prev}
+    said = {"action": action, "account": account, "role": role}
+    return sign(Statement.about("project:demo", "owner", {**binding, **said}), key)
+
+
+def test_an_owner_lets_others_in_and_out(world: DoorWorld, grace: Person) -> None:
+    """A maintainer uploads what an enrolled key signed and adds nobody; removed, is gone; the last owner stays."""
+    lin = world.person("lin")
+    assert (
+        send(world, owning(world, grace.key, "add", lin.account, "maintainer"), grace.session).status_code
+        == 200
+    )
+    name, data = "demo-2.0-py3-none-any.whl", wheel(version="2.0")
+    assert lin.upload(name, data, attestations=grace.attest(name, data)).status_code == 200
+    world.quiet()
+    refused(world, owning(world, grace.key, "add", "ab" * 16, "owner"), lin.session, "not-owner")
+    refused(world, owning(world, grace.key, "remove", grace.account), grace.session, "entry-refused")
+    assert send(world, owning(world, grace.key, "remove", lin.account), grace.session).status_code == 200
+    world.quiet()
+    before = world.state()
+    name, data = "demo-3.0-py3-none-any.whl", wheel(version="3.0")
+    assert lin.upload(name, data, attestations=grace.attest(name, data)).get_json()["code"] == "not-owner"
+    assert world.state() == before
+    world.check()
+
+
+def test_nobody_becomes_an_owner_by_a_stolen_token_or_key(world: DoorWorld, grace: Person) -> None:
+    """The thief of the token has no session, the thief of the key is no owner; deciding is for moderators."""
+    eve = world.person("eve")
+    add = owning(world, grace.key, "add", eve.account, "owner")
+    refused(world, add, grace.token, "session-required")
+    refused(world, add, eve.session, "not-owner")
+    refused(world, owning(world, eve.key, "add", eve.account, "owner"), grace.session, "key-unknown")
+    refused(world, owning(world, eve.key, "signing-off"), grace.session, "key-unknown")
+    refused(
+        world,
+        owning(world, grace.key, "decide", grace.account, "confirm"),
+        grace.session,
+        "statement-invalid",
+    )
+
+
+def test_a_recovery_waits_and_an_old_key_stops_it(world: DoorWorld, grace: Person) -> None:
+    """A thief of the session asks for a key of his own: it signs nothing, and the old key freezes the project."""
+    thief = KeySigner(Ed25519PrivateKey.generate())
+    assert grace.enrol("demo", key=thief).status_code == 200
+    pending = world.client.get("/api/v1/projects/demo").get_json()["recovery"]
+    assert pending["keyid"] == thief.keyid and pending["until"] == int(world.clock()) + 7 * 86_400
+    name, data = "demo-2.0-py3-none-any.whl", wheel(version="2.0")
+    world.quiet()
+    before = world.state()
+    answer = grace.upload(name, data, attestations=grace.attest(name, data, key=thief))
+    assert answer.get_json()["code"] == "key-pending"
+    assert world.state() == before
+    refused(world, owning(world, thief, "veto"), grace.session, "key-unknown")
+    assert send(world, owning(world, grace.key, "veto"), grace.session).status_code == 200
+    world.quiet()
+    before = world.state()
+    world.clock.now += 8 * 86_400
+    for key, code in ((thief, "key-pending"), (grace.key, "project-frozen")):
+        answer = grace.upload(name, data, attestations=grace.attest(name, data, key=key))
+        assert answer.get_json()["code"] == code, answer.get_json()
+    assert world.state() == before
+    world.check()
+
+
+def test_a_recovery_that_nobody_vetoes_replaces_the_lost_key(world: DoorWorld, grace: Person) -> None:
+    """After seven days the new key signs."""
+    new = KeySigner(Ed25519PrivateKey.generate())
+    assert grace.enrol("demo", key=new).status_code == 200
+    world.clock.now += 7 * 86_400 + 1
+    name, data = "demo-2.0-py3-none-any.whl", wheel(version="2.0")
+    assert grace.upload(name, data, attestations=grace.attest(name, data, key=new)).status_code == 200
     world.check()

@@ -191,3 +191,27 @@ def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
     swapped.mkdir()
     (swapped / WHEEL).write_bytes(b"swapped")
     world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)
+
+
+def test_an_owner_shares_a_project_and_a_lost_key_is_asked_back(world: World) -> None:
+    """`owner add`, an upload by the other person, `key recover` by who lost the key, `key veto` by who has it."""
+    words = world.words(world.root / "ceremony" / "out")
+    dist = world.project("shared")
+    world.run("countermark", "publish", "--yes", *sorted(dist.iterdir()))
+    world.login("lin", words, home="lin")
+    lin = json.loads((next((world.root / "lin" / "countermark").rglob("session.json"))).read_text("utf-8"))
+    assert "entry #" in world.run("countermark", "owner", "add", "shared", lin["account"], "--yes").out
+    later = world.project("shared", "1.0.1")
+    world.run("countermark", "sign", "--submit", *sorted(later.iterdir()))
+    world.run(
+        "uv", "publish", "--publish-url", f"{world.url}/legacy/", "--token", world.token(home="lin"),
+        *sorted(later.glob("*.whl")),
+    )  # fmt: skip
+    assert "listed, ok" in world.run("countermark", "status", "--wait", *later.glob("*.whl")).out
+
+    world.run("countermark", "key", "new", "--name", "found-again")
+    asked = world.run("countermark", "key", "recover", "Shared", "--key", "found-again", "--yes")
+    assert "in effect after seven days" in asked.out
+    assert "veto is entry #" in world.run("countermark", "key", "veto", "shared", "--yes").out
+    frozen = world.run("countermark", "owner", "remove", "shared", lin["account"], "--yes", expect=5)
+    assert "frozen" in frozen.said

@@ -9,6 +9,10 @@ account acts, and the statement is signed by an enrolled key of the project. So 
 nothing, nor does a stolen key without its owner's sign-in. The registry adds the account; the rules judge the whole,
 `prev` included, so an old statement taken out of the public log and sent again is refused.
 
+**owner**: who owns a project (add, remove, transfer), that it signs no more (signing-off), and the veto against the
+recovery of a key; signed by enrolled keys and brought by a session, like the above. To decide about a veto is for two
+moderators and not for this door.
+
 **publish**, in a namespace only: for a registry that keeps serving its files itself and wants them in a witnessed
 log. Nobody hands in bytes, so nothing here says that they match, nothing is scanned, no verdict comes, and no TUF
 metadata ever lists the file; a reader is told "in the log, no TUF, no verdict". Files of the default namespace come
@@ -55,7 +59,8 @@ from countermark_server.stores.blobs import Blobs
 from countermark_server.together import Together
 
 PUBLISH, ATTEST = "publish", "attest"
-TYPES = ("yank", "unyank", "remove", "key-revoke", PUBLISH, ATTEST)
+OWNER, BY_OWNERS = "owner", ("add", "remove", "transfer", "signing-off", "veto")
+TYPES = ("yank", "unyank", "remove", "key-revoke", OWNER, PUBLISH, ATTEST)
 OPEN_NONCE = bytes(32)  # of blobs that are public from the start
 
 
@@ -197,7 +202,12 @@ def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Off
             "statement-invalid",
             "a role key of the registry is revoked by the authority key, not at this door",
         )
-    return Offer(statement.type, envelope, {"actor": principal.account_id}, statement, cost)
+    registry: dict[str, Any] = {"actor": principal.account_id}
+    if statement.type == OWNER:
+        if (action := statement.predicate["action"]) not in BY_OWNERS:
+            return ServerError("statement-invalid", f"{action} is for two moderators, not for this door")
+        registry["second"] = None
+    return Offer(statement.type, envelope, registry, statement, cost)
 
 
 def _publish(

@@ -102,6 +102,7 @@ class Keys:
             "signed": bool(state and state["signed"]),
             "threshold": 1 if state is None else state["threshold"],
             "frozen": None if state is None else state["frozen"],
+            "recovery": None if state is None else _recovery(state["recovery"]),
             "prev": None if state is None else state["head"],
             "keys": [
                 {"keyid": keyid, "index": item["index"], "scope": "project", "valid_until": item["until"]}
@@ -109,6 +110,11 @@ class Keys:
             ],
             "owners": [] if state is None else sorted(state["owners"]),
         }
+
+
+def _recovery(pending: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A recovery that waits: whose key it brings, and until when one may veto it."""
+    return None if pending is None else {name: pending[name] for name in ("index", "keyid", "until")}
 
 
 def _authorised_by(envelope: Envelope, statement: Statement, keys: Mapping[str, Any]) -> int | str:

@@ -94,7 +94,8 @@ SCHEMAS: dict[str, Schema] = {
 }  # fmt: skip
 _PROJECT = _object({
     "project": _STRING, "namespace": _STRING, "signed": {"type": "boolean"}, "threshold": _COUNT,
-    "frozen": _or_null("integer"), "prev": _or_null("string"), "owners": _list(_STRING),
+    "frozen": _or_null("integer"), "recovery": _or_null("object"),
+    "prev": _or_null("string"), "owners": _list(_STRING),
     "keys": _list(_object({
         "keyid": _HEX, "index": _COUNT, "scope": _STRING, "valid_until": _or_null("integer"),
     })),
@@ -186,7 +187,7 @@ PATHS: dict[str, dict[str, Schema]] = {
         path={"keyid": _HEX}, token=True,
     )},
     "/api/v1/entries": {"post": _door(
-        "entries", "propose yank, unyank, remove, key-revoke, attest, or a publish in a namespace",
+        "entries", "propose yank, unyank, remove, key-revoke, owner, attest, or a publish in a namespace",
         _ref("Placed"), body=_ref("Act"), token=True, late=True,
     )},
     "/api/v1/entries/batch": {"post": _door(
