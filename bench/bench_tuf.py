@@ -9,6 +9,8 @@ before: two files are fetched, and the cached snapshot of all bins is verified.
 An import lists many files in one publish. Here its candidate is made: every bin serialised and signed with its
 targets, the tiles of the bins, the snapshot; not the log's entries before it, nor the rows and files after it. A
 smaller import stands for a million (its bins are as many, so a file costs more); BENCH_MILLION=1 makes the million.
+
+More bins are one publish, too: here the candidate that spreads the same files over 16,384 bins instead of 4,096.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from countermark.pins import Home
 from countermark.trust import opened
 from countermark_server.listing import Target, bin_index
 from countermark_server.tufrepo.candidate import Candidate, Current, Online, binding, build
+from countermark_server.tufrepo.rebinning import spread
 from countermark_server.tufrepo.snapshot import Fragments
 from figures import Figure
 from tests.log_world import ORIGIN, key
@@ -40,6 +44,7 @@ BASE = "https://registry.test"
 WARM = 20  # views of a client that has been there before
 MILLION, PART, SECONDS = 1_000_000, 100_000, 60
 IMPORT_BITS = 12  # up to three million files
+SPLIT_BITS = 14  # beyond
 
 
 def measure() -> list[Figure]:
@@ -121,30 +126,56 @@ def _imports() -> list[Figure]:
     if os.environ.get("BENCH_MILLION"):
         name = f"TUF candidate of an import of {MILLION:,} files"
         found.append(Figure(name, "CPU s", [_import(MILLION)], budget=SECONDS))
+    name = f"TUF candidate of {1 << SPLIT_BITS:,} bins instead of {1 << IMPORT_BITS:,}, {PART:,} files"
+    found.append(Figure(name, "CPU s", [_split(PART) for _ in range(3)]))
     return found
 
 
 def _import(files: int) -> float:
     """CPU seconds of the candidate that lists so many files in a registry that was empty."""
+    return _listed(files)[2]
+
+
+def _split(files: int) -> float:
+    """CPU seconds of the candidate that puts so many files into more bins."""
+    online, made, _ = _listed(files)
+    current, contents = made.after, _contents(files)
+    started = time.process_time()
+    ground, spread_out = spread(current, contents, SPLIT_BITS)
+    after = _candidate(ground, dict(spread_out), 3, online)
+    spent = time.process_time() - started
+    assert len(after.changed) == 1 << SPLIT_BITS and len(after.after.left) == 1 << IMPORT_BITS
+    return spent
+
+
+def _listed(files: int) -> tuple[Online, Candidate, float]:
+    """The candidate of a first import, what signed it, and the CPU seconds it took."""
     online = Online(CryptoSigner(key("tuf bins")), [CryptoSigner(key("tuf snapshot"))])
     contents: dict[int, dict[str, Target]] = {number: {} for number in range(1 << IMPORT_BITS)}
     nothing = Current(IMPORT_BITS, {"targets": 1, "trust": 1, "index": 1}, (), None, None, 0, 0, None)
     before = _candidate(nothing, contents, 1, online).after
+    contents = _contents(files)
+    started = time.process_time()
+    made = _candidate(before, contents, 2, online)
+    spent = time.process_time() - started
+    assert len(made.changed) == 1 << IMPORT_BITS
+    return online, made, spent
+
+
+def _contents(files: int) -> dict[int, dict[str, Target]]:
+    """So many files in the bins of an import."""
+    contents: dict[int, dict[str, Target]] = {number: {} for number in range(1 << IMPORT_BITS)}
     for number in range(files):
         path = f"files/project-{number % 50_000}/project-{number % 50_000}-1.{number}.tar.gz"
         digest = hashlib.sha256(path.encode()).hexdigest()
         custom = {"i": number, "lh": digest, "verdict": None, "yank": None}
         target = {"custom": custom, "hashes": {"sha256": digest}, "length": 1000 + number}
         contents[bin_index(path, IMPORT_BITS)][path] = target
-    started = time.process_time()
-    made = _candidate(before, contents, 2, online)
-    spent = time.process_time() - started
-    assert len(made.changed) == 1 << IMPORT_BITS
-    return spent
+    return contents
 
 
 def _candidate(
-    current: Current, contents: dict[int, dict[str, Target]], version: int, online: Online
+    current: Current, contents: Mapping[int, Mapping[str, Target]], version: int, online: Online
 ) -> Candidate:
     roles = [current.role(number) for number in contents]
     return build(
