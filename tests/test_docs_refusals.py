@@ -15,7 +15,7 @@ KEYS_PAGE = ROOT / "docs/operations/online-keys.md"  # of one module, which that
 
 # What a start runs through. People's accounts and requests refuse with the codes of docs/reference/errors.md.
 STARTS = (
-    "adopted.py", "settings.py", "signing.py", "onlinekeys.py", "telemetry.py", "worker.py", "wsgi.py",
+    "adopted.py", "settings.py", "signing.py", "onlinekeys.py", "logkeys.py", "telemetry.py", "worker.py", "wsgi.py",
     "log/station.py", "log/sequence.py", "log/staging.py", "log/witnesses.py", "operate/*.py",
     "timestamper/*.py", "tufrepo/*.py", "log/rebuild.py", "postgresql.py", "db.py", "stores/immutable.py",
 )  # fmt: skip

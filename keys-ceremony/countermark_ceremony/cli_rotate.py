@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 
 from countermark import keyfile, tokens
-from countermark.errors import UsageError
+from countermark.errors import CountermarkError, UsageError
+from countermark.tlog.policy import Policy
 from countermark_ceremony import cli_keys, console, files, history, rotation, rotationtext
 from countermark_ceremony.handover import ONLINE_ROLES
 from countermark_ceremony.nextplan import parse_next
@@ -86,7 +87,7 @@ def rotate(
         title=change.title or rotationtext.title_of(found.steps[0]),
         operator=operator or _operator(chain[-1]),
         date=now.replace(microsecond=0),
-        changes=[*found.steps[0].changes, *(["trust-file"] if trust else []), *change.changes()],
+        changes=[*found.steps[0].changes, *_trust_changes(witness_policy, chain[-1]), *change.changes()],
     )
     raw += trust + "".join(f"{line}\n" for line in change.table()).encode()
     parse_next(raw, chain[-1], now=now)  # what `prepare` would refuse is refused here, and nothing is written
@@ -138,6 +139,18 @@ def _trust_file(path: Path | None, *, withdraw: bool) -> bytes:
         raise UsageError(f'"{path}" is no witness policy')
     said = b"true" if withdraw else b"false"
     return b"\n[trust_file]\nwitness_policy = '''\n" + policy + b"'''\nwithdraw = " + said + b"\n"
+
+
+def _trust_changes(path: Path | None, newest: Previous) -> list[str]:
+    """As a plan says it: another trust file, and whether the log gets other keys with it."""
+    if path is None:
+        return []
+    old = newest.trust_file
+    try:
+        keys = Policy.parse(files.read(path).decode("utf-8", "replace")).log_keys(old.origin)
+    except CountermarkError:
+        return ["trust-file"]  # the plan will be refused, with the reason
+    return ["trust-file", *(["log-keys"] if set(keys) != set(old.log_keys) else [])]
 
 
 def _thresholds(given: tuple[str, ...]) -> dict[str, int]:

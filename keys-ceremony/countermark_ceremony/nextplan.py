@@ -6,7 +6,7 @@
     origin = "registry.example"
     date = 2027-08-22T12:00:00Z
     next_ceremony = 2028-01-22T12:00:00Z     # optional: no role may expire before it
-    changes = ["holders"]              # of holders, threshold, trust-file, online-keys, bins; [] is a re-sign
+    changes = ["holders"]              # of holders, threshold, trust-file, log-keys, online-keys, bins; [] re-signs
 
     [previous]
     folder = "root-1"                  # beside the plan: the output of the ceremony before this one
@@ -22,7 +22,7 @@
     days = 365
 
     [trust_file]                       # optional: another trust file, which the new root accepts at once
-    witness_policy = '''...'''         # tlog-policy text, with the log's own lines
+    witness_policy = '''...'''         # tlog-policy text, with the log's own lines; others: "log-keys" too
     withdraw = false                   # true: trust files before it are not accepted any more
 
     [client_policy]                    # optional, with or without [trust_file]
@@ -201,8 +201,10 @@ def _trust_file(document: Mapping[str, Any], previous: Previous, date: datetime)
         raise PlanError([f"the new trust file: {error}"]) from error
     if quorum_of_none and old.policy.quorum_time({}) is None:
         problems.append("`quorum none` cannot follow a quorum of witnesses")
-    if {key.format() for key in new.log_keys} != {key.format() for key in old.log_keys}:
-        problems.append("the witness policy names other log keys than the trust file before it")
+    if sorted(key.type for key in new.log_keys) != sorted(key.type for key in old.log_keys):
+        problems.append(
+            "the log has other kinds of keys in the witness policy than in the trust file before it"
+        )
     if new.client_policy.min_tree_size < old.client_policy.min_tree_size:
         problems.append("client_policy.min_tree_size falls: it is a floor against rollback and only rises")
     if problems:
@@ -317,4 +319,6 @@ def _real_changes(plan: NextPlan) -> set[str]:
             found.add("threshold")
     if plan.trust_file.digest != plan.previous.trust_file.digest:
         found.add("trust-file")
+    if set(plan.trust_file.log_keys) != set(plan.previous.trust_file.log_keys):
+        found.add("log-keys")
     return found | set(plan.online.changes())

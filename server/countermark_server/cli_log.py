@@ -5,6 +5,7 @@ countermark-server import --data DIR --source WORD MANIFEST [--files DIR]   exis
 countermark-server give-project --data DIR PROJECT LOGIN         who owns what only an import made
 countermark-server freeze --data DIR --reason CODE    the last entry; for ever
 countermark-server online-keys --data DIR             TUF keys of this machine, and one more of them
+countermark-server log-keys --data DIR --new          a key set that follows the log's
 """
 
 from __future__ import annotations
@@ -269,4 +270,23 @@ def online_keys(data: Path, role: str | None, *, as_json: bool) -> None:
         click.echo("{role:<10} {standing:<9} {fingerprint} {public_key} {uri}".format(**row))
 
 
-COMMANDS: Final = (fsck, rebuild, freeze, import_, give_project, online_keys)
+@click.command("log-keys")
+@DATA
+@click.option("--new", is_flag=True, help="Make one more key set, in files; prints its number.")
+@click.option("--policy", "number", type=int, metavar="N", help="Print the witness policy with key set N.")
+def log_keys(data: Path, number: int | None, *, new: bool) -> None:
+    """Make a key set that is to follow the log's present one, and the witness policy that names it."""
+    from countermark_server.operate import keyring  # noqa: PLC0415
+
+    if new is (number is not None):
+        raise click.UsageError("either --new or --policy N")
+    settings = settings_of(data)
+    if number is not None:
+        click.echo(keyring.policy_with(settings, number), nl=False)
+        return
+    made = keyring.make_log_keys(settings)
+    say(f'made key set {made}; next: log.keys = "{settings.log.keys} {made}", and start the log again')
+    click.echo(made)
+
+
+COMMANDS: Final = (fsck, rebuild, freeze, import_, give_project, online_keys, log_keys)

@@ -133,6 +133,9 @@ class Log:
     )
     batch: int = _setting(1024, "most entries of one round; it takes what waits", least=1, most=4096)
     witness_timeout: float = _setting(2.0, "seconds a witness may take", least=0.05, most=60)
+    keys: str = _setting(
+        "1", "numbers of the key sets that sign, with blanks between them: two while one follows another"
+    )
     witness_urls: str = _setting("", "`NAME=URL` of each witness of the policy, separated by blanks")
     metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the log process's metrics; port 0 picks a free one")
 

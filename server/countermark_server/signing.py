@@ -70,9 +70,25 @@ def load_key(data: Path, name: str, environ: Mapping[str, str] = os.environ) -> 
 
 
 def log_signers(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[NoteSigner, ...]:
-    """The log's two signers, in the order of their lines: Ed25519, ML-DSA-44."""
-    classic = load_key(settings.data, LOG_ED25519, environ)
-    lasting = load_key(settings.data, LOG_MLDSA44, environ)
+    """The log's signers, in the order of their lines: Ed25519, ML-DSA-44, of each set that `log.keys` names."""
+    numbers = settings.log.keys.split()
+    if not numbers or len(set(numbers)) != len(numbers) or not all(map(str.isdecimal, numbers)):
+        raise UsageError(f"log.keys is {settings.log.keys!r}, must be numbers of key sets, each once")
+    return tuple(signer for number in numbers for signer in key_set(settings, int(number), environ))
+
+
+def log_key_names(number: int) -> tuple[str, str]:
+    """The file names of a key set of the log."""
+    return (
+        (LOG_ED25519, LOG_MLDSA44) if number == 1 else (f"{LOG_ED25519}-{number}", f"{LOG_MLDSA44}-{number}")
+    )
+
+
+def key_set(
+    settings: Settings, number: int, environ: Mapping[str, str] = os.environ
+) -> tuple[NoteSigner, NoteSigner]:
+    """The two signers of one key set of the log."""
+    classic, lasting = (load_key(settings.data, name, environ) for name in log_key_names(number))
     if not isinstance(classic, ed25519.Ed25519PrivateKey) or not isinstance(lasting, mldsa.MLDSA44PrivateKey):
         raise UsageError("the log's keys must be Ed25519 and ML-DSA-44, in this order")
     origin = settings.registry.origin

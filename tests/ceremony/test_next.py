@@ -231,7 +231,7 @@ REFUSED = {
     "in the past": "before the previous ceremony",
     "in the future": "lies in the future",
     "no quorum": "cannot follow a quorum",
-    "other log keys": "other log keys",
+    "other log keys": r"changes says \['holders', 'trust-file'\], the tables change .*'log-keys'",
     "a policy that is none": "the new trust file",
 }
 

@@ -56,9 +56,14 @@ class Ceremonies:
         return history.verify(self.files)[-1]
 
     def hold(
-        self, names: tuple[str, ...], old: tuple[str, ...], online: Mapping[str, object] | None = None
+        self,
+        names: tuple[str, ...],
+        old: tuple[str, ...],
+        online: Mapping[str, object] | None = None,
+        *,
+        policy: str = "",
     ) -> Path:
-        """A ceremony after which these names hold the keys, and this is so of online roles."""
+        """A ceremony after which these names hold the keys, and this is so of online roles, witnesses and the log."""
         now = datetime.now(UTC).replace(microsecond=0)
         document = world.next_document(self.base, self.holders, names, date=now)
         document["changes"] = [] if names == old else ["holders"]
@@ -66,6 +71,9 @@ class Ceremonies:
             document["online"] = dict(online)
             document["changes"] += ["bins"] if "bit_length" in online else []
             document["changes"] += ["online-keys"] if set(online) - {"bit_length"} else []
+        if policy:
+            document["trust_file"] = {"witness_policy": policy, "withdraw": False}
+            document["changes"] += ["trust-file", "log-keys"]
         wanted = {f"{name}-root" for name in old} | {k for r in document["roles"].values() for k in r["keys"]}
         document["keys"] = {
             key: {"holder": key.partition("-")[0], "public_key": self.holders.public(key)} for key in wanted

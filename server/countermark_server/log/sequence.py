@@ -33,13 +33,14 @@ from countermark.errors import CountermarkError, ProofError
 from countermark.predecessor import TYPE as PREDECESSOR
 from countermark.rules_import import line_keys, why_passed_over
 from countermark.statement import Envelope
-from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint, open_log_checkpoint
+from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
 from countermark.tlog.note import NoteSigner, sign_note
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
 from countermark_server import db, proposal, submission, telemetry
 from countermark_server.contradiction import ContradictionError
 from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
+from countermark_server.log.keysets import signed_by_all
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
 from countermark_server.proposal import PENDING, raw_body
@@ -299,8 +300,8 @@ class Sequencer:
         self._public.put_all(_files(bundle))
 
     def _opened(self, head: Head) -> LogCheckpoint:
-        """The head's checkpoint, signed by both our keys and agreeing with the row it stands in."""
-        checkpoint = open_log_checkpoint(head.body.encode(), [signer.vkey for signer in self._signers])
+        """The head's checkpoint, signed by all our keys and agreeing with the row it stands in."""
+        checkpoint = signed_by_all(head.body.encode(), self._signers, time=int(self._clock()))
         agreed = (self._origin, head.tree_size, _edge(head).root())
         if (checkpoint.origin, checkpoint.size, checkpoint.root_hash) != agreed:
             raise LogError(f"the head row of size {head.tree_size} disagrees with the checkpoint in it")

@@ -26,15 +26,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import Fetcher, HttpFetcher
-from countermark.tlog.checkpoint import LogCheckpoint, open_log_checkpoint
+from countermark.tlog.checkpoint import LogCheckpoint
 from countermark.tlog.merkle import check_consistency, prove_consistency
 from countermark.tlog.note import NoteSigner
 from countermark.tlog.policy import Policy
-from countermark_server import adopted, db, signing, telemetry
+from countermark_server import adopted, db, logkeys, signing, telemetry
 from countermark_server.bells import Desk
 from countermark_server.contradiction import StartRefusedError, check_not_older
 from countermark_server.log.backfill import Backfill
 from countermark_server.log.cleanup import Cleanup
+from countermark_server.log.keysets import open_by_any
 from countermark_server.log.publish import NoQuorumError, Publisher
 from countermark_server.log.sequence import LogError, Sequencer
 from countermark_server.log.staging import Staging
@@ -117,7 +118,7 @@ class Station:
             head = self.sequencer.load()
             raw = self.public.read(CHECKPOINT)
             if raw is not None:
-                public = open_log_checkpoint(raw, self._keys)
+                public = open_by_any(raw, self._keys)
                 self._check_public(public, head)
             self._ask_witnesses(head, accept_unwitnessed, time.monotonic() + patience)
             self._known = head
@@ -262,8 +263,7 @@ def open_station(settings: Settings, *, fetcher: Fetcher | None = None) -> Stati
         raise UsageError(
             f"registry.origin is {settings.registry.origin}, the trust file is for {trust.origin}"
         )
-    if tuple(signer.vkey for signer in signers) != tuple(trust.log_keys):
-        raise LogError("the log's keys on this machine are not those of the trust file")
+    logkeys.check(settings.database_url, trust, [signer.vkey for signer in signers], now=int(time.time()))
     return Station(settings, trust.policy, signers, fetcher=fetcher or HttpFetcher())
 
 

@@ -150,7 +150,7 @@ def make_key(
     if stretch is None:
         stretch = keyfile.SCRYPT_N if signing.PASSPHRASE_VARIABLE in environ else RANDOM_PASSPHRASE_N
     key: keyfile.PrivateKey = ed25519.Ed25519PrivateKey.generate()
-    if path.stem == signing.LOG_MLDSA44:
+    if path.stem.startswith(signing.LOG_MLDSA44):
         key = mldsa.MLDSA44PrivateKey.generate()
     path.parent.mkdir(mode=0o700, exist_ok=True)
     passphrase = signing.passphrase(data, environ)

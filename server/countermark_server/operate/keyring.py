@@ -68,6 +68,24 @@ def make(settings: Settings, role: str, environ: Mapping[str, str] = os.environ)
     return f"{onlinekeys.KEYFILE}:{path.relative_to(settings.data)}"
 
 
+def make_log_keys(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
+    """One more key set of the log, in files; its number. Nothing signs with it yet."""
+    number = 2
+    while any(signing.key_path(settings.data, name).exists() for name in signing.log_key_names(number)):
+        number += 1
+    for name in signing.log_key_names(number):
+        make_key(settings.data, signing.key_path(settings.data, name), environ)
+    return number
+
+
+def policy_with(settings: Settings, number: int, environ: Mapping[str, str] = os.environ) -> str:
+    """The witness policy in force, with the log lines of this key set: what a ceremony's plan takes."""
+    lines = adopted.trust_file(places.public(settings)).witness_policy.splitlines()
+    ours = [f"log {signer.vkey.format()}" for signer in signing.key_set(settings, number, environ)]
+    rest = [line for line in lines if not line.startswith("log ")]
+    return "\n".join([*ours, *rest, ""])
+
+
 def _in_force(public: Public) -> dict[str, list[str]]:
     """Key ids of each role, as the root that clients find and the index in force say; nothing before the first."""
     raw, timestamp = adopted.newest_root(public), public.read(TIMESTAMP)

@@ -77,7 +77,7 @@ def rebuild(settings: Settings, progress: tree.Progress) -> Rebuilt:
         public = places.public(settings)
         trust = adopted.trust_file(public)
         signers = signing.log_signers(settings)
-        if tuple(signer.vkey for signer in signers) != tuple(trust.log_keys):
+        if not set(trust.log_keys) <= {signer.vkey for signer in signers}:
             raise UsageError("the log's keys on this machine are not those of the trust file")
         engine = db.open_engine(settings.database_url)
         try:

@@ -28,13 +28,14 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets, Timestamp
 
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, SignatureError, UsageError
+from countermark.tlog.checkpoint import open_log_checkpoint
 from countermark.trustfile import TARGET_PATH, TrustFile
 from countermark.words import root_words
-from countermark_server import db, onlinekeys
+from countermark_server import db, logkeys, onlinekeys
 from countermark_server.operate.adoption import COMPANIONS, ROLES, Adopted, check_real, is_trial, read_file
 from countermark_server.settings import Settings
 from countermark_server.stores import places
-from countermark_server.stores.public import TIMESTAMP, Public
+from countermark_server.stores.public import CHECKPOINT, TIMESTAMP, Public
 from countermark_server.tufrepo import store
 from countermark_server.tufrepo.renewing import newest_root
 
@@ -80,10 +81,13 @@ def renew(settings: Settings, output: Path, *, now: int) -> Adopted:
         check_follows(old, new)
         _check_transcript(output, old, new)
         _check_online(settings, public, old, new)
+        _check_log_keys(public, old, new)
         public.put_all(_files(output, new))
         # Written, and nobody looks at it. If we stop here the same ceremony is adopted again.
         with db.write(engine) as connection:
             store.renew(connection, new.versions)
+            if new.trust.log_keys != old.trust.log_keys:
+                logkeys.follow(connection, old.trust.log_keys, now=now)
         # Told. From here on tufrepo publishes it, whenever it runs.
     finally:
         engine.dispose()
@@ -143,8 +147,8 @@ def _check_transcript(output: Path, old: _Found, new: _Found) -> None:
 
 def _check_trust_file(old: _Found, new: _Found) -> None:
     before, after = old.trust, new.trust
-    if after.authority_key != before.authority_key or after.log_keys != before.log_keys:
-        raise EvidenceError("the ceremony's trust file has another authority key or other log keys than ours")
+    if after.authority_key != before.authority_key:
+        raise EvidenceError("the ceremony's trust file has another authority key than ours")
     if after.version != before.version + (after.digest != before.digest):
         raise EvidenceError(f"the trust file would go from version {before.version} to {after.version}")
     if after.client_policy.min_tree_size < before.client_policy.min_tree_size:
@@ -152,6 +156,21 @@ def _check_trust_file(old: _Found, new: _Found) -> None:
     accepted = new.metadata["root"].signed.unrecognized_fields.get("x-countermark-trust", [])
     if after.digest not in accepted:
         raise EvidenceError(f"root {new.versions['root']} does not accept the trust file {after.digest}")
+
+
+def _check_log_keys(public: Public, old: _Found, new: _Found) -> None:
+    """Other log keys sign already, beside the present ones: no checkpoint lacks what somebody demands."""
+    if new.trust.log_keys == old.trust.log_keys:
+        return
+    raw = public.read(CHECKPOINT) or b""
+    try:
+        for trust in (old.trust, new.trust):
+            open_log_checkpoint(raw, trust.log_keys)
+    except SignatureError as error:
+        raise EvidenceError(
+            f"the public checkpoint is not signed by the log keys of both trust files: {error}",
+            hint="name both sets in log.keys, start the log again, wait for its next checkpoint, then adopt",
+        ) from None
 
 
 def _check_online(settings: Settings, public: Public, old: _Found, new: _Found) -> None:

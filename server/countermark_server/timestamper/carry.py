@@ -21,6 +21,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, MetaFile, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
+from countermark.errors import CountermarkError
 from countermark.limits import TIMESTAMP_LIFETIME, TIMESTAMP_MAX_BYTES
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.note import ED25519_COSIGNATURE, Note, Signature
@@ -43,8 +44,25 @@ class Contents:
     applied: int
 
 
-def slim(checkpoint: VerifiedCheckpoint, policy: Policy) -> VerifiedCheckpoint:
-    """The same checkpoint with as few witness lines as the quorum allows, verified again."""
+def slim(checkpoint: VerifiedCheckpoint, policy: Policy, older: Sequence[Policy] = ()) -> VerifiedCheckpoint:
+    """The same checkpoint with as few witness lines as the quorum allows, verified again.
+
+    `older` policies whose log keys and quorum signed it as well find their lines, too: while one trust file follows
+    another, either is somebody's.
+    """
+    kept = _kept(checkpoint, policy)
+    for each in older:
+        try:
+            kept |= _kept(open_checkpoint(checkpoint.raw, each, now=None), each)
+        except CountermarkError:
+            continue  # its witnesses are lost, or its keys sign no more: whoever still goes by it sees that
+    note = Note.parse(checkpoint.raw)
+    raw = Note(note.text, tuple(line for line in note.signatures if line in kept)).format()
+    return open_checkpoint(raw, policy, now=None)
+
+
+def _kept(checkpoint: VerifiedCheckpoint, policy: Policy) -> set[Signature]:
+    """The lines that this policy needs."""
     note = Note.parse(checkpoint.raw)
     witnesses = {(w.key.name, w.key.key_id): w for w in policy.witnesses}
     lines: dict[str, Signature] = {}
@@ -60,9 +78,7 @@ def slim(checkpoint: VerifiedCheckpoint, policy: Policy) -> VerifiedCheckpoint:
         without = {other: time for other, time in kept.items() if other != name}
         if policy.quorum_time(without) is not None:
             kept = without
-    chosen = tuple(line for name, line in lines.items() if name in kept)
-    raw = Note(note.text, (*checkpoint.log_signatures, *chosen)).format()
-    return open_checkpoint(raw, policy, now=None)
+    return {*checkpoint.log_signatures, *(line for name, line in lines.items() if name in kept)}
 
 
 def unsigned(contents: Contents, version: int, signers: Sequence[Signer], *, now: int) -> Metadata[Timestamp]:

@@ -93,6 +93,10 @@ class Chain:
 
     def trust_file(self) -> TrustFile:
         """The newest trust file that the root accepts without delay."""
+        return self.trust_files()[-1]
+
+    def trust_files(self) -> list[TrustFile]:
+        """Every trust file that the root accepts without delay, the newest last."""
         digests = self.root.signed.unrecognized_fields.get("x-countermark-trust")
         if not isinstance(digests, list) or not digests:
             raise RefusalError("trust-file", "the root lists no trust file in x-countermark-trust")
@@ -102,7 +106,7 @@ class Chain:
             if hashlib.sha256(raw).hexdigest() != digest:
                 raise RefusalError("trust-file", f"trust file {digest} has other bytes")
             found.append(TrustFile.parse(raw))
-        return max(found, key=lambda trust_file: trust_file.version)
+        return sorted(found, key=lambda trust_file: trust_file.version)
 
     def snapshot(self, wanted: Mapping[str, Any]) -> Snapshot:
         """The snapshot that a `tuf` entry names: {"length", "sha256", "version"}."""

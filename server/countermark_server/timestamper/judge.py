@@ -50,6 +50,7 @@ from countermark_server.timestamper.history import History, Told
 from countermark_server.timestamper.store import SignedTimestamp, Store
 
 STATUS_MAX_AGE = timedelta(minutes=15)  # an unapplied status entry older than this stops all signing
+OVERLAP = 7 * 86_400  # seconds for which a timestamp serves whoever goes by the trust file before, too
 QUORUM_MAX_AGE = timedelta(minutes=75)  # an idle log is cosigned hourly; past this the quorum counts as down
 
 
@@ -149,7 +150,8 @@ class Judge:
                 f"the bins have the root {tree.root.hex()}, entry {told.index} says {told.predicate['bins_new']}",
             )
         _check_status(replayed, checkpoint, now)  # (8)
-        slim = carry.slim(checkpoint, trust_file.policy)
+        older = [each.policy for each in chain.trust_files()[:-1] if now < trust_file.valid_from + OVERLAP]
+        slim = carry.slim(checkpoint, trust_file.policy, older)
         contents = carry.Contents(
             told.files["snapshot"], slim, tree.root.hex(), offline.bins.bit_length, replayed.applied
         )

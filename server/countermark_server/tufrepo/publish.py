@@ -96,8 +96,10 @@ class Repository:
     def _take_root(self) -> None:
         self._root = renewing.newest_root(self._public).signed
         parts = self._parts
+        accepted = renewing.trust_file(parts.public, self._root, parts.trust_file)
+        self._trust = max(accepted, parts.trust_file, key=lambda each: each.version)  # what the log goes by
         self._relay = Relay(
-            parts.public, self._root, parts.trust_file.policy, parts.timestamper, parts.timestamper_url
+            parts.public, self._root, accepted.policy, parts.timestamper, parts.timestamper_url
         )
 
     def _check_start(self) -> None:
@@ -435,7 +437,7 @@ class Repository:
         return {number: self._pending.bin(number) for _, number in sorted(near)[:share]}
 
     def _nothing_pending(self) -> Pending:
-        return Pending(self._engine, self._public, self._parts.trust_file, self._current)
+        return Pending(self._engine, self._public, self._trust, self._current)
 
 
 def _before_genesis(public: Public) -> Current:

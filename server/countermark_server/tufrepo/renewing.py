@@ -20,6 +20,7 @@ from typing import Any
 from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 
 from countermark.errors import EvidenceError
+from countermark.trustfile import TrustFile
 from countermark_server import adopted, telemetry
 from countermark_server.stores.public import TIMESTAMP, Public
 from countermark_server.tufrepo import store
@@ -86,6 +87,14 @@ def online(public: Public, keys: Keys, root: Root, current: Current, said: Mappi
         root = _waiting(public, said["root"]["version"])
     version = current.offline["index"] if said["index"] is None else said["index"]["version"]
     return keys.under(root, read_index(public, version))
+
+
+def trust_file(public: Public, root: Root, started: TrustFile) -> TrustFile:
+    """The newest trust file that this root accepts, by which the timestamper goes; it may be newer than our start."""
+    digests = root.unrecognized_fields.get("x-countermark-trust", [])
+    raws = [public.read(f"tuf/targets/trust/{digest}.trust.json") for digest in digests]
+    found = [TrustFile.parse(raw) for raw in raws if raw is not None]
+    return max(found, key=lambda each: each.version, default=started)
 
 
 def _waiting(public: Public, version: int) -> Root:

@@ -284,9 +284,9 @@ def _other_log(old: TrustFile) -> str:
 TRUST_FILES = {
     "another authority key": (
         {"version": 2, "authority_key": world.KeySigner(world.p256()).public_key},
-        "another authority key or other log keys than ours",
+        "another authority key than ours",
     ),
-    "other log keys": ({"version": 2, "witness_policy": _other_log}, "other log keys than ours"),
+    "other log keys": ({"version": 2, "witness_policy": _other_log}, "not signed by the log keys of both"),
     "a version that is skipped": ({"version": 3}, "the trust file would go from version 1 to 3"),
     "another trust file of the same version": (
         {"valid_from": NOW + 1},
