@@ -166,7 +166,7 @@ def _check_log_keys(public: Public, old: _Found, new: _Found) -> None:
     try:
         for trust in (old.trust, new.trust):
             open_log_checkpoint(raw, trust.log_keys)
-    except SignatureError as error:
+    except CountermarkError as error:
         raise EvidenceError(
             f"the public checkpoint is not signed by the log keys of both trust files: {error}",
             hint="name both sets in log.keys, start the log again, wait for its next checkpoint, then adopt",
