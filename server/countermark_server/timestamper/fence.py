@@ -133,7 +133,8 @@ class Fence:
 
     def claim(self, version: int, signs: str | None, owes: tuple[tuple[int, str], ...]) -> Claim:
         """Win this number, durably. RefusalError: another was first, or has moved on meanwhile."""
-        mine = Claim(version, self.me.id, self.me.host, signs, owes)
+        # More wait only where the log is frozen, and there none of them can be logged any more.
+        mine = Claim(version, self.me.id, self.me.host, signs, owes[-TIMESTAMPS_MAX:])
         try:
             with _reachable():
                 self._place.write({f"{version}.json": mine.format()})

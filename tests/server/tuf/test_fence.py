@@ -11,6 +11,7 @@ import pytest
 from tuf.api.metadata import Metadata
 
 from countermark.errors import MalformedError, UsageError
+from countermark.limits import TIMESTAMPS_MAX
 from countermark.timestamp import Timestamp
 from countermark_server.settings import load
 from countermark_server.stores import places
@@ -86,6 +87,14 @@ def test_who_is_overtaken_between_winning_and_looking_has_lost(place, monkeypatc
     monkeypatch.setattr(type(place), "write", slow)
     with pytest.raises(RefusalError, match="at 59, by host-2"):
         fence.claim(58, SIGNS, ())
+
+
+def test_a_claim_that_owes_more_than_can_be_logged_names_the_newest(place):
+    """A frozen log takes none of them, and timestamps go on: what is won must stay readable."""
+    fence = Fence(place, holder("1"), shared=True)
+    owed = tuple((version, f"{version:064x}") for version in range(1, TIMESTAMPS_MAX + 4))
+    fence.claim(len(owed) + 1, SIGNS, owed)
+    assert fence.newest().owes == owed[3:]
 
 
 @pytest.mark.parametrize(
