@@ -81,6 +81,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
         yield patched
 
 
+@pytest.mark.exhaustive  # tests/server/tuf/test_online_rotation.py has the same, step by step, in one process
 def test_online_keys_follow_others_while_clients_look(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     """New keys in files and on a token, both named, a ceremony, adopted: no look fails, and then the old ones go."""
     up = Up(tmp_path, "--trial", "--origin", "rotate.test/registry", "--bit-length", "3")

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from countermark.bins import role_name
 from tests.journeys.test_next_ceremony import Ceremonies, adopt
 from tests.journeys.test_online_rotation import THREE, Looks, again, command
@@ -28,6 +30,7 @@ def audit(up: Up, home: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.exhaustive  # tests/server/tuf/test_rebinning.py has the same, step by step, in one process
 def test_a_running_registry_gets_more_bins(tmp_path: Path) -> None:
     """From 2^3 to 2^6: no look fails, an auditor of before goes on, and what is rebuilt from public files starts."""
     up = Up(tmp_path, "--trial", "--origin", "bins.test/registry", "--bit-length", "3")
