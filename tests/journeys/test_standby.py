@@ -31,7 +31,7 @@ PAGE = (Path(__file__).parents[2] / "docs/operations/standby.md").read_text("utf
 HOME = "/var/lib/countermark/registry"
 SERVER = [sys.executable, "-m", "countermark_server.cli"]
 TIMESTAMPER = [sys.executable, "-m", "countermark_server.timestamper"]
-PATIENCE = 60.0
+PATIENCE = 120.0  # seconds, on a machine with other work
 
 
 def blocks(section: str) -> list[tuple[str, list[str]]]:
@@ -162,7 +162,7 @@ class Machines:
 def machines(tmp_path: Path) -> Iterator[Machines]:
     made = Up(tmp_path, "--trial", "--origin", "standby.test/registry", "--bit-length", "2")
     try:
-        made.wait_ready()
+        made.wait_ready(120)
     finally:
         assert made.stop() == 0
     machines = Machines(tmp_path, made)
