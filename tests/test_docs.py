@@ -123,11 +123,10 @@ def test_nothing_names_a_registry_host_or_a_path_of_a_machine() -> None:
             assert word not in text, f"{name} names {word}"
 
 
-def test_decisions_have_a_number_each() -> None:
-    """Nobody else's, also while its page is being written; status, context, decision and consequences on each."""
+def test_decisions_are_numbered_without_gaps() -> None:
+    """ADRs are 0001, 0002, ... and each says its status, its context, its decision and its consequences."""
     pages = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
-    numbers = [int(page.name[:4]) for page in pages]
-    assert numbers[0] == 1 and len(set(numbers)) == len(numbers)
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
     for page in pages:
         text = page.read_text("utf-8")
         for part in ("Status:", "## Context", "## Decision", "## Consequences"):

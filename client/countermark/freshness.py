@@ -53,7 +53,7 @@ def grace_time(cached: bytes, now: int, why: Exception) -> int:
     if now < expires + int(GRACE.total_seconds()):
         return expires - 1
     raise StaleError(
-        f"the newest metadata here expired {_ago(now - expires)} ago, beyond the grace period: {why}"
+        f"the newest metadata here expired {ago(now - expires)} ago, beyond the grace period: {why}"
     ) from why
 
 
@@ -71,15 +71,15 @@ def judge(
         return Freshness(Level.GRACE, signed_at, fetched_at, network or source)
     if age < -COSIGNATURE_MAX_SKEW:
         raise StaleError(
-            f"the timestamp is good for another {_ago(timestamp.expires - now)}, and none is signed for more "
-            f"than {_ago(int(TIMESTAMP_LIFETIME.total_seconds()))}",
+            f"the timestamp is good for another {ago(timestamp.expires - now)}, and none is signed for more "
+            f"than {ago(int(TIMESTAMP_LIFETIME.total_seconds()))}",
             hint="its key signed it too long, or this machine's clock is behind: compare it with another one",
         )
     late: str | None
     if network:
         late = f"network or mirror: {network}"
     elif age > FRESH_SIGNED_WITHIN:
-        late = f"{source}: its last timestamp was signed {_ago(int(age.total_seconds()))} ago"
+        late = f"{source}: its last timestamp was signed {ago(int(age.total_seconds()))} ago"
     else:
         late = None
     fetched = timedelta(
@@ -89,11 +89,8 @@ def judge(
     return Freshness(Level.FRESH if recent else Level.OK, signed_at, fetched_at, late)
 
 
-def _ago(seconds: int) -> str:
-    return (
-        f"{seconds // 3600} h"
-        if seconds >= 7200
-        else f"{seconds // 60} min"
-        if seconds >= 120
-        else f"{seconds} s"
-    )
+def ago(seconds: int) -> str:
+    """An age, in the unit that fits."""
+    if seconds >= 7200:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"

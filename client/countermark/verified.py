@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, UsageError, worst
+from countermark.freshness import ago
 from countermark.names import parse_filename
 from countermark.signature import SignedBy
 from countermark.trustfile import CentralPolicy
@@ -211,13 +212,6 @@ class Report:
             "verified": bool(self.outcomes)
             and all(isinstance(o, Verified) and o.verified for o in self.outcomes),
         }
-
-
-def ago(seconds: int) -> str:
-    """An age, in the unit that fits."""
-    if seconds >= 7200:
-        return f"{seconds // 3600} h"
-    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"
 
 
 def seen_words(witnesses: Sequence[str], age: int) -> str:
