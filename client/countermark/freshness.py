@@ -21,7 +21,7 @@ from countermark.limits import (
     GRACE,
     TIMESTAMP_LIFETIME,
 )
-from countermark.timestamp import Timestamp
+from countermark.timestamp import Timestamp, ago
 from countermark.values import dataclass
 
 OPERATOR = "operator"  # who signs timestamps
@@ -87,10 +87,3 @@ def judge(
     )  # ahead of us when the clock went back: not fresh either
     recent = age <= FRESH_SIGNED_WITHIN and fetched <= FRESH_FETCHED_WITHIN
     return Freshness(Level.FRESH if recent else Level.OK, signed_at, fetched_at, late)
-
-
-def ago(seconds: int) -> str:
-    """An age, in the unit that fits."""
-    if seconds >= 7200:
-        return f"{seconds // 3600} h"
-    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"

@@ -19,12 +19,12 @@ from typing import Any
 from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.errors import CountermarkError, EvidenceError, StaleError, worst
-from countermark.freshness import ago
 from countermark.logbundle import LogBundle, OpenedLogBundle, open_log_bundle
 from countermark.logged import NO_TUF, Logged, check_namespace, check_pins, decided, named, publish_of
 from countermark.pins import Registry, newer_roots
 from countermark.signature import check_publisher
 from countermark.timeline import Timeline
+from countermark.timestamp import ago
 from countermark.tufjson import Root
 from countermark.values import dataclass
 from countermark.verified import Artifact, Refused, Step

@@ -25,11 +25,11 @@ from countermark.bundle import Bundle, OpenedBundle, open_bundle
 from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.errors import CountermarkError, EvidenceError, PolicyError, StaleError, worst
-from countermark.freshness import ago
 from countermark.matching import check_target, entry_of
 from countermark.pins import Registry, newer_roots
 from countermark.signature import SignedBy, check_publisher
 from countermark.timeline import Timeline
+from countermark.timestamp import ago
 from countermark.tufjson import Root
 from countermark.values import dataclass
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Step, Verified

@@ -151,3 +151,10 @@ def open_carried(timestamp: Timestamp, trust_file: TrustFile, *, now: int) -> Ve
 
 def _unowned(origin: str) -> bool:
     return origin.split("/", maxsplit=1)[0].endswith(UNWITNESSED_SUFFIXES)
+
+
+def ago(seconds: int) -> str:
+    """An age, in the unit that fits."""
+    if seconds >= 7200:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, UsageError, worst
-from countermark.freshness import ago
 from countermark.names import parse_filename
 from countermark.signature import SignedBy
+from countermark.timestamp import ago
 from countermark.trustfile import CentralPolicy
 from countermark.values import dataclass
 
