@@ -179,20 +179,6 @@ def test_a_restart_loses_nothing(world: World, dist: Path) -> None:
     world.run("countermark", "verify", dist / WHEEL)
 
 
-def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
-    """Made while it ran, verified when it is gone, with three claims; swapped bytes are still refused."""
-    world.run("countermark", "bundle", "make", dist / WHEEL)
-    world.down()
-    report = as_json(world.run("countermark", "bundle", "verify", "--json", dist / WHEEL))
-    assert report["verified"] is True
-    said = world.run("countermark", "bundle", "verify", dist / WHEEL).out
-    assert "logged by" in said and "listed and in good standing" in said and "unknown since" in said
-    swapped = world.root / "swapped"
-    swapped.mkdir()
-    (swapped / WHEEL).write_bytes(b"swapped")
-    world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)
-
-
 def test_an_owner_shares_a_project_and_a_lost_key_is_asked_back(world: World) -> None:
     """`owner add`, an upload by the other person, `key recover` by who lost the key, `key veto` by who has it."""
     words = world.words(world.root / "ceremony" / "out")
@@ -215,3 +201,17 @@ def test_an_owner_shares_a_project_and_a_lost_key_is_asked_back(world: World) ->
     assert "veto is entry #" in world.run("countermark", "key", "veto", "shared", "--yes").out
     frozen = world.run("countermark", "owner", "remove", "shared", lin["account"], "--yes", expect=5)
     assert "frozen" in frozen.said
+
+
+def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:
+    """Made while it ran, verified when it is gone, with three claims; swapped bytes are still refused."""
+    world.run("countermark", "bundle", "make", dist / WHEEL)
+    world.down()
+    report = as_json(world.run("countermark", "bundle", "verify", "--json", dist / WHEEL))
+    assert report["verified"] is True
+    said = world.run("countermark", "bundle", "verify", dist / WHEEL).out
+    assert "logged by" in said and "listed and in good standing" in said and "unknown since" in said
+    swapped = world.root / "swapped"
+    swapped.mkdir()
+    (swapped / WHEEL).write_bytes(b"swapped")
+    world.run("countermark", "bundle", "verify", swapped / WHEEL, expect=7)
