@@ -30,20 +30,20 @@ from countermark.tlog.checkpoint import Checkpoint
 from countermark.tlog.note import sign_note
 from countermark.tufjson import Root
 from countermark.values import replace
-from docs_formats import (
+from docs_samples import (
     ORIGIN,
     TIME,
-    _checkpoint,
-    _fence,
-    _log,
-    _part,
-    _publish,
-    _publisher,
-    _root,
-    _seed,
-    _shortened,
-    _trust,
-    _witness,
+    cosigned_checkpoint,
+    example,
+    fence,
+    log_signers,
+    made_trust_file,
+    publish_statement,
+    publisher_signer,
+    seed,
+    shortened,
+    signed_root,
+    witness_signer,
 )
 
 _HASH = {name: f"{number:x}a" * 32 for number, name in enumerate(("leaf", "evidence", "rules", "bins"), 1)}
@@ -87,13 +87,13 @@ def _docstring(module: str, *blocks: int) -> str:
     text = importlib.import_module(module).__doc__ or ""
     found = [part for part in text.split("\n\n") if part.startswith("    ")]
     shown = "\n\n".join(found[block] for block in blocks or (0,))
-    return _fence("\n".join(line.removeprefix("    ") for line in shown.splitlines()))
+    return fence("\n".join(line.removeprefix("    ") for line in shown.splitlines()))
 
 
 def _statements() -> list[Statement]:
-    publish = _publish()
+    publish = publish_statement()
     binding = {name: publish.predicate[name] for name in ("origin", "namespace", "project")}
-    key = base64.b64encode(_publisher().public_key).decode()
+    key = base64.b64encode(publisher_signer().public_key).decode()
     enrol = {"key": key, "scope": "project", "valid_for": None, "threshold": 1}
     metadata = {"length": 4096, "sha256": _HASH["bins"], "version": 7}
     tuf = dict.fromkeys(schema.TUF_ROLES) | {
@@ -112,7 +112,7 @@ def _statements() -> list[Statement]:
         else:
             made.append(Statement(publish.subject_name, publish.subject_sha256, kind, members))
     made.append(
-        Statement.about(f"key:{_publisher().keyid}", "key-enroll", {**binding, "prev": None, **enrol})
+        Statement.about(f"key:{publisher_signer().keyid}", "key-enroll", {**binding, "prev": None, **enrol})
     )
     made.append(Statement.about("tuf:7", "tuf", {**binding, "project": "", "prev": None, **tuf}))
     said = manifest.predicate(_lines(), origin=binding["origin"], prev=None, source="old.example")
@@ -127,20 +127,20 @@ def _lines() -> list[manifest.Line]:
     ]
 
 
-@_part
+@example
 def manifest_lines() -> str:
     """The manifest of an import of two files."""
-    return _fence(manifest.format_manifest(_lines()).decode())
+    return fence(manifest.format_manifest(_lines()).decode())
 
 
-@_part
+@example
 def imported_leaf() -> str:
     """The leaf of its first line."""
     rest = manifest.links([line.row for line in _lines()])[1]
-    return _fence(make_imported(Imported(_lines()[0], 9, 1, rest, None), time=TIME).raw.decode(), "json")
+    return fence(make_imported(Imported(_lines()[0], 9, 1, rest, None), time=TIME).raw.decode(), "json")
 
 
-@_part
+@example
 def every_type() -> str:
     """A statement of each type, in the order of the table, each of which has its type's form."""
     made = {statement.type: statement for statement in _statements()}
@@ -149,91 +149,91 @@ def every_type() -> str:
     for kind in schema.SCHEMAS:
         schema.check_statement(Statement.parse(made[kind].payload()))
         text += f"`{kind}`, about `{made[kind].subject_name[:48]}`:\n\n"
-        text += _fence(json.dumps(dict(made[kind].predicate), indent=1, sort_keys=True), "json") + "\n"
+        text += fence(json.dumps(dict(made[kind].predicate), indent=1, sort_keys=True), "json") + "\n"
     return text
 
 
-@_part
+@example
 def tile_bytes() -> str:
     """The tile of the three entries a, b, c, and their entry bundle, in hex."""
     entries = [b"a", b"b", b"c"]
     hashes = "\n".join(merkle.leaf_hash(entry).hex() for entry in entries)
     bundle = tile.encode_bundle(entries)
     assert tile.decode_bundle(bundle, 3) == entries
-    return _fence(f"tile/0/000.p/3\n{hashes}\n\ntile/entries/000.p/3\n{bundle.hex(' ')}")
+    return fence(f"tile/0/000.p/3\n{hashes}\n\ntile/entries/000.p/3\n{bundle.hex(' ')}")
 
 
-@_part
+@example
 def key_file() -> str:
     """A publisher's key file."""
-    key = Ed25519PrivateKey.from_private_bytes(_seed(3))
+    key = Ed25519PrivateKey.from_private_bytes(seed(3))
     raw = keyfile.encrypt(key, b"example", name="publisher", salt=bytes(16), n=2**10)
     assert keyfile.decrypt(raw, b"example")
-    return _fence(json.dumps(_shortened(json.loads(raw)), indent=1), "json")
+    return fence(json.dumps(shortened(json.loads(raw)), indent=1), "json")
 
 
-@_part
+@example
 def timeline() -> str:
     """What a client remembers of a log."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "timeline.json"
         seen = SeenTimestamp(44, "9f" * 32, 3)
-        Timeline(_checkpoint(), seen, TIME, TIME + 2, 1).save(path)
+        Timeline(cosigned_checkpoint(), seen, TIME, TIME + 2, 1).save(path)
         assert Timeline.load(path).timestamp == seen
-        shown = _shortened(json.loads(path.read_bytes()))
-    return _fence(json.dumps(shown, indent=1), "json")
+        shown = shortened(json.loads(path.read_bytes()))
+    return fence(json.dumps(shown, indent=1), "json")
 
 
-@_part
+@example
 def pins() -> str:
     """The folder of a pinned registry."""
     return _docstring("countermark.pins")
 
 
-@_part
+@example
 def policy_toml() -> str:
     """A client's own policy."""
     return _docstring("countermark.clientpolicy", 0, 1, 2, 3).replace("```text", "```toml", 1)
 
 
-@_part
+@example
 def namespace_memory() -> str:
     """What a client keeps of a namespace in a log of three entries, none of which is about it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corp.json"
         read = Namespace("corp", 0, DictView())
-        put_all(read.view, rules.genesis(origin=ORIGIN, authority_key=_publisher().public_key))
+        put_all(read.view, rules.genesis(origin=ORIGIN, authority_key=publisher_signer().public_key))
         for index, entry in enumerate((b"a", b"b", b"c")):
             read.take(index, entry)
         read.save(path, _checkpoint_root())
-        shown = _shortened(json.loads(path.read_bytes()))
-    return _fence(json.dumps(shown, indent=1), "json")
+        shown = shortened(json.loads(path.read_bytes()))
+    return fence(json.dumps(shown, indent=1), "json")
 
 
-@_part
+@example
 def log_bundle() -> str:
     """A log-only bundle that opens from the example's root."""
     registry = {"identity": None, "key_index": 0, "uploader": "ab" * 16}
-    said = replace(_publish(), predicate={**_publish().predicate, "namespace": "corp"})
-    entry = make_entry(type="publish", envelope=sign(said, _publisher()), registry=registry, time=TIME)
+    said = replace(publish_statement(), predicate={**publish_statement().predicate, "namespace": "corp"})
+    entry = make_entry(type="publish", envelope=sign(said, publisher_signer()), registry=registry, time=TIME)
     leaves = [merkle.leaf_hash(b"a"), entry.leaf_hash, merkle.leaf_hash(b"c")]
     head = Checkpoint(ORIGIN, 3, merkle.root_hash(leaves))
     made = LogBundle(
         namespace="corp",
         index=1,
-        checkpoint=sign_note(head.text(), [*_log(), _witness()], time=TIME).format(),
-        trust_file=_trust().format(),
+        checkpoint=sign_note(head.text(), [*log_signers(), witness_signer()], time=TIME).format(),
+        trust_file=made_trust_file().format(),
         entries=(Logged(1, entry.raw, merkle.prove_inclusion(1, 3, merkle.reader(leaves))),),
     )
-    open_log_bundle(LogBundle.parse(made.format()), Root.parse(_root()), now=TIME)
-    return _fence(json.dumps(_shortened(json.loads(made.format())), indent=1), "json")
+    open_log_bundle(LogBundle.parse(made.format()), Root.parse(signed_root()), now=TIME)
+    return fence(json.dumps(shortened(json.loads(made.format())), indent=1), "json")
 
 
 def _checkpoint_root() -> bytes:
     return merkle.root_hash([merkle.leaf_hash(entry) for entry in (b"a", b"b", b"c")])
 
 
-@_part
+@example
 def staging() -> str:
     """The staging bundle of a round that takes the log from size 0 to 3."""
     from countermark_server.log.staging import Bundle
@@ -244,25 +244,25 @@ def staging() -> str:
     bundle = Bundle(0, 3, merkle.root_hash(leaves), files)
     assert Bundle.decode(bundle.encode()) == bundle
     head = b"\n".join(bundle.encode().split(b"\n")[:2]).decode()
-    return _fence(f"{bundle.name}\n\n{head}\n<105 bytes of files>")
+    return fence(f"{bundle.name}\n\n{head}\n<105 bytes of files>")
 
 
-@_part
+@example
 def witness_store() -> str:
     """The tables of a witness."""
     from countermark.witness_store import SCHEMA
 
-    return _fence(SCHEMA.strip(), "sql")
+    return fence(SCHEMA.strip(), "sql")
 
 
-@_part
+@example
 def timestamper_fence() -> str:
     """A number won for a timestamp."""
     owed = hashlib.sha256(b"timestamp 57").hexdigest()
     return _claim(58, "stamp-a", hashlib.sha256(b"signed part of timestamp 58").hexdigest(), ((57, owed),))
 
 
-@_part
+@example
 def timestamper_fence_taken() -> str:
     """A number won for nothing: a standby took over."""
     return _claim(59, "stamp-b", None, ())
@@ -274,10 +274,10 @@ def _claim(version: int, host: str, signs: str | None, owes: tuple[tuple[int, st
     holder = hashlib.sha256(host.encode()).hexdigest()[:16]
     claim = Claim(version, holder, host, signs, owes)
     assert Claim.parse(claim.format()) == claim
-    return _fence(claim.format().decode(), "json")
+    return fence(claim.format().decode(), "json")
 
 
-@_part
+@example
 def problem() -> str:
     """A refusal as HTTP."""
     from countermark_server.errors import ServerError
@@ -287,58 +287,58 @@ def problem() -> str:
         ServerError("signature-missing", "demo-1.0.tar.gz was not signed"), "https://registry.example"
     )
     headers = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
-    return _fence(f"HTTP/1.1 {answer.status}\n{headers}\n\n{answer.body.decode()}")
+    return fence(f"HTTP/1.1 {answer.status}\n{headers}\n\n{answer.body.decode()}")
 
 
-@_part
+@example
 def simple_json() -> str:
     """A simple page with the member of ours."""
     return _docstring("countermark_server.index.simple")
 
 
-@_part
+@example
 def file_doors() -> str:
     """The doors for files."""
     return _docstring("countermark_server.index.files")
 
 
-@_part
+@example
 def ceremony_input() -> str:
     """What `init` hands to a ceremony."""
     return _docstring("countermark_ceremony.handover")
 
 
-@_part
+@example
 def ceremony_plan() -> str:
     """The template of a plan."""
     path = Path(__file__).resolve().parent.parent / "keys-ceremony/plans/first-root.toml"
-    return _fence(path.read_text("utf-8"), "toml")
+    return fence(path.read_text("utf-8"), "toml")
 
 
-@_part
+@example
 def ceremony_next_plan() -> str:
     """The template of a later plan."""
     path = Path(__file__).resolve().parent.parent / "keys-ceremony/plans/next-root.toml"
-    return _fence(path.read_text("utf-8"), "toml")
+    return fence(path.read_text("utf-8"), "toml")
 
 
-@_part
+@example
 def ceremony_request() -> str:
     """A request to a custodian."""
     return _docstring("countermark_ceremony.exchange")
 
 
-@_part
+@example
 def ceremony_response() -> str:
     """A custodian's response."""
     from countermark_ceremony.exchange import Response, Signed
 
     made = Response("ada", _HASH["leaf"], (Signed("1.root.json", "8c" * 32, _HASH["rules"], bytes(71)),))
     assert Response.parse(made.format()) == made
-    return _fence(made.format().decode(), "json")
+    return fence(made.format().decode(), "json")
 
 
-@_part
+@example
 def transcript() -> str:
     """The first two lines of a transcript, and the digest that goes into the root."""
     from countermark_ceremony.transcript import Transcript
@@ -347,4 +347,4 @@ def transcript() -> str:
     made = Transcript().add("plan accepted", now=now, origin=ORIGIN, plan_sha256=_HASH["rules"])
     made = made.add("payloads frozen", now=now, root_sha256=_HASH["bins"])
     assert Transcript.parse(made.format()) == made
-    return _fence(f"{made.format().decode()}\nSHA-256: {hashlib.sha256(made.format()).hexdigest()}")
+    return fence(f"{made.format().decode()}\nSHA-256: {hashlib.sha256(made.format()).hexdigest()}")
