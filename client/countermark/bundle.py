@@ -148,6 +148,21 @@ class OpenedBundle:
         return self.entries[index]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What all bundles of one moment share, proved from a pinned root. Made by `open_moment` alone."""
+
+    root: Root
+    timestamp: Timestamp
+    trust_file: TrustFile
+    checkpoint: VerifiedCheckpoint
+
+
+Moments = dict[
+    tuple[bytes, bytes, tuple[bytes, ...]], Moment
+]  # by the bytes of timestamp, trust file and roots
+
+
 def open_bundle(
     bundle: Bundle,
     root: Root,
@@ -155,24 +170,22 @@ def open_bundle(
     now: int,
     known_roots: Mapping[int, bytes] | None = None,
     followed: str = "",
+    moments: Moments | None = None,
 ) -> OpenedBundle:
     """Verify a bundle from a pinned root; `known_roots` are newer ones this machine has seen, by version;
     `followed` is the SHA-256 of the trust file that its own walk led to (trustwalk.py).
 
-    `now` only bounds times that lie in the future; how old the bundle may be is not judged here.
+    `now` only bounds times that lie in the future; how old the bundle may be is not judged here. Whoever opens many
+    at once gives `moments`, empty at first and never used with another root or time: what bundles share to the byte
+    is verified once.
     """
-    # (1) The newest root that this machine or the bundle knows signed the timestamp. Against a retired key.
-    root = newest_root(root, bundle.roots, known_roots or {})
-    if len(bundle.timestamp) > TIMESTAMP_MAX_BYTES:
-        raise MalformedError(f"a timestamp of {len(bundle.timestamp)} bytes")
-    _check_meta(root.open("timestamp", bundle.timestamp))
-    check_spelling(bundle.timestamp, root)
-    timestamp = Timestamp.parse(bundle.timestamp)
-    # (2) The root accepts the trust file. Against another log, or other witnesses.
-    trust_file = accepted_trust_file(bundle.trust_file, root, followed)
-    # (3) Every log key and the quorum signed the checkpoint that the timestamp carries. Against a private log.
-    checkpoint = open_carried(timestamp, trust_file, now=now)
-    _check_times(root, timestamp, trust_file, checkpoint.quorum_time, now)
+    shared = (bundle.timestamp, bundle.trust_file, bundle.roots)
+    moment = None if moments is None else moments.get(shared)
+    if moment is None:
+        moment = open_moment(bundle, root, now=now, known_roots=known_roots, followed=followed)
+        if moments is not None:
+            moments[shared] = moment
+    timestamp = moment.timestamp
     # (4) The target is in its bin, and the bin under the timestamp's bins root. Against an unlisted file.
     number = bin_number(bundle.path, timestamp.bit_length)
     check_bin(
@@ -185,8 +198,32 @@ def open_bundle(
     check_target(bundle.path, bundle.target, bundle.target_proof, bundle.bin)
     target = ListedTarget.parse(bundle.path, bundle.bin.role, bundle.target)
     # (5) Every entry is in the checkpoint's tree. Against a file, or a key, that nobody logged.
-    entries = check_entries(bundle.entries, checkpoint)
-    return OpenedBundle(root, timestamp, trust_file, checkpoint, target, entries)
+    entries = check_entries(bundle.entries, moment.checkpoint)
+    return OpenedBundle(moment.root, timestamp, moment.trust_file, moment.checkpoint, target, entries)
+
+
+def open_moment(
+    bundle: Bundle,
+    root: Root,
+    *,
+    now: int,
+    known_roots: Mapping[int, bytes] | None = None,
+    followed: str = "",
+) -> Moment:
+    """The first three steps of `open_bundle`: nothing in them is about the file."""
+    # (1) The newest root that this machine or the bundle knows signed the timestamp. Against a retired key.
+    root = newest_root(root, bundle.roots, known_roots or {})
+    if len(bundle.timestamp) > TIMESTAMP_MAX_BYTES:
+        raise MalformedError(f"a timestamp of {len(bundle.timestamp)} bytes")
+    _check_meta(root.open("timestamp", bundle.timestamp))
+    check_spelling(bundle.timestamp, root)
+    timestamp = Timestamp.parse(bundle.timestamp)
+    # (2) The root accepts the trust file. Against another log, or other witnesses.
+    trust_file = accepted_trust_file(bundle.trust_file, root, followed)
+    # (3) Every log key and the quorum signed the checkpoint that the timestamp carries. Against a private log.
+    checkpoint = open_carried(timestamp, trust_file, now=now)
+    _check_times(root, timestamp, trust_file, checkpoint.quorum_time, now)
+    return Moment(root, timestamp, trust_file, checkpoint)
 
 
 def format_entries(entries: Sequence[Logged]) -> list[dict[str, Any]]:

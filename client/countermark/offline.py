@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from countermark.bundle import Bundle, OpenedBundle, open_bundle
+from countermark.bundle import Bundle, Moments, OpenedBundle, open_bundle
 from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.errors import CountermarkError, EvidenceError, PolicyError, StaleError, worst
@@ -123,28 +123,46 @@ def verify_bundles(
     """Verify each file by its bundle, from the pinned root."""
     timeline = Timeline.load(registry.folder / "timeline.json")
     now = max(now, timeline.newest_time)  # a clock behind what witnesses signed is wrong
+    seen = _Seen(registry, timeline, now)
     results = tuple(
-        _judge(artifact, raw, registry, timeline, now=now, max_age=max_age, policies=policies)
-        for artifact, raw in files
+        _judge(artifact, raw, seen, max_age=max_age, policies=policies) for artifact, raw in files
     )
     return OfflineReport(results, registry.url, max_age, tuple(remarks))
 
 
-def _judge(
-    artifact: Artifact,
-    raw: bytes,
-    registry: Registry,
-    timeline: Timeline,
-    *,
-    now: int,
-    max_age: int,
-    policies: Policies,
-) -> Result:
+class _Seen:
+    """What every bundle of one run is held against: the pin, what this machine has seen, and the time."""
+
+    def __init__(self, registry: Registry, timeline: Timeline, now: int) -> None:
+        self.registry, self.timeline, self.now = registry, timeline, now
+        self._root: Root | None = None
+        self._known: dict[int, bytes] = {}
+        self._moments: Moments = {}
+
+    def open(self, raw: bytes) -> OpenedBundle:
+        """A bundle, proved from the pinned root."""
+        bundle = Bundle.parse(raw)
+        if self._root is None:
+            self._root = Root.parse(self.registry.root)
+            self._known = newer_roots(self.registry.folder / "tuf", self._root.version)
+        followed = self.timeline.trust_sha256
+        return open_bundle(
+            bundle,
+            self._root,
+            now=self.now,
+            known_roots=self._known,
+            followed=followed,
+            moments=self._moments,
+        )
+
+
+def _judge(artifact: Artifact, raw: bytes, seen: _Seen, *, max_age: int, policies: Policies) -> Result:
     """Steps 1 to 9 for one file, then step 10."""
+    registry, now = seen.registry, seen.now
     claims = None
     steps: list[Step] = []
     try:
-        opened, head = _open(raw, artifact, registry, timeline, now)
+        opened, head = _open(raw, artifact, seen)
         claims = _claims(opened, now)
         if claims.age > max_age:
             raise StaleError(
@@ -167,18 +185,13 @@ def _judge(
     return Result(_decide(opened, artifact, signed_by, policies, steps=steps, now=now), claims)
 
 
-def _open(
-    raw: bytes, artifact: Artifact, registry: Registry, timeline: Timeline, now: int
-) -> tuple[OpenedBundle, str]:
+def _open(raw: bytes, artifact: Artifact, seen: _Seen) -> tuple[OpenedBundle, str]:
     """The bundle, proved from the pinned root and held against what this machine has seen."""
-    bundle = Bundle.parse(raw)
-    root = Root.parse(registry.root)
-    known = newer_roots(registry.folder / "tuf", root.version)
-    opened = open_bundle(bundle, root, now=now, known_roots=known, followed=timeline.trust_sha256)
-    if bundle.path != artifact.target:
-        raise EvidenceError(f"this bundle is about {bundle.path}, not about {artifact.target}")
+    opened, timeline = seen.open(raw), seen.timeline
+    if opened.target.path != artifact.target:
+        raise EvidenceError(f"this bundle is about {opened.target.path}, not about {artifact.target}")
     timeline.check_trust_file(
-        opened.trust_file.version, bundle.trust_file, seen_at=opened.checkpoint.quorum_time
+        opened.trust_file.version, opened.trust_file.format(), seen_at=opened.checkpoint.quorum_time
     )
     timeline.check_floor(
         opened.checkpoint.size, opened.timestamp.raw, floor=opened.trust_file.client_policy.min_tree_size

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from countermark import bins
-from countermark.bundle import Bundle, Logged, open_bundle
+from countermark.bundle import Bundle, Logged, Moments, open_bundle
 from countermark.bundling import make
 from countermark.canonical import encode_canonical
 from countermark.clientpolicy import ClientPolicy, Mode, Policies
@@ -160,19 +160,23 @@ def test_another_registry_s_pin_refuses_the_bundle(tmp_path: Path, world: World,
     assert report.exit_code == 7 and "not from the registry whose root is pinned" in str(report.to_json())
 
 
-def test_every_field_of_a_bundle_matters(tmp_path: Path, world: World, wheel: Published) -> None:
-    """Each value removed, emptied, or altered by one character: refused every time."""
+@pytest.mark.parametrize("warm", [False, True])
+def test_every_field_of_a_bundle_matters(
+    tmp_path: Path, world: World, wheel: Published, *, warm: bool
+) -> None:
+    """Each value removed, emptied, or altered by one character: refused every time, after the true one as well."""
     raw = made(world, wheel, tmp_path / "maker")
     root = Root.parse(world.root)
     entries = {each.index for each in Bundle.parse(raw).entries}
     document = json.loads(raw)
+    moments = _moments(raw, root) if warm else None
     seen = 0
 
     def refused(what: object) -> None:
         nonlocal seen
         seen += 1
         with pytest.raises(CountermarkError):
-            opened = open_bundle(Bundle.parse(encode_canonical(document)), root, now=NOW)
+            opened = open_bundle(Bundle.parse(encode_canonical(document)), root, now=NOW, moments=moments)
             for index in entries:
                 opened.entry(index)
         assert what is not None
@@ -210,14 +214,26 @@ def _others(value: Any) -> list[Any]:
     return [None, []] if value is not None else [0, ""]
 
 
-def test_every_byte_of_a_bundle_matters(tmp_path: Path, world: World, wheel: Published) -> None:
-    """One bit of every byte flipped: never accepted."""
+@pytest.mark.parametrize("warm", [False, True])
+def test_every_byte_of_a_bundle_matters(
+    tmp_path: Path, world: World, wheel: Published, *, warm: bool
+) -> None:
+    """One bit of every byte flipped: never accepted, after the true one as well."""
     raw = made(world, wheel, tmp_path / "maker")
     root = Root.parse(world.root)
+    moments = _moments(raw, root) if warm else None
     for at in range(len(raw)):
         mutant = raw[:at] + bytes([raw[at] ^ (1 << at % 7)]) + raw[at + 1 :]
         with pytest.raises(CountermarkError):
-            open_bundle(Bundle.parse(mutant), root, now=NOW)
+            open_bundle(Bundle.parse(mutant), root, now=NOW, moments=moments)
+
+
+def _moments(raw: bytes, root: Root) -> Moments:
+    """What a run remembers that has verified this bundle."""
+    moments: Moments = {}
+    open_bundle(Bundle.parse(raw), root, now=NOW, moments=moments)
+    assert len(moments) == 1
+    return moments
 
 
 # --- the same judgement as online ---------------------------------------------------------------------------
