@@ -178,6 +178,12 @@ def _install_arguments(commands: Any) -> None:
     )
 
 
+def _policy_arguments(commands: Any) -> None:
+    from countermark import cli_policy  # noqa: PLC0415  (lazy: `verify` needs none of it)
+
+    cli_policy.arguments(commands, _add, _actions)
+
+
 def _publish_arguments(commands: Any) -> None:
     login = _add(
         commands, "login", "publish.login", "sign in by the browser or with a one-time code", registry=False
@@ -389,6 +395,7 @@ def _bundle_arguments(commands: Any) -> None:
 _GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `--help`
     (_trust_arguments, "trust"),
     (_install_arguments, "verify run proxy"),
+    (_policy_arguments, "configure"),
     (_publish_arguments, "login token tokens sign publish status"),
     (_owner_arguments, "yank unyank remove"),
     (_owners_arguments, "owner"),

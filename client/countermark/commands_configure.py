@@ -1,0 +1,72 @@
+"""The command `configure`: show, make or take out what points an installer at a registry (configuring.py)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from countermark.commands_install import pinned
+from countermark.configuring import TOOLS, Machine, Urls, configured
+from countermark.console import put, say
+from countermark.disk import read_file, replace_file
+from countermark.edits import difference, has_secret, is_edited, undone
+from countermark.errors import UsageError
+from countermark.limits import LOCAL_FILE_MAX_BYTES
+
+
+def configure(arguments: argparse.Namespace) -> int:
+    machine = Machine(Path.cwd(), Path.home(), os.environ, sys.platform)
+    path = (arguments.file or TOOLS[arguments.tool].find(machine)).resolve()  # a link keeps leading there
+    before = _text(path)
+    undo = arguments.undo
+    after = undone(before) if undo else configured(arguments.tool, before, path, _urls(arguments))
+    if after == before:
+        say(f'"{path}" says so already' if is_edited(before) else f'"{path}" has nothing of ours')
+        return 0
+    put_difference(difference(before, after, str(path)))
+    if not (arguments.write or arguments.undo):
+        say(f'this is what --write does to "{path}"')
+        return 0
+    _replace(path, after)
+    say(f'"{path}" is {"as it was" if arguments.undo else "changed; --undo takes it out again"}')
+    return 0
+
+
+def put_difference(text: str) -> None:
+    for line in text.split("\n"):
+        put(line)
+
+
+def _urls(arguments: argparse.Namespace) -> Urls:
+    _, registry, remarks = pinned(arguments)
+    for remark in remarks:
+        say(remark)
+    index = arguments.index or f"{registry.url}/simple/"
+    if has_secret(index) or any(c in index for c in "\"'\\\n\r") or "://" not in index:
+        raise UsageError(
+            f'"{index.rsplit("@")[-1]}" is not an address to write into a file',
+            hint="without a name and a password: those belong into a keyring or .netrc",
+        )
+    return Urls(index, f"{registry.url}/legacy/")
+
+
+def _text(path: Path) -> str:
+    raw = read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES) or b""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f'"{path}" is not UTF-8: {error.reason} at byte {error.start}') from None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write it with the rights it had; a file that held nothing but ours goes."""
+    if not text:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        mode = path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        mode = 0o600 if path.name == ".pypirc" else 0o644
+    replace_file(path, text.encode(), mode=mode)
