@@ -197,6 +197,12 @@ def policy_toml() -> str:
 
 
 @example
+def organisations_toml() -> str:
+    """A registry's organisations."""
+    return _docstring("countermark_server.accounts.orgfile", 0, 1).replace("```text", "```toml", 1)
+
+
+@example
 def namespace_memory() -> str:
     """What a client keeps of a namespace in a log of three entries, none of which is about it."""
     with tempfile.TemporaryDirectory() as folder:

@@ -92,7 +92,7 @@ FLOORS: list[set[str]] = [
 ]
 SIDEWAYS = {("errors", "limits")}
 STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "index", "accounts", "web"}
-COMPOSITION = {"app", "worker", "cli", "cli_accounts", "cli_log", "console", "wsgi", "operate"}
+COMPOSITION = {"app", "worker", "cli", "cli_accounts", "cli_orgs", "cli_log", "console", "wsgi", "operate"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_import", "rules_state", "statement", "bundle", "tufjson", "replay", "fetch",

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from countermark.errors import CountermarkError
-from countermark_server import cli_accounts, cli_log
+from countermark_server import cli_accounts, cli_log, cli_orgs
 from countermark_server.console import DATA, PROGRAM, account_of, say, settings_of
 from countermark_server.contradiction import ContradictionError
 
@@ -195,7 +195,7 @@ def _decision(kind: str, text: str) -> None:
         _decide(settings, Decision(kind, project, filename, reason, account, case))
 
 
-for _command in (*cli_log.COMMANDS, *cli_accounts.COMMANDS):
+for _command in (*cli_log.COMMANDS, *cli_accounts.COMMANDS, *cli_orgs.COMMANDS):
     commands.add_command(_command)
 _decision("hold", "Withhold a file at once, until somebody decides about it.")
 _decision("clear", "End a hold, or give back what was taken down: the file is listed again.")

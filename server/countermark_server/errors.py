@@ -59,6 +59,7 @@ CODES: dict[str, Code] = {
     "form-invalid": Code(400, "Form not valid"),
     "name-invalid": Code(400, "Name not allowed"),
     "name-confusable": Code(400, "Name too much like another"),
+    "name-granted": Code(400, "Name belongs to an organisation"),
     "release-closed": Code(400, "Release closed to further files"),
     "quota-bytes": Code(400, "No room left"),
     "quota-day": Code(429, "No more today"),

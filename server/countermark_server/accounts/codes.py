@@ -16,7 +16,13 @@ from sqlalchemy import Connection, select, update
 
 from countermark.errors import UsageError
 from countermark_server import db
-from countermark_server.accounts.people import Account, Randomness, find_account, get_account
+from countermark_server.accounts.people import (
+    Account,
+    Randomness,
+    find_account,
+    get_account,
+    is_organisation,
+)
 from countermark_server.errors import ServerError
 
 CODE_BYTES = 10
@@ -35,6 +41,10 @@ def create_login_code(
     account = find_account(connection, login)
     if account is None:
         raise UsageError(f"no account {login!r}", hint="`countermark-server account add` makes one")
+    if is_organisation(connection, account.id):
+        raise UsageError(
+            f"{login!r} is an organisation, as which nobody signs in", hint="a code for one of its owners"
+        )
     if account.owner is not None:
         raise UsageError(
             f"{login!r} is a service account, as which nobody signs in",

@@ -22,6 +22,7 @@ from countermark.entry import normalise_project
 from countermark.errors import MalformedError
 from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db
+from countermark_server.accounts.organisations import check_name
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_session
 from countermark_server.allowance import Cost
@@ -58,7 +59,10 @@ class Keys:
         with db.read(self._engine) as connection:
             state = holder_state(connection, namespace, project, now=int(self._clock()))
             begins = state is None and not namespace
-            if begins and not self._limits.confusable_names:
+            alike = not self._limits.confusable_names
+            if state is None:
+                check_name(connection, namespace, project, principal.account_id, alike=alike)
+            if begins and alike:
                 check_new_name(connection, project, principal.account_id)
         keys = {} if state is None else state["keys"]
         registry = {

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from countermark.errors import UsageError
 from countermark.limits import NAME_MAX_CHARS
-from countermark_server import db
+from countermark_server import db, orgtables
 
 LOST = "lost:"  # how the login of an account begins that the log names, and of whose person no row tells
 Randomness = Callable[[int], bytes]
@@ -52,7 +52,7 @@ def add_service_account(
 ) -> Account:
     """Make an account that nobody signs in as. UsageError: its owner is no person, or the login is taken."""
     held = find_account(connection, owner)
-    if held is None or held.owner is not None:
+    if held is None or held.owner is not None or is_organisation(connection, held.id):
         raise UsageError(f"{owner!r} is no account of a person, who could own a service account")
     _check_free(connection, login)
     account = Account(randomness(16).hex(), login, held.id, expires)
@@ -89,6 +89,14 @@ def get_account(connection: Connection, account_id: str) -> Account | None:
     """The account with this pseudonym; None also when the person was erased."""
     return _account(
         connection.execute(select(db.account).where(db.account.c.id == account_id)).mappings().first()
+    )
+
+
+def is_organisation(connection: Connection, account_id: str) -> bool:
+    """Whether this account is an organisation's: it owns projects in the log, and nobody signs in as it."""
+    table = orgtables.organisation
+    return (
+        connection.execute(select(table.c.name).where(table.c.account_id == account_id)).first() is not None
     )
 
 

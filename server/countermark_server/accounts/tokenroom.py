@@ -202,10 +202,11 @@ def _projects(given: object) -> list[str] | None:
         return None
     if not isinstance(given, list) or not 1 <= len(given) <= SCOPE_MAX:
         raise ServerError("bad-request", f"projects must be 1 to {SCOPE_MAX} names or patterns, or null")
-    return sorted({_pattern(each) for each in given})
+    return sorted({read_pattern(each) for each in given})
 
 
-def _pattern(given: object) -> str:
+def read_pattern(given: object) -> str:
+    """A project's name or a pattern in its one spelling. ServerError `bad-request`: it is neither."""
     text = given if isinstance(given, str) else ""
     namespace, slash, name = text.rpartition("/")
     stem = name.removesuffix("*")

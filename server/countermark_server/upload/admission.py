@@ -1,6 +1,6 @@
 """Admission: what else must be so before a new file is looked into. Names, releases, allowances.
 
-    a new project      its name is not confusable with another's; the account may begin one more today
+    a new project      its name is no organisation's, nor confusable with another's; the account may begin one more
     an old release     closed: `limits.release_open_days` after its first file, counted from that file's leaf
     any file           the project and the account have room left, and the account an entry
 
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, and_, bindparam, or_, select
 from countermark.entry import normalise_version
 from countermark.rules import State
 from countermark_server import db
+from countermark_server.accounts.organisations import check_name
 from countermark_server.accounts.tokens import Principal
 from countermark_server.allowance import DAY_SECONDS, Cost, check_allowance
 from countermark_server.confusable import check_new_name
@@ -51,8 +52,11 @@ def admit(
     cost = Cost(principal.account_id, names.project, length, new_project=held is None)
     if held is not None:
         _check_open(connection, limits, names, now=now)
-    elif not limits.confusable_names:
-        check_new_name(connection, names.project, principal.account_id)
+    else:
+        alike = not limits.confusable_names
+        check_name(connection, "", names.project, principal.account_id, alike=alike)
+        if alike:
+            check_new_name(connection, names.project, principal.account_id)
     check_allowance(connection, limits, [cost], now=now)
     return cost
 

@@ -73,6 +73,11 @@ HELP: dict[str, str] = {
         "once dashes are left out and l, i, 1 and o, 0 and rn, m and vv, w are one. Choose another name, or ask an "
         "owner of the other project to begin it. The operator may allow such names (limits.confusable_names)."
     ),
+    "name-granted": (
+        "Names like this are an organisation's, and only its people begin projects so; the answer says which "
+        "organisation and which pattern. Ask one of its owners for a team that maintains the name, or take another "
+        "name. Nothing was stored."
+    ),
     "release-closed": (
         "The first file of this release is older than the days in which a release takes further files "
         "(limits.release_open_days). Late files in old releases are how taken-over accounts reach people who pinned "
