@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from countermark import keyfile, manifest, rules, schema
 from countermark.bundle import Logged
 from countermark.entry import make_entry, make_imported
+from countermark.filelist import files_digest
 from countermark.imported import Imported
 from countermark.logbundle import LogBundle, open_log_bundle
 from countermark.namespaces import Namespace
@@ -47,6 +48,7 @@ from docs_samples import (
 )
 
 _HASH = {name: f"{number:x}a" * 32 for number, name in enumerate(("leaf", "evidence", "rules", "bins"), 1)}
+_FILES = files_digest([("hello_countermark-1.0.0-py3-none-any.whl", "5e" * 32)])
 _PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
     "attest": ("", {"about": _HASH["leaf"], "statement_sha256": _HASH["evidence"], "kind": "pep740"}),
     "yank": ("", {"reason": "broken"}),
@@ -54,6 +56,11 @@ _PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
     "remove": ("", {"reason": "secret"}),
     "key-revoke": ("key:" + "8c" * 32, {"keyid": "8c" * 32, "reason": "lost", "compromised_since": None}),
     "owner": ("project:hello-countermark", {"action": "add", "account": "ab" * 16, "role": "maintainer"}),
+    "approve": (
+        "project:hello-countermark",
+        {"version": "1.0.0", "files_sha256": _FILES, "decision": "approve"},
+    ),
+    "require-approvals": ("project:hello-countermark", {"needed": 2}),
     "verdict": (
         "",
         {

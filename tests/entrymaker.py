@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from countermark import manifest, rules
 from countermark.entry import Entry, make_entry, make_imported
+from countermark.filelist import files_digest
 from countermark.imported import Imported
 from countermark.manifest import Line, links
 from countermark.names import parse_filename
@@ -349,6 +350,47 @@ class World:
         subject = f"project:{project}" if project else f"namespace:{namespace}"
         return self.entry("owner", subject, said | predicate, {"actor": actor, "second": second}, *signers)
 
+    def approve(
+        self,
+        project: str,
+        version: str,
+        by: Signer,
+        approver: str | None = ALICE,
+        *,
+        decision: str = "approve",
+        namespace: str = "",
+        files: Mapping[str, str] | None = None,
+        **predicate: Any,
+    ) -> Entry:
+        """A decision about the files of a release that wait, or about these (by name, their SHA-256)."""
+        release = self.view.get(("release", namespace, project, version)) or {"files": {}, "head": None}
+        listed = files.items() if files is not None else map(tuple, release["files"].values())
+        said = {
+            "namespace": namespace,
+            "project": project,
+            "prev": release["head"],
+            "version": version,
+            "files_sha256": files_digest(listed),
+            "decision": decision,
+        }
+        return self.entry("approve", f"project:{project}", said | predicate, {"approver": approver}, by)
+
+    def require(
+        self,
+        project: str,
+        needed: int,
+        *signers: Signer,
+        actor: str | None = ALICE,
+        namespace: str = "",
+        **predicate: Any,
+    ) -> Entry:
+        """How many people must approve a release from now on."""
+        holder = self.project(project, namespace)
+        prev = holder["head"] if holder else None
+        said = {"namespace": namespace, "project": project, "prev": prev, "needed": needed}
+        subject = f"project:{project}" if project else f"namespace:{namespace}"
+        return self.entry("require-approvals", subject, said | predicate, {"actor": actor}, *signers)
+
     def tuf(
         self, *, by: Signer = REGISTRY_KEY, publish: bool = True, subject: str | None = None, **predicate: Any
     ) -> Entry:
@@ -447,6 +489,9 @@ def samples() -> dict[str, tuple[DictView, Entry]]:
     keep(world.owner("acme", "add", alice, account=BOB, role="maintainer"))
     keep(world.revoke("acme", bob, alice, since=5))
     keep(world.import_("old-1.0.tar.gz", "old-2.0.tar.gz"))
+    keep(world.require("acme", 1, alice))
+    world.accept(world.publish("acme-2.0.tar.gz", by=alice))
+    keep(world.approve("acme", "2.0", alice))
     keep(world.freeze())
     world = World(roles=False)
     keep(world.predecessor())

@@ -46,6 +46,7 @@ IDENTITY = frozenset(
             "key-pending",
             "key-taken",
             "not-an-owner",
+            "approver",
             "moderator",
         ),
     }

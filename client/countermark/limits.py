@@ -29,6 +29,7 @@ SIGNATURE_MAX_BYTES = 128  # Ed25519 is 64, ECDSA P-256 in DER at most 72
 PUBLIC_KEY_MAX_BYTES = 128  # SPKI in DER: Ed25519 is 44, P-256 is 91
 KEYS_MAX = 256  # publisher keys of one project, compromised ones included: its state stays some 30 kB
 OWNERS_MAX = 256  # accounts of one project, for the same reason
+STAGED_FILES_MAX = 256  # of one release that waits for approvals: its state stays below 100 kB
 ANALYZERS_MAX = 64  # named in one verdict
 TIMESTAMPS_MAX = 64  # digests in one `tuf` entry; a heartbeat logs one or two
 MANIFEST_MAX_BYTES = 8 * 1024 * 1024  # of an import: what an auditor fetches in one answer

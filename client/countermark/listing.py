@@ -17,7 +17,7 @@ Target = dict[str, Any]
 
 # Entries after which a file may have another standing or another right to be listed: the clock of `applied`.
 STATUS_TYPES: Final = frozenset(
-    {"verdict", "hold", "clear", "takedown", "yank", "unyank", "remove", "key-revoke"}
+    {"verdict", "hold", "clear", "takedown", "yank", "unyank", "remove", "key-revoke", "approve"}
 )
 
 

@@ -17,8 +17,8 @@ which version judges the next entry, and old versions stay here for ever, pinned
 that is older than the log's version stops with RuleVersionError.
 
 Where to find what: state and standing in rules_state.py, who signed in rules_step.py, files in
-rules_files.py, keys and owners in rules_keys.py, imports in rules_import.py, `tuf`, `log-freeze`
-and `predecessor` below.
+rules_files.py, keys and owners in rules_keys.py, approvals in rules_approve.py, imports in
+rules_import.py, `tuf`, `log-freeze` and `predecessor` below.
 
 What the rules do not check, because a leaf alone can't show it: that bytes match their hashes, that the
 wheel's metadata says what the leaf says, that a scanner really looked, that `time` is honest (verifiers
@@ -33,6 +33,7 @@ from typing import Any, Final
 
 from countermark.entry import Entry
 from countermark.errors import MalformedError, StaleError, UsageError
+from countermark.rules_approve import approve, require_approvals
 from countermark.rules_files import (
     attest,
     clear,
@@ -150,6 +151,8 @@ def keys(entry: Entry) -> frozenset[Key]:
         found |= {holder_key(namespace, project)} | ({("namespace", namespace)} if namespace else set())
     if kind in FILE_TYPES:
         found.add(("file", namespace, project, entry.file_name.normalised))
+    if kind in ("publish", "approve"):
+        found.add(("release", namespace, project, predicate["version"]))
     if kind in _OWNER_SIGNED and entry.envelope is not None:
         signed = set(entry.envelope.keyids)
         if kind in ("key-enroll", "key-revoke"):
@@ -212,7 +215,7 @@ def _apply_1(view: View, entry: Entry, log: State) -> Changes | Broken:
         return refusal.broken
     log = step.writes.get(LOG) or log
     step.write(LOG, {**log, "size": log["size"] + 1, "time": entry.time})
-    return Changes(step.writes, step.compromised)
+    return Changes(step.writes, step.compromised, step.approved)
 
 
 # --- tuf ------------------------------------------------------------------------------------------------
@@ -297,6 +300,8 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("publish", "attest", "yank", "unyank", "remove", "tuf", "import"), (REGISTRY,)),
     **dict.fromkeys(("key-enroll", "key-revoke"), ("authority", *sorted(ROLE_SCOPES))),
     "owner": (REGISTRY, "moderation"),
+    "approve": (),
+    "require-approvals": (),
     "verdict": ("scanner",),
     "hold": (REGISTRY, "moderation"),
     "clear": ("moderation",),
@@ -305,7 +310,10 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "predecessor": ("authority",),
 }
 _OWNER_SIGNED: Final = frozenset(
-    {"publish", "attest", "yank", "unyank", "remove", "key-enroll", "key-revoke", "owner"}
+    {
+        *("publish", "attest", "yank", "unyank", "remove", "key-enroll", "key-revoke", "owner"),
+        *("approve", "require-approvals"),
+    }
 )
 _RULES: Final[dict[str, Callable[[Step], None]]] = {
     "publish": publish,
@@ -316,6 +324,8 @@ _RULES: Final[dict[str, Callable[[Step], None]]] = {
     "key-enroll": key_enroll,
     "key-revoke": key_revoke,
     "owner": owner,
+    "approve": approve,
+    "require-approvals": require_approvals,
     "verdict": verdict,
     "hold": hold,
     "clear": clear,

@@ -11,6 +11,7 @@ The first publish to a project without owners makes the uploader its first owner
 
 from __future__ import annotations
 
+from countermark.rules_approve import stage
 from countermark.rules_state import (
     Key,
     State,
@@ -43,7 +44,7 @@ def publish(step: Step) -> None:
     _check_uploader(step, project, namespace)
     _check_signing(step, party, is_signed(project, namespace))
     before = _link_to_key(step, party)
-    step.write(key, _new_file(step, party, before))
+    step.write(key, stage(step, _new_file(step, party, before)))
     if project is None:
         project = new_holder({step.registry["uploader"]: "owner"})
     elif party.role is not None or project["signed"]:

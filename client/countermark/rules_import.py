@@ -10,9 +10,9 @@
 import entry, "index": its index, "left": lines still to come, "line": number of the next, "manifest": digest of the
 manifest's blob}. A log that never
 imported anything has no such member. Lines come in the manifest's order and each of them gets a leaf, so `count`
-is exact. A line whose name is taken meanwhile, or whose project signs or is frozen, is *passed over*: its leaf
-says so and publishes nothing, and says so only if it is true. So nothing that anybody else logs can stop an
-import, and no import can bring an unsigned file into a project that signs.
+is exact. A line whose name is taken meanwhile, or whose project signs, requires approvals or is frozen, is *passed
+over*: its leaf says so and publishes nothing, and says so only if it is true. So nothing that anybody else logs can
+stop an import, and no import can bring an unsigned file into a project that signs.
 
 Imports form one chain of `prev`. One that follows an import with lines still to come ends it there: the way out
 when a manifest is lost, in the open.
@@ -124,7 +124,7 @@ def _why_passed(file: State | None, project: State | None, time: int) -> str | N
     project = settled(project, time)
     if project["frozen"] is not None:
         return "project-frozen"
-    return "signature-required" if project["signed"] else None
+    return "signature-required" if project["signed"] or project.get("approvals") else None
 
 
 def _new_file(imported: Imported, key: Key, entry: Entry, index: int) -> State:

@@ -32,12 +32,14 @@ from countermark.rules_step import (
     REGISTRY,
     Party,
     Step,
+    approvals_of,
     check_actor,
+    check_approvers,
+    check_count,
     is_keyed,
     is_signed,
     owners_of,
     refuse,
-    threshold_of,
 )
 from countermark.schema import ROLE_SCOPES
 from countermark.statement import keyid_of
@@ -154,8 +156,7 @@ def _check_authorised(step: Step, keyid: str, project: State | None, namespace: 
     signers = [step.find_signer(other, owner=True) for other in others]
     if by not in [signer.index for signer in signers]:
         refuse("authorised-by", f"entry names enrolment {by}, not one of the keys that signed", "log")
-    if len(signers) < (needed := threshold_of(project, namespace)):
-        refuse("not-authorised", f"{len(signers)} enrolled keys signed, {needed} are needed")
+    check_count(signers, project, namespace)
     return signers
 
 
@@ -278,6 +279,7 @@ def owner(step: Step) -> None:
     else:
         _check_owner_signed(step, project, namespace)
         changed = _signing_off(holder) if action == "signing-off" else _change_owners(step, holder)
+        check_approvers(step, changed if step.project else project, namespace if step.project else changed)
     if step.registry["second"] is not None and action != "decide":
         refuse("two-moderators", "only a decision has a second moderator", "log")
     step.check_prev(holder["head"])
@@ -292,9 +294,12 @@ def _check_owner_signed(step: Step, project: State | None, namespace: State | No
     by_registry = any(signer.role is not None for signer in signers)
     if by_registry and (is_signed(project, namespace) or step.predicate["action"] == "signing-off"):
         refuse("signature-required", f"{step.project or step.namespace!r} signs: its own keys must sign this")
-    needed = 1 if by_registry else threshold_of(project, namespace)
-    if len(signers) < needed or (by_registry and len(signers) > 1):
-        refuse("not-authorised", f"{len(signers)} keys signed, {needed} are needed")
+    if by_registry and len(signers) > 1:
+        refuse("not-authorised", f"{len(signers)} keys signed, the registry's signs alone")
+    if by_registry and approvals_of(project, namespace):
+        refuse("signature-required", f"{step.project!r} requires approvals: its own keys must sign this")
+    if not by_registry:
+        check_count(signers, project, namespace)
     if by_registry and not owners_of(project, namespace) and _gives_first_owner(step):
         return
     check_actor(step, step.registry["actor"], project, namespace, role="owner")

@@ -10,6 +10,8 @@ State is a table of JSON objects. A key is a tuple of strings:
     ("enrolment", namespace, project, keyid)   one publisher key in one project ("" for its namespace)
     ("key", keyid)                             whose name a key was enrolled in, anywhere in this registry
     ("file", namespace, project, filename)     one file, by its normalised file name
+    ("release", namespace, project, version)   files of a release that wait for approvals, who gave theirs, and
+                                               the entries that completed them
 
 A project or namespace is called a *holder* (of keys). This is a file's state:
 
@@ -20,7 +22,8 @@ A project or namespace is called a *holder* (of keys). This is a file's state:
      "version":"1.0","yank":null}
 
 A file of an import has neither `keyid`, `key_index` nor `uploader`, and a member more: `import`, the index of the
-import entry. Numbers like `hold`, `yank` and `removed` are the index of the entry that did it.
+import entry. A file that was published while its project required approvals has `staged`, true; such a project has
+`approvals`, how many. Numbers like `hold`, `yank` and `removed` are the index of the entry that did it.
 
 `standing` is computed and never stored, since a `key-revoke` with `compromised_since` changes that of many files
 at once: it writes one line into the holder (`compromised`), which `standing` reads. Who keeps something per file
@@ -60,6 +63,7 @@ CODES: Final = frozenset(  # every `Broken.code`; a new one is a new rule versio
             "time-fell",
         ),
         *("log-frozen", "not-first", "own-predecessor"),
+        *("already-decided", "approvals", "approver", "files-changed", "nothing-staged", "release-full"),
         *("import-closed", "import-line", "import-order", "import-passed"),
         *("too-many-keys", "too-many-owners", "tuf-incomplete", "tuf-version", "two-moderators"),
         *("wrong-origin",),
@@ -88,6 +92,7 @@ class Changes:
 
     writes: Mapping[Key, State | None]
     compromised: tuple[tuple[Key, int], ...] = ()  # enrolment key, index from which its files are held
+    approved: tuple[Key, ...] = ()  # the files of a release that has its approvals now
 
     def files(self) -> tuple[Key, ...]:
         """The files whose own state changed; see `touched_files` for those that changed through a key."""
@@ -106,6 +111,11 @@ def project_key(namespace: str, project: str) -> Key:
 def holder_key(namespace: str, project: str) -> Key:
     """The project's key, or the namespace's where the project is empty."""
     return ("project", namespace, project) if project else ("namespace", namespace)
+
+
+def release_key(file: State) -> Key:
+    """The key of the release a file belongs to."""
+    return ("release", file["namespace"], file["project"], file["version"])
 
 
 def standing(file: State, project: State, namespace: State | None = None) -> Standing:
@@ -136,9 +146,20 @@ def compromised_by(file: State, project: State, namespace: State | None) -> int 
     return None if cleared else int(revoked["index"])
 
 
-def listed(file: State, project: State, namespace: State | None = None) -> bool:
+def listed(view: View, file: State, project: State, namespace: State | None = None) -> bool:
     """Whether the file is a TUF target and stands on the simple index."""
-    return passed(file) and standing(file, project, namespace) in ("ok", "yanked")
+    return passed(file) and approved(view, file) and standing(file, project, namespace) in ("ok", "yanked")
+
+
+def approved(view: View, file: State) -> bool:
+    """Whether the file needs no approvals, or its release had them all after it was published.
+
+    An approval is about all files of the release that wait, so one entry that completes them is enough to know.
+    """
+    if "staged" not in file:
+        return True
+    release = view.get(release_key(file))
+    return release is not None and any(index > file["index"] for index in release["approved"])
 
 
 def passed(file: State) -> bool:
@@ -193,12 +214,13 @@ def is_listed(view: View, key: Key) -> bool:
         return False
     project, namespace = holders(view, key[1], key[2])
     assert project is not None  # a publish makes its project
-    return listed(file, project, namespace)
+    return listed(view, file, project, namespace)
 
 
 def touched_files(view: View, changes: Changes) -> Iterator[Key]:
     """Every file whose standing or listing may differ after `changes`, which `view` already holds."""
     yield from changes.files()
+    yield from changes.approved
     for enrolment, since in changes.compromised:
         yield from files_of_key(view, enrolment, since)
 
@@ -288,10 +310,13 @@ def settled(holder: State, time: int) -> State:
 
 
 def recovered(holder: State, keys: Mapping[str, Any]) -> State:
-    """The holder with its recovery's key beside `keys`. One key signs from now on: the others were lost."""
+    """The holder with its recovery's key beside `keys`. One key signs from now on: the others were lost.
+
+    So nobody else is there to approve either, and approvals are not required any more.
+    """
     recovery = holder["recovery"]
     return {
-        **holder,
+        **{name: value for name, value in holder.items() if name != "approvals"},
         "frozen": None,
         "keyed": True,
         "keys": {**keys, recovery["keyid"]: recovery["key"]},

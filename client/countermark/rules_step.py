@@ -43,6 +43,7 @@ class Party:
     level: Literal["project", "namespace", "registry"] = "registry"
     index: int | None = None  # of its enrolment
     enrolment: Key | None = None
+    account: str | None = None  # of the person whose key it is; None: a role's, or a machine's for one run
 
 
 class Step:
@@ -62,6 +63,7 @@ class Step:
         self.project: str = self.predicate["project"]
         self.writes: dict[Key, State | None] = {}
         self.compromised: tuple[tuple[Key, int], ...] = ()
+        self.approved: tuple[Key, ...] = ()
         self._view = view
 
     def read(self, key: Key) -> State | None:
@@ -140,7 +142,8 @@ class Step:
                 continue
             if (item := holder["keys"].get(keyid)) is not None:
                 self._check_until(keyid, item["until"])
-                return Party(keyid, enrolment["spki"], None, level, item["index"], key)
+                account = None if item["scope"] == "ci" else item["account"]
+                return Party(keyid, enrolment["spki"], None, level, item["index"], key, account)
             recovery = holder["recovery"]
             if recovery is not None and recovery["keyid"] == keyid:
                 refuse(
@@ -181,6 +184,23 @@ def threshold_of(project: State | None, namespace: State | None) -> int:
     return int(namespace["threshold"]) if namespace is not None else 1
 
 
+def approvals_of(project: State | None, namespace: State | None) -> int:
+    """How many people must approve a release before it is listed; 0: none."""
+    return max(int(holder.get("approvals", 0)) for holder in (project or {}, namespace or {}))
+
+
+def check_count(signers: Sequence[Party], project: State | None, namespace: State | None) -> None:
+    """Enough enrolled keys have signed a change of keys, owners or approvals.
+
+    Where approvals are required, of as many people: or else one of them could make the others.
+    """
+    if len(signers) < (needed := threshold_of(project, namespace)):
+        refuse("not-authorised", f"{len(signers)} enrolled keys signed, {needed} are needed")
+    people = {signer.account for signer in signers} - {None}
+    if len(people) < (needed := approvals_of(project, namespace)):
+        refuse("not-authorised", f"the keys of {len(people)} people signed, those of {needed} are needed")
+
+
 def is_keyed(project: State | None, namespace: State | None) -> bool:
     """Whether a key was ever enrolled here or in the namespace."""
     return any(holder is not None and holder["keyed"] for holder in (project, namespace))
@@ -214,3 +234,25 @@ def check_actor(
     if account is None or account not in owners_of(project, namespace, role=role):
         what = f"may not act for {step.project or step.namespace!r}" + (f" as its {role}" if role else "")
         refuse("not-an-owner", f"account {account} {what}", "log")
+
+
+def approvers_of(project: State | None, namespace: State | None, time: int) -> dict[str, str]:
+    """The people who can approve at `time`, by a key of each: owners, of whatever role, with a key that is valid."""
+    owners, found = owners_of(project, namespace), dict[str, str]()
+    for holder in (project, namespace):
+        for keyid, item in ({} if holder is None else holder["keys"]).items():
+            valid = item["until"] is None or time < item["until"]
+            if valid and item["scope"] != "ci" and item["account"] in owners:
+                found[item["account"]] = keyid
+    return found
+
+
+def check_approvers(step: Step, project: State | None, namespace: State | None) -> None:
+    """A project that requires approvals keeps so many people who can give them: else only a recovery is left."""
+    needed, able = approvals_of(project, namespace), approvers_of(project, namespace, step.time)
+    if len(able) < needed:
+        refuse(
+            "approvals",
+            f"{step.project or step.namespace!r} requires {needed} approvals, and {len(able)} people with"
+            " a valid key would be left to give them",
+        )

@@ -47,6 +47,7 @@ REVOKE_REASONS: Final = frozenset({"compromised", "lost", "retired", "superseded
 OWNER_ACTIONS: Final = frozenset({"add", "remove", "transfer", "signing-off", "veto", "decide"})
 OWNER_ROLES: Final = frozenset({"owner", "maintainer"})
 DECISIONS: Final = frozenset({"confirm", "reject"})
+APPROVALS: Final = frozenset({"approve", "reject"})
 TIERS: Final = frozenset({"none", "note", "queue", "block"})  # nothing; a remark; a person looks; automatic
 PASSING_TIERS: Final = frozenset({"none", "note"})  # a verdict of these lets a file be listed
 CLASSIFICATIONS: Final = frozenset({"no-findings", "indeterminate", "threat", "spam"})
@@ -59,9 +60,7 @@ TAKEDOWN_REASONS: Final = frozenset(
 FREEZE_REASONS: Final = frozenset({"compromised", "retired", "successor"})
 TUF_ROLES: Final = ("index", "root", "snapshot", "targets", "trust")
 
-RESERVED: Final = frozenset(
-    {"approve", "appeal", "trusted-publisher", "freeze", "purge", "observe", "policy"}
-)
+RESERVED: Final = frozenset({"appeal", "trusted-publisher", "freeze", "purge", "observe", "policy"})
 FILE_TYPES: Final = frozenset(
     {"publish", "attest", "yank", "unyank", "remove", "verdict", "hold", "clear", "takedown"}
 )
@@ -85,6 +84,11 @@ def _positive(value: Any) -> bool:
 
 def _seconds(value: Any) -> bool:
     return type(value) is int and 0 < value <= ENTRY_TIME_MAX
+
+
+def _approvers(value: Any) -> bool:
+    """How many people must approve; to lower it, so many sign one statement."""
+    return type(value) is int and 0 <= value <= SIGNATURES_MAX - 1
 
 
 def _account(value: Any) -> bool:
@@ -235,6 +239,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         _ACTOR | {"second": _or_null(_account)},
     ),
+    "approve": _schema(
+        {"version": _version, "files_sha256": is_sha256, "decision": _code(APPROVALS)}, {"approver": _account}
+    ),
+    "require-approvals": _schema({"needed": _approvers}, _ACTOR),
     "verdict": _schema(
         {
             "tier": _code(TIERS),
@@ -380,6 +388,16 @@ def _check_owner(statement: Statement) -> None:
         raise MalformedError(f"owner statement's account {account!r} does not go with its action {action!r}")
 
 
+def _check_approve(statement: Statement) -> None:
+    if not statement.predicate["project"]:
+        raise MalformedError("approve statement names no project")
+
+
+def _check_requirement(statement: Statement) -> None:
+    if not statement.predicate["project"] and not statement.predicate["namespace"]:
+        raise MalformedError("require-approvals statement names neither a project nor a namespace")
+
+
 def _check_unbound(statement: Statement) -> None:
     if statement.predicate["project"] or statement.predicate["namespace"]:
         raise MalformedError(f"{statement.type} statement names a project or namespace")
@@ -406,6 +424,8 @@ _SUBJECTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "key-enroll": _key_subject,
     "key-revoke": lambda predicate: f"key:{predicate['keyid']}",
     "owner": _owner_subject,
+    "approve": _owner_subject,
+    "require-approvals": _owner_subject,
     "tuf": _tuf_subject,
     "log-freeze": lambda predicate: f"log:{predicate['origin']}",
     "predecessor": lambda predicate: f"log:{predicate['log']}",
@@ -415,6 +435,8 @@ _EXTRA: Final[dict[str, Callable[[Statement], None]]] = {
     "key-enroll": _check_enroll,
     "key-revoke": _check_revoke,
     "owner": _check_owner,
+    "approve": _check_approve,
+    "require-approvals": _check_requirement,
     "tuf": _check_tuf,
     "log-freeze": _check_unbound,
     "predecessor": _check_unbound,

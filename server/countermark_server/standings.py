@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark import rules
-from countermark.rules_state import compromised_by, holders
+from countermark.rules_state import compromised_by, holders, release_key
 from countermark_server import db
 from countermark_server.journey import SAID, State
 from countermark_server.ruleview import encode_key
@@ -77,6 +77,7 @@ def standings(
     for namespace, project in {(row["namespace"], row["project"]) for row in rows}:
         wanted |= {rules.project_key(namespace, project), rules.holder_key(namespace, "")}
     view = _load(connection, wanted)
+    view |= _load(connection, {release_key(file) for file in view.values() if "staged" in file})
     found = {row_id: _standing(view, key) for row_id, key in keys.items()}
     why = _reasons(connection, {each.entry for each in found.values() if each.entry is not None})
     return {

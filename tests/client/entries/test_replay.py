@@ -81,12 +81,14 @@ def started(view: Any, **genesis: Any) -> Any:
 
 # --- random interleavings -------------------------------------------------------------------------------
 def busy_world() -> World:
-    """A registry some people use already: a signed project, an unsigned one, a namespace."""
+    """A registry some people use already: a signed project, an unsigned one, a namespace with approvals."""
     world = World()
     world.accept(world.enroll("acme", SIGNERS[0], ALICE))
     world.accept(world.publish("acme-0.1.tar.gz", by=SIGNERS[0]))
     world.accept(world.publish("plain-0.1.tar.gz"))
     world.accept(world.enroll("", SIGNERS[1], BOB, namespace="corp"))
+    world.accept(world.require("", 1, SIGNERS[1], actor=BOB, namespace="corp"))
+    world.accept(world.publish("tool-0.1.tar.gz", by=SIGNERS[1], uploader=BOB, namespace="corp"))
     return world
 
 
@@ -105,7 +107,7 @@ def make(world: World, dice: Dice) -> Entry:
     """Some entry of some type, by somebody, about something: often allowed, often not."""
     kind = dice.pick(KINDS)
     published = [(key[1], file["filename"]) for key, file in world.view.items() if key[0] == "file"]
-    if kind in ("key-enroll", "key-revoke", "owner"):
+    if kind in ("key-enroll", "key-revoke", "owner", "require-approvals"):
         namespace, project = dice.pick(HOLDERS)
     else:
         namespace, filename = dice.pick(FILES if kind == "publish" or not published else published)
@@ -126,6 +128,18 @@ def make(world: World, dice: Dice) -> Entry:
             since = dice.pick([None, 0, world.size // 2, world.size])
             return world.revoke(project, dice.pick(SIGNERS[:3]), by, since=since, actor=account, **about)
         return make_owner(world, dice, project, by, actor=account, **about)
+    if kind == "require-approvals":
+        both = dice.pick([[by], [by], SIGNERS[:2]])
+        return world.require(
+            project, dice.pick([0, 1, 1, 2]), *both, actor=account, namespace=namespace, **wrong
+        )
+    if kind == "approve":
+        version = parse_filename(filename).version
+        files = dice.pick([None, None, None, {}])
+        decision = dice.pick(["approve", "approve", "reject"])
+        return world.approve(
+            project, version, by, account, namespace=namespace, files=files, decision=decision, **wrong
+        )
     if kind == "log-freeze":  # rarely right: it ends everything
         return world.freeze(**(dice.pick([{}] + [{"prev": "00" * 32}] * 15)))
     if kind == "predecessor":
@@ -183,7 +197,9 @@ def make_owner(world: World, dice: Dice, project: str, by: Any, **more: Any) -> 
     """Every action, with the members it needs."""
     holder = world.project(project, more["namespace"]) or {"frozen": None, "recovery": None, "owners": {}}
     fitting = "decide" if holder["frozen"] else "veto" if holder["recovery"] else "remove"
-    action = dice.pick([fitting, fitting, "add", "remove", "transfer", "signing-off", "veto", "decide"])
+    action = dice.pick(
+        [fitting, fitting, fitting, fitting, "add", "remove", "transfer", "signing-off", "veto", "decide"]
+    )
     if action in ("add", "remove", "transfer"):
         more["account"] = dice.pick([*ACCOUNTS, *holder["owners"]])
     if action == "add":
@@ -208,6 +224,8 @@ KINDS = [
     "verdict",
     "owner",
     "owner",
+    "owner",
+    "approve",
 ]
 rolls = st.integers(0, 2**64)
 waits = st.sampled_from([0, 0, 0, 1, 3600, 2 * 24 * 3600, WEEK])
@@ -406,6 +424,7 @@ def test_the_pinned_log_replays_to_the_pinned_state() -> None:
     assert listing == expected["files"]
     log += (VECTORS / "v1-import.leaves").read_bytes().splitlines()  # pinned in test_rules_import.py
     log += (VECTORS / "v1-freeze.leaves").read_bytes().splitlines()  # pinned in test_rules_freeze.py
+    log += (VECTORS / "v1-approve.leaves").read_bytes().splitlines()  # pinned in test_rules_approve.py
     assert {Entry.parse(raw).type for raw in log if raw.startswith(b"{")} >= set(SCHEMAS)
 
 
