@@ -157,7 +157,9 @@ class Entries:
 class Scan:
     """The scan station."""
 
-    poll_interval: float = _setting(0.02, "seconds between looks for work", least=0.001, most=60)
+    poll_interval: float = _setting(
+        0.02, "seconds between looks for work; idle, up to 0.15", least=0.001, most=60
+    )
     cpu_seconds: int = _setting(20, "CPU seconds of one sandboxed child", least=1, most=600)
     memory_bytes: int = _setting(
         512 * 1024 * 1024, "address space of one sandboxed child", least=64 * 1024 * 1024
@@ -187,7 +189,9 @@ class Tuf:
     retention: float = _setting(
         604_800.0, "seconds for which a replaced snapshot or bin stays; mirrors rely on it", least=10_800
     )
-    poll_interval: float = _setting(0.02, "seconds between looks for work", least=0.001, most=60)
+    poll_interval: float = _setting(
+        0.02, "seconds between looks for work; idle, up to 0.15", least=0.001, most=60
+    )
     metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the tufrepo process's metrics")
 
 
@@ -207,7 +211,9 @@ class Timestamper:
         "where the numbers of timestamps are won: a folder that the standby sees too, or `bucket` for that of "
         "`storage`; empty: a folder of its own, for one timestamper alone",
     )
-    poll_interval: float = _setting(0.05, "seconds between looks for a new candidate", least=0.001, most=60)
+    poll_interval: float = _setting(
+        0.05, "seconds between looks for a new candidate; idle, up to 0.15", least=0.001, most=60
+    )
     retry_interval: float = _setting(
         2.0, "seconds from a refusal to the next attempt: what is missing may arrive", least=0.05, most=60
     )

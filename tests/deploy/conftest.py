@@ -1,4 +1,4 @@
-"""One registry for all of tests/deploy: a trial of six processes, reached through nginx with the shipped files."""
+"""A registry for each file of tests/deploy: a trial of six processes, behind nginx with the shipped files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class House:
         return self.world.data / "public"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A publisher has signed in, through nginx; nothing is uploaded yet."""
     front, web = free_port(), free_port()
@@ -50,7 +50,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             yield House(world, nginx, web, words)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def published(house: House) -> Path:
     """A wheel that unmodified twine published through nginx, signed, and listed by now."""
     world = house.world

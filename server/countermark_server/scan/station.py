@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from countermark.statement import Signer
 from countermark_server import db, proposal, signing, submission, telemetry
 from countermark_server.journey import State
+from countermark_server.pace import Pace
 from countermark_server.scan.analyzers import rules_in_force
 from countermark_server.scan.confine import ALL
 from countermark_server.scan.findings import (
@@ -329,7 +330,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
         registry=signing.role_signer(settings, "registry"),
     )
     telemetry.ready(settings.data / "run", "scan", missing_protections=list(try_sandbox(sandbox)))
-    looked = 0.0
+    looked, pace = 0.0, Pace(settings.scan.poll_interval)
     try:
         while not stop.is_set():
             try:
@@ -342,8 +343,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 telemetry.logger().error("scan round failed", error=str(error), kind=type(error).__name__)
                 stop.wait(RETRY_SECONDS)
                 continue
-            if not moved:
-                stop.wait(settings.scan.poll_interval)
+            pace.wait(stop, busy=bool(moved))
     finally:
         sandbox.close()
         engine.dispose()

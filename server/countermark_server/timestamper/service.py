@@ -28,6 +28,7 @@ from countermark.limits import TIMESTAMP_LIFETIME
 from countermark.serving import Request, Response
 from countermark.timestamp import Timestamp
 from countermark_server import telemetry
+from countermark_server.pace import Pace
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.store import Store
@@ -82,9 +83,9 @@ class Service:
 
     def run(self, stop: threading.Event, *, poll_interval: float) -> None:
         """Until `stop`."""
+        pace = Pace(poll_interval)
         while not stop.is_set():
-            if not self.step():
-                stop.wait(poll_interval)
+            pace.wait(stop, busy=self.step())
 
     def step(self) -> bool:
         """One look; True when a timestamp was signed."""

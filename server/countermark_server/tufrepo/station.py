@@ -19,6 +19,7 @@ from tuf.api.exceptions import RepositoryError
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark_server import adopted, db, onlinekeys, signing, telemetry
+from countermark_server.pace import Pace
 from countermark_server.settings import Settings
 from countermark_server.stores import places
 from countermark_server.tufrepo.keys import Keys
@@ -42,11 +43,11 @@ def run(settings: Settings, stop: threading.Event) -> None:
     try:
         repository = Repository(parts)
         telemetry.ready(settings.data / "run", NAME)
+        pace = Pace(settings.tuf.poll_interval)
         while not stop.is_set():
             done = step(repository, stop)
             report(repository, parts.clock())
-            if not done:
-                stop.wait(settings.tuf.poll_interval)
+            pace.wait(stop, busy=done)
     finally:
         parts.engine.dispose()
 
