@@ -39,6 +39,7 @@ def until(what: Any, up: Up) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.exhaustive
 def test_the_logs_keys_follow_others_while_clients_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
     ("arguments", "acknowledged"),
     [
         (("--seconds", "25"), {"uploads 200", "statements 200", "batches 200"}),
-        (("--seconds", "12", "--raw", "--backend", "postgresql s3"), {"bodies 200"}),
+        pytest.param(
+            ("--seconds", "12", "--raw", "--backend", "postgresql s3"),
+            {"bodies 200"},
+            marks=pytest.mark.exhaustive,
+        ),
     ],
     ids=["registry", "raw log"],
 )
