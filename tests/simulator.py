@@ -229,6 +229,7 @@ class World:
         headers: Mapping[str, str] | None = None,
         max_bytes: int = FETCH_MAX_BYTES,
         timeout: float | None = None,
+        idempotent: bool = False,
     ) -> Answer:
         path, sent = urlsplit(url).path, {name.lower(): value for name, value in (headers or {}).items()}
         if self.down(path):

@@ -32,6 +32,7 @@ def submit(
         json.dumps({"envelope": envelope.to_dict()}).encode(),
         content_type=JSON,
         headers={"Authorization": f"Bearer {session.upload_token}"},
+        idempotent=True,  # the registry keeps one statement for one file
     )
     check_answer(answer, f"submitting the statement of {distribution.filename}")
     document = document_of(answer)

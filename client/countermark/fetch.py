@@ -15,6 +15,10 @@ believed: that is the caller's business.
 
 Files of any size come in pieces (`chunks`, for the proxy), under the same promises.
 
+A connection that was kept alive may be closed by the server at the moment it is used again. Where no byte of an
+answer came, the request is made again on another connection, if it is a GET or the caller says that twice is like
+once (`idempotent`: an upload of the same bytes). On a new connection nothing is tried twice.
+
 Not promised: secrecy. TLS is checked like everywhere else, and no verdict depends on it.
 """
 
@@ -22,12 +26,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -40,12 +41,12 @@ from countermark.limits import (
     FETCH_MAX_BYTES,
     READ_TIMEOUT,
 )
+from countermark.patience import Patience, current, impatient_pools
 from countermark.values import dataclass, field
 
 if TYPE_CHECKING:
     import urllib3
     from tuf.ngclient.fetcher import FetcherInterface
-    from urllib3.connection import HTTPConnection
 
 USER_AGENT = "countermark/0.1.0"
 MAX_REDIRECTS = 3
@@ -96,8 +97,12 @@ class Fetcher(Protocol):
         headers: Mapping[str, str] | None = None,
         max_bytes: int = FETCH_MAX_BYTES,
         timeout: float | None = None,
+        idempotent: bool = False,
     ) -> Answer:
-        """Whatever the server answered; NetworkError only when it could not be reached or understood."""
+        """Whatever the server answered; NetworkError only when it could not be reached or understood.
+
+        `idempotent`: making the request twice is like making it once.
+        """
 
 
 class FileFetcher(Fetcher, Protocol):
@@ -135,7 +140,7 @@ class HttpFetcher:
         missing_ok: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> bytes | None:
-        answer = self._ask("GET", url, None, headers or {}, max_bytes=max_bytes, seconds=self._deadline)
+        answer = self._get(url, headers or {}, max_bytes=max_bytes)
         if answer.status == 200:
             return answer.body
         if answer.status == 404 and missing_ok:
@@ -151,10 +156,14 @@ class HttpFetcher:
         headers: Mapping[str, str] | None = None,
         max_bytes: int = FETCH_MAX_BYTES,
         timeout: float | None = None,
+        idempotent: bool = False,
     ) -> Answer:
         sent = {"Content-Type": content_type, **(headers or {})}
-        seconds = timeout or self._deadline
-        return self._ask("POST", url, body, sent, max_bytes=max_bytes, seconds=seconds)
+        deadline = time.monotonic() + (timeout or self._deadline)
+        _check_url(url)
+        return self._once(
+            "POST", url, body, sent, max_bytes=max_bytes, deadline=deadline, idempotent=idempotent
+        )
 
     def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:
         """A slow line may take longer for a large file, but never slower than DOWNLOAD_SLOWEST."""
@@ -174,22 +183,13 @@ class HttpFetcher:
             url = _redirect(url, answer)
         raise NetworkError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
-    def _ask(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        *,
-        max_bytes: int,
-        seconds: float,
-    ) -> Answer:
-        """One request and the redirects it leads to, all within `seconds`."""
-        deadline = time.monotonic() + seconds
+    def _get(self, url: str, headers: Mapping[str, str], *, max_bytes: int) -> Answer:
+        """One request and the redirects it leads to, all within the deadline."""
+        deadline = time.monotonic() + self._deadline
         _check_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._once(method, url, body, headers, max_bytes=max_bytes, deadline=deadline)
-            if answer.status not in REDIRECTS or method != "GET":
+            answer = self._once("GET", url, None, headers, max_bytes=max_bytes, deadline=deadline)
+            if answer.status not in REDIRECTS:
                 return answer
             url = _redirect(url, answer)
         raise NetworkError(f"{url}: more than {MAX_REDIRECTS} redirects")
@@ -203,34 +203,29 @@ class HttpFetcher:
         *,
         max_bytes: int,
         deadline: float,
+        idempotent: bool = True,
     ) -> Answer:
-        with self._opened(method, url, body, headers, deadline=deadline) as response:
+        with self._opened(method, url, body, headers, deadline=deadline, idempotent=idempotent) as response:
             data = b"".join(pieces(response, url, max_bytes=max_bytes, deadline=deadline))
             return Answer(response.status, response.reason or "", _headers(response), data)
 
     @contextlib.contextmanager
     def _opened(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, deadline: float
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        deadline: float,
+        idempotent: bool = True,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """An answer whose body is still to be read; whatever goes wrong with it is a NetworkError."""
         import urllib3  # noqa: PLC0415  (lazy: `--help` and offline checks need no network code)
 
-        left = max(deadline - time.monotonic(), 0.001)
-        timeout = urllib3.Timeout(
-            connect=min(self._connect_timeout, left), read=min(self._read_timeout, left), total=None
-        )
-        _current.patience = patience = _Patience(deadline)
+        current.patience = patience = Patience(deadline)
         try:
-            response = self._pool(url).request(
-                method,
-                url,
-                body=body,
-                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers},
-                preload_content=False,
-                redirect=False,
-                retries=False,
-                timeout=timeout,
-            )
+            response = self._answered(method, url, body, headers, patience, idempotent=idempotent)
             try:
                 yield response
                 patience.check(url)  # what was cut off there looks like a body without a length that ended
@@ -247,89 +242,50 @@ class HttpFetcher:
         finally:
             patience.end()
 
+    def _answered(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        patience: Patience,
+        *,
+        idempotent: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        """The beginning of an answer; anew as long as it is a kept-alive connection that turns out to be closed."""
+        import urllib3  # noqa: PLC0415
+
+        while True:
+            left = patience.left
+            timeout = urllib3.Timeout(
+                connect=min(self._connect_timeout, left), read=min(self._read_timeout, left), total=None
+            )
+            try:
+                return self._pool(url).request(
+                    method,
+                    url,
+                    body=body,
+                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers},
+                    preload_content=False,
+                    redirect=False,
+                    retries=False,
+                    timeout=timeout,
+                )
+            except urllib3.exceptions.ProtocolError as error:
+                # urllib3 has dropped that connection: with each turn there is one less that can be stale.
+                if not (idempotent and patience.is_reused and _was_closed(error)):
+                    raise
+                patience.check(url)
+
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3  # noqa: PLC0415
 
         proxy = _proxy_for(url)
         if proxy not in self._pools:
             pool = urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
-            pool.pool_classes_by_scheme = _impatient_pools()
+            pool.pool_classes_by_scheme = impatient_pools()
             self._pools[proxy] = pool
         return self._pools[proxy]
-
-
-class _Patience:
-    """Hangs up when a request has lasted to its deadline.
-
-    A read timeout starts anew with every byte, and one read may wait for many: for a line of headers, or for the line
-    between two chunks. Only closing the socket ends such a wait.
-    """
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._over = self._ended = False
-        self._timer: threading.Timer | None = None
-
-    def watch(self, connection: HTTPConnection) -> None:
-        """From now on, this is what to hang up on."""
-        self._start(connection, max(self._deadline - time.monotonic(), 0))
-
-    def check(self, url: str) -> None:
-        """NetworkError when it was this side that ended the answer."""
-        if self._over:
-            raise NetworkError(f"{url} is too slow: no whole answer before the deadline") from None
-
-    def end(self) -> None:
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _start(self, connection: HTTPConnection, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._hang_up, [connection])
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _hang_up(self, connection: HTTPConnection) -> None:
-        self._over = True
-        with contextlib.suppress(OSError):
-            if connection.sock is not None:
-                connection.sock.shutdown(socket.SHUT_RDWR)
-            elif not self._ended:  # still connecting, perhaps to the next of many addresses
-                self._start(connection, 0.1)
-
-
-class _Current(threading.local):
-    """The patience for the request this thread is making."""
-
-    patience: _Patience
-
-
-_current = _Current()
-
-
-@cache
-def _impatient_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """urllib3's pools with connections that hang up at the deadline of the request they are used for."""
-    import urllib3  # noqa: PLC0415
-    from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415
-
-    class Plain(HTTPConnection):
-        def request(self, *args: Any, **options: Any) -> None:
-            _current.patience.watch(self)
-            super().request(*args, **options)
-
-    class Secure(HTTPSConnection):
-        def request(self, *args: Any, **options: Any) -> None:
-            _current.patience.watch(self)
-            super().request(*args, **options)
-
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}
 
 
 def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
@@ -376,6 +332,12 @@ def _proxy_for(url: str) -> str | None:
     if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host):
         return None
     return getproxies().get(parts.scheme)
+
+
+def _was_closed(error: urllib3.exceptions.ProtocolError) -> bool:
+    """Whether the other side had hung up before a byte of its answer came (http.client says so by these)."""
+    causes = (error.__cause__, error.__context__, *error.args)
+    return any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in causes)
 
 
 def _plain(error: Exception) -> str:

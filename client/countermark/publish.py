@@ -235,6 +235,7 @@ def upload(
         body,
         content_type=f"multipart/form-data; boundary={boundary}",
         headers={"Authorization": f"Basic {credentials}", "Accept": JSON},
+        idempotent=True,  # the same bytes under the same name are the same entry
     )
     milliseconds = (timer() - before) * 1000
     check_answer(answer, f"uploading {distribution.filename}")

@@ -43,6 +43,7 @@ class PublicFiles:
         headers: Mapping[str, str] | None = None,
         max_bytes: int = FETCH_MAX_BYTES,
         timeout: float | None = None,
+        idempotent: bool = False,
     ) -> Answer:
         """Nothing is written through here."""
         raise NetworkError(f"{url}: the public tree takes no requests")

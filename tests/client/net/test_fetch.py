@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import pytest
@@ -201,3 +201,72 @@ def test_listen_addresses_are_host_and_port(text: str) -> None:
     with pytest.raises(UsageError, match="not HOST:PORT"):
         parse_listen(text)
     assert parse_listen("[::1]:80") == ("::1", 80)
+
+
+@contextmanager
+def forgetful(*, answers: int, then: bytes = b"") -> Iterator[tuple[str, list[bytes]]]:
+    """A server that keeps a connection alive for some answers, and closes it unseen when the next request comes.
+
+    `then` is what it says of that request before it closes. Yields its URL and the requests that it read.
+    """
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            for _ in range(answers):
+                asked.append(request := connection.recv(65536))
+                if not request:
+                    return
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+            if request := connection.recv(65536):
+                asked.append(request)
+                connection.sendall(then)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/x", asked
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def test_a_kept_alive_connection_that_is_closed_is_not_the_end() -> None:
+    """A GET, and an upload of the same bytes, are asked for once more on a new connection; other posts are not."""
+    with forgetful(answers=1) as (url, asked):
+        fetcher = HttpFetcher()
+        assert fetcher.get(url) == b"hi"
+        assert fetcher.get(url) == b"hi", "the second request met a closed connection"
+        assert b"".join(fetcher.chunks(url, max_bytes=10)) == b"hi"
+        assert fetcher.post(url, b"file", content_type="x/y", idempotent=True).body == b"hi"
+        before = len(asked)
+        with pytest.raises(NetworkError, match="cannot reach"):
+            fetcher.post(url, b"once", content_type="x/y")
+        assert len(asked) == before + 1, "it may have been carried out: nobody asks again"
+
+
+def test_many_stale_connections_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool full of connections that the server has closed: each is tried, then a new one is made."""
+    with forgetful(answers=1) as (url, _):
+        fetcher = HttpFetcher()
+        threads = [threading.Thread(target=fetcher.get, args=(url,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert fetcher.get(url) == b"hi"
+
+
+@pytest.mark.parametrize("then", [b"", b"HTTP/1.1 2"])
+def test_on_a_new_connection_nothing_is_tried_twice(then: bytes) -> None:
+    """A server that never answers is asked once; the beginning of an answer is no answer, and not asked for again."""
+    with forgetful(answers=0, then=then) as (url, asked):
+        with pytest.raises(NetworkError, match="cannot reach"):
+            HttpFetcher().get(url)
+        assert len(asked) == 1
