@@ -17,14 +17,20 @@
     namespace = "corp"                        # it serves its files elsewhere: the log is enough
     keys = ["40c3f0a1..."]                    # and optionally, from these keys alone
 
-Two policies meet. The *central* one comes through TUF in the trust file; the *local* one is `policy.toml`
-in the client's home. Central wins unless the local one is stricter, so a local file can tighten and never
-loosen; for the same reason an exception excuses only what the local file alone demanded.
+    [[pin]]
+    project = "acme"                          # whose key it is was found out by other means than this registry
+    keys = ["9f86d081..."]
+
+Three policies meet. The *central* one comes through TUF in the trust file; the *local* one is `policy.toml`
+in the client's home; the *project's* is `countermark.toml`, in this folder or the nearest above it. The strictest
+wins, so a file can tighten and never loosen; for the same reason an exception excuses only what its own file
+demanded. Beside modes and pins each may have demands (demands.py): a cool-down, an age, allowed names.
 
 The mode decides about findings of exit code 5 (unsigned, wrong identity, no entry, not provable) and 4 (too
 old). Withdrawn files (6) pass only under `observe`. Tamper, fork and rollback (7) are refused in every
-mode: no policy can allow a contradiction. Exceptions that were used are shown in every result, expired ones
-are ignored.
+mode: no policy can allow a contradiction. A demand is decided by the mode of the file it stands in, `enforce` where
+that names none. Exceptions in force are shown in every result. Expired ones are ignored, and so are those that last
+longer than 30 days from now, with a remark: an exception is renewed, or it is a decision for ever.
 
 Whether it is enough that a file is in the log, listed by no TUF and seen by no scanner, is for this machine
 alone to say, namespace by namespace (`log-only`): the central policy is about what the registry lists.
@@ -39,9 +45,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from countermark.demands import KNOWN as DEMANDS
+from countermark.demands import Demands, Facts, read_demands
 from countermark.disk import read_file
-from countermark.errors import UsageError
-from countermark.limits import LOCAL_FILE_MAX_BYTES
+from countermark.errors import CountermarkError, UsageError
+from countermark.limits import EXCEPTION_MAX, LOCAL_FILE_MAX_BYTES
 from countermark.trustfile import CentralPolicy
 from countermark.values import dataclass, field, replace
 
@@ -87,6 +95,10 @@ class Exemption:
         until = datetime.fromtimestamp(self.expires, UTC).date()
         return f'exception for {self.project} until {until}: "{self.reason}", approved by {self.approver}'
 
+    def is_in_force(self, now: int) -> bool:
+        """Not expired, and not for longer than an exception may be."""
+        return 0 < self.expires - now <= EXCEPTION_MAX.total_seconds()
+
 
 @dataclass(frozen=True)
 class LogOnly:
@@ -113,6 +125,9 @@ class ClientPolicy:
     rules: tuple[Rule, ...] = ()
     exceptions: tuple[Exemption, ...] = ()
     log_only: tuple[LogOnly, ...] = ()
+    demands: Demands = field(default_factory=Demands)
+    says_mode: bool = False  # whether the file names a mode; demands are enforced where it does not
+    source: str = "the local policy"
 
     def mode_for(self, project: str) -> Mode:
         """The strictest of the global mode and every pattern that matches."""
@@ -124,49 +139,154 @@ class ClientPolicy:
         return frozenset().union(*pins)
 
     def exception_for(self, project: str, *, now: int) -> Exemption | None:
-        return next((e for e in self.exceptions if e.expires > now and _matches(e.project, project)), None)
+        found = (e for e in self.exceptions if e.is_in_force(now) and _matches(e.project, project))
+        return next(found, None)
+
+    def demand_mode(self, project: str) -> Mode:
+        """How strict this file's own demands are."""
+        return self.mode_for(project) if self.says_mode else Mode.ENFORCE
+
+    def exception_words(self, now: int) -> list[str]:
+        """Every exception that counts, and every one that does not because it lasts too long."""
+        told = [e.sentence() for e in self.exceptions if e.is_in_force(now)]
+        days = EXCEPTION_MAX.days
+        ignored = [e.sentence() for e in self.exceptions if e.expires - now > EXCEPTION_MAX.total_seconds()]
+        return told + [f"ignored, since it lasts longer than {days} days: {words}" for words in ignored]
+
+
+Objection = tuple[CountermarkError, Decision]
 
 
 @dataclass(frozen=True)
 class Policies:
-    """The central and the local policy together."""
+    """The central, the local and the project's policy together, and what a lock pins."""
 
     central: CentralPolicy = field(default_factory=lambda: CentralPolicy(min_tree_size=0, mode="warn"))
     local: ClientPolicy = field(default_factory=lambda: ClientPolicy(mode=Mode.OBSERVE))
+    project: ClientPolicy = field(default_factory=lambda: ClientPolicy(mode=Mode.OBSERVE))
+    lock_pins: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    is_ci: bool = False
 
     def with_central(self, central: CentralPolicy) -> Policies:
         """These policies under the central one that the trust file brought."""
         return replace(self, central=central)
 
     def mode_for(self, project: str) -> Mode:
-        """The stricter of the two."""
-        return max(Mode.parse(self.central.mode_for(project)), self.local.mode_for(project))
+        """The strictest of them."""
+        return max(Mode.parse(self.central.mode_for(project)), *(p.mode_for(project) for p in self._files))
+
+    @property
+    def _files(self) -> tuple[ClientPolicy, ClientPolicy]:
+        return (self.local, self.project)
+
+    def strictly(self) -> Policies:
+        """The same, where every policy enforces: what `policy simulate` asks about."""
+        local, project = (replace(p, mode=Mode.ENFORCE, says_mode=True) for p in self._files)
+        return replace(self, local=local, project=project)
 
     def decide(self, project: str, exit_code: int, *, now: int) -> Decision:
         """Whether a failure of this exit code refuses this project."""
-        central, local = Mode.parse(self.central.mode_for(project)), self.local.mode_for(project)
-        mode = max(central, local)
+        mode = self.mode_for(project)
         if exit_code not in (4, 5, 6):
             return Decision(True, mode, "refused in every mode")
-        exemption = self.local.exception_for(project, now=now)
-        if exemption is not None and local > central:
-            # The exception lifts what only the local file demanded.
-            mode, because = central, exemption.sentence()
-        else:
-            because = f"policy mode {mode.word}"
+        because = f"policy mode {mode.word}"
+        # An exception lifts what its own file demanded, and nothing else.
+        exempt = {p.source: p.exception_for(project, now=now) for p in self._files}
+        kept = [p.mode_for(project) for p in self._files if exempt[p.source] is None]
+        rest = max([Mode.parse(self.central.mode_for(project)), *kept])
+        if rest < mode:
+            mode, because = rest, "; ".join(e.sentence() for e in exempt.values() if e is not None)
         limit = Mode.WARN if exit_code == 6 else Mode.ENFORCE
         return Decision(mode >= limit, mode, because)
 
     def pins_for(self, project: str) -> frozenset[str]:
-        return self.local.pins_for(project)
+        """Every key that any file pins for the project; empty: any enrolled key will do."""
+        return frozenset().union(*self.pin_sets(project))
+
+    def pin_sets(self, project: str) -> list[frozenset[str]]:
+        """What each file and the lock pin: one key of each set must have signed, or vouch for who did."""
+        sets = [*(p.pins_for(project) for p in self._files), self.lock_pins.get(project, frozenset())]
+        return [pins for pins in sets if pins]
+
+    # --- demands ------------------------------------------------------------------------------------------
+    @property
+    def wants_entry(self) -> bool:
+        """Whether a demand is about what a file's entries say."""
+        return any(demands.wants_entry for _, demands in self._demands)
+
+    @property
+    def wants_tier(self) -> bool:
+        return any(demands.not_flagged for _, demands in self._demands)
+
+    def objections_to_name(self, project: str, *, now: int) -> list[Objection]:
+        """What is said against a project, whatever is proved of its files."""
+        return [
+            (error, self._decide_demand(policy, project, now=now))
+            for policy, demands in self._demands
+            for error in demands.of_name(project)
+        ]
+
+    def objections(self, facts: Facts, *, now: int) -> list[Objection]:
+        """What is said against a file that is proved, and by whose mode it is decided."""
+        found = self.objections_to_name(facts.project, now=now)
+        facts = replace(facts, is_pinned=bool(self.pin_sets(facts.project)))
+        for policy, demands in self._demands:
+            for error in (*demands.of_view(facts), *demands.of_file(facts)):
+                decision = self._decide_demand(policy, facts.project, now=now)
+                if error.reason == "no-pin" and not self.is_ci:
+                    decision = replace(decision, refused=False, because="a pin is needed under CI only")
+                found.append((error, decision))
+        return found
+
+    def exception_words(self, now: int) -> tuple[str, ...]:
+        """The exceptions in force, which every result shows."""
+        return tuple(words for policy in self._files for words in policy.exception_words(now))
+
+    @property
+    def _demands(self) -> list[tuple[ClientPolicy | None, Demands]]:
+        found: list[tuple[ClientPolicy | None, Demands]] = [(p, p.demands) for p in self._files]
+        return [(None, self.central.demands), *found]
+
+    def _decide_demand(self, policy: ClientPolicy | None, project: str, *, now: int) -> Decision:
+        if policy is None:
+            mode = Mode.parse(self.central.mode_for(project))
+            return Decision(mode >= Mode.ENFORCE, mode, "demanded by the registry's policy")
+        mode, exemption = policy.demand_mode(project), policy.exception_for(project, now=now)
+        if exemption is not None:
+            return Decision(False, mode, exemption.sentence())
+        return Decision(mode >= Mode.ENFORCE, mode, f"demanded by {policy.source}, mode {mode.word}")
 
     def log_only_for(self, namespace: str) -> LogOnly | None:
         """What this machine says of files that are in the log only; None: nothing, so they are refused."""
         return next((each for each in self.local.log_only if each.namespace == namespace), None)
 
 
+PROJECT_POLICY = "countermark.toml"
+
+
+def load_policies(home_file: Path, folder: Path, environment: Mapping[str, str]) -> Policies:
+    """The policy of this user, and of the project that `folder` is in: the nearest `countermark.toml`."""
+    local = load_policy(home_file)
+    found = project_policy(folder)
+    project = ClientPolicy(mode=Mode.OBSERVE) if found is None else load_policy(found)
+    if project.log_only:
+        raise UsageError(f'policy "{found}": log-only is for this machine to say, in "{home_file}"')
+    is_ci = environment.get("CI", "").lower() in ("1", "true", "yes")
+    return Policies(local=local, project=project, is_ci=is_ci)
+
+
+def project_policy(folder: Path) -> Path | None:
+    """The `countermark.toml` of the project a folder is in: no further up than the repository's root."""
+    for each in (folder, *folder.parents):
+        if (each / PROJECT_POLICY).is_file():
+            return each / PROJECT_POLICY
+        if (each / ".git").exists():
+            return None
+    return None
+
+
 def load_policy(path: Path) -> ClientPolicy:
-    """The local policy file; without one, nothing is demanded locally. Unknown words are refused."""
+    """A policy file; without one, nothing is demanded. Unknown words are refused."""
     raw = read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES)
     if raw is None:
         return ClientPolicy(mode=Mode.OBSERVE)
@@ -176,12 +296,20 @@ def load_policy(path: Path) -> ClientPolicy:
         document = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f'policy "{path}" is not TOML: {error}') from None
-    _only(path, document, {"mode", "pattern", "exception", "log-only"})
+    _only(path, document, {"mode", "pattern", "pin", "exception", "log-only"} | DEMANDS)
+    try:
+        demands = read_demands(document)
+    except UsageError as error:
+        raise UsageError(f'policy "{path}": {error}') from None
+    rules = [_rule(path, item) for item in _tables(path, document, "pattern")]
     return ClientPolicy(
         mode=Mode.parse(document.get("mode", "observe")),
-        rules=tuple(_rule(path, item) for item in _tables(path, document, "pattern")),
+        rules=(*rules, *(_pin(path, item) for item in _tables(path, document, "pin"))),
         exceptions=tuple(_exemption(path, item) for item in _tables(path, document, "exception")),
         log_only=tuple(_log_only(path, item) for item in _tables(path, document, "log-only")),
+        demands=demands,
+        says_mode="mode" in document,
+        source=str(path),
     )
 
 
@@ -191,6 +319,14 @@ def _rule(path: Path, item: Mapping[str, Any]) -> Rule:
     if not isinstance(item.get("project"), str) or not isinstance(keys, list):
         raise UsageError(f'policy "{path}": a pattern needs a project name and a list of keys')
     return Rule(item["project"], Mode.parse(item.get("mode", "enforce")), frozenset(map(str, keys)))
+
+
+def _pin(path: Path, item: Mapping[str, Any]) -> Rule:
+    """A pin is a pattern that asks for nothing but its keys."""
+    _only(path, item, {"project", "keys"})
+    if not item.get("keys"):
+        raise UsageError(f'policy "{path}": a pin needs a project name and its keys')
+    return replace(_rule(path, item), mode=Mode.OBSERVE)
 
 
 def _exemption(path: Path, item: Mapping[str, Any]) -> Exemption:

@@ -10,10 +10,11 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from countermark.bundle import SUFFIX
-from countermark.clientpolicy import Policies, load_policy
+from countermark.clientpolicy import Policies, load_policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import create_file, read_file, replace_file
 from countermark.errors import PolicyError, UsageError
@@ -44,7 +45,7 @@ def make(arguments: argparse.Namespace) -> int:
         path = arguments.dir / f"{artifact.filename}{suffix}"
         if path.exists():  # before anything is asked or written; create_file holds against races
             raise UsageError(f'"{path}" already exists', hint="--replace says that it may be overwritten")
-    policies = Policies(local=load_policy(home.policy_file))
+    policies = load_policies(home.policy_file, Path.cwd(), os.environ)
     fetcher, now = fetcher_for(registry), int(time.time())
     if namespace:
         made = make_log_only(artifacts, namespace, registry, fetcher, now=now, policies=policies)
@@ -82,7 +83,7 @@ def verify(arguments: argparse.Namespace) -> int:
                 hint=f"countermark bundle make {path}, on a machine that reaches the registry",
             )
         files.append((artifact, raw))
-    policies = Policies(local=load_policy(home.policy_file))
+    policies = load_policies(home.policy_file, Path.cwd(), os.environ)
     if namespace:
         return _verify_log_only(
             files, namespace, registry, max_age, policies, remarks=remarks, json=arguments.json

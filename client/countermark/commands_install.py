@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from countermark.clientpolicy import Policies, load_policy
+from countermark.clientpolicy import Policies, load_policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
@@ -45,7 +45,7 @@ def verify(arguments: argparse.Namespace) -> int:
         raise UsageError("nothing to verify", hint="give a FILE, or --environment DIR")
     home, registry, remarks = pinned(arguments)
     now = _at(arguments.at, int(time.time()))
-    policies = Policies(local=load_policy(home.policy_file))
+    policies = load_policies(home.policy_file, Path.cwd(), os.environ)
     if arguments.environment is not None:
         return _verify_environment(arguments, home, registry, now=now, policies=policies, remarks=remarks)
     locks, files = _sort(arguments.files)
@@ -186,7 +186,7 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             registry,
             fetcher_for(registry),
             now=int(time.time()),
-            policies=Policies(local=load_policy(home.policy_file)),
+            policies=load_policies(home.policy_file, Path.cwd(), os.environ),
             environment=os.environ,
             say=say,
             remarks=remarks,
@@ -232,7 +232,7 @@ def _proxy(home: Home, registry: Registry) -> Proxy:
         registry,
         fetcher_for(registry),
         FileStore(registry.folder / "files"),
-        policies=Policies(local=load_policy(home.policy_file)),
+        policies=load_policies(home.policy_file, Path.cwd(), os.environ),
         clock=lambda: int(time.time()),
         say=say,
     )

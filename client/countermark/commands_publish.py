@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from countermark import ahead, devicelogin
 from countermark import publish as engine
-from countermark.clientpolicy import Policies, load_policy
+from countermark.clientpolicy import load_policies
 from countermark.commands_install import pinned
 from countermark.console import GREEN, ask, confirm, put, put_json, say
 from countermark.disk import replace_file
@@ -136,7 +137,11 @@ def publish(arguments: argparse.Namespace) -> int:
     # Listed: the newest view must show it, as every installer will see it.
     artifacts = [Artifact.from_path(file.path) for file in files]
     report = verify(
-        artifacts, registry, fetcher, now=_now(), policies=Policies(local=load_policy(home.policy_file))
+        artifacts,
+        registry,
+        fetcher,
+        now=_now(),
+        policies=load_policies(home.policy_file, Path.cwd(), os.environ),
     )
     documents = []
     for (file, answer, milliseconds), outcome in zip(results, report.outcomes, strict=True):

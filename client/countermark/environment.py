@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from countermark.clientpolicy import Policies
+from countermark.demanded import refused_or_let_pass
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, PolicyError
 from countermark.installed import Finding, Held, Installed, Place
 from countermark.names import normalise_version, parse_filename
@@ -166,6 +167,5 @@ def _outcome(finding: Finding, policies: Policies, *, now: int) -> Outcome:
     if finding.kind != "unprovable":
         hint = "make the environment anew, through `countermark run`"
         return Refused(artifact, EvidenceError(told, hint=hint), "refused in every mode")
-    error = PolicyError(f"not provable: {finding.path}: {finding.told}")
-    decision = policies.decide(finding.project, error.exit_code, now=now)
-    return (Refused if decision.refused else LetPass)(artifact, error, decision.because)
+    error = PolicyError(f"not provable: {finding.path}: {finding.told}", reason="not-provable")
+    return refused_or_let_pass(artifact, error, policies, now=now)

@@ -23,46 +23,55 @@ class CountermarkError(Exception):
     """Root of all our errors. `str(error)` is one sentence, lower case, without a full stop."""
 
     exit_code: ClassVar[int] = 1
+    reason = "bug"  # one word for programs; what raises an error may say a narrower one
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if reason is not None:
+            self.reason = reason
 
 
 class UsageError(CountermarkError):
     """The person at the keyboard asked for something that cannot be: a bad argument, a missing file."""
 
     exit_code = 2
+    reason = "usage"
 
 
 class NetworkError(CountermarkError):
     """Somebody could not be reached, or answered with a server error. Worth a retry."""
 
     exit_code = 3
+    reason = "unreachable"
 
 
 class StaleError(CountermarkError):
     """What we hold is too old to judge by: an expired timestamp, a quorum that stopped."""
 
     exit_code = 4
+    reason = "stale"
 
 
 class PolicyError(CountermarkError):
     """Nothing is forged, but the policy does not allow it: unsigned, wrong identity, no entry, no trust."""
 
     exit_code = 5
+    reason = "policy"
 
 
 class WithdrawnError(CountermarkError):
     """The entry exists and says no: held, removed, taken down."""
 
     exit_code = 6
+    reason = "withdrawn"
 
 
 class EvidenceError(CountermarkError):
     """Two things that must agree do not: tampered bytes, a fork, a rollback, a false proof."""
 
     exit_code = 7
+    reason = "false"
 
 
 class MalformedError(EvidenceError):

@@ -64,6 +64,7 @@ LOCAL_FILE_MAX_BYTES = 1024 * 1024  # policy, timeline, session: kilobytes in pr
 ENROLMENT_CHAIN_MAX = 64  # rotations of one project's key that a verification walks back
 GENESIS_SEARCH = 16  # entries at the start of a log among which its role keys are looked for
 EVIDENCE_FILE_MAX_BYTES = 8 * 1024 * 1024  # a bundle, two timestamps, roots and a bin, in base64
+EXCEPTION_MAX = timedelta(days=30)  # ahead of now: who wants longer decides again
 MEMORY_MAX_BYTES = 64 * 1024 * 1024  # 300,000 verified files
 UNAPPLIED_MAX = 100_000  # entries between `applied` and the tree size that a verification reads
 

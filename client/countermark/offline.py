@@ -24,15 +24,17 @@ from typing import Any
 from countermark.bundle import Bundle, Moments, OpenedBundle, open_bundle
 from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
-from countermark.errors import CountermarkError, EvidenceError, PolicyError, StaleError, worst
+from countermark.demanded import check_pins, facts_of, pin_line, refused_or_let_pass
+from countermark.entry import Entry
+from countermark.errors import CountermarkError, EvidenceError, StaleError, worst
 from countermark.matching import check_target, entry_of
 from countermark.pins import Registry, newer_roots
 from countermark.signature import SignedBy, check_publisher
 from countermark.timeline import Timeline
 from countermark.timestamp import ago
 from countermark.tufjson import Root
-from countermark.values import dataclass
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Step, Verified
+from countermark.values import dataclass, replace
+from countermark.verified import Artifact, Outcome, Refused, Step, Verified
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,7 @@ def _judge(artifact: Artifact, raw: bytes, seen: _Seen, *, max_age: int, policie
         signed_by = _prove(opened, artifact, policies, steps)
     except CountermarkError as error:
         _keep_evidence(registry, raw, error, now)
-        decision = policies.decide(artifact.project, error.exit_code, now=now)
-        outcome = Refused if decision.refused else LetPass
-        return Result(outcome(artifact, error, decision.because), claims)
+        return Result(refused_or_let_pass(artifact, error, policies, now=now), claims)
     return Result(_decide(opened, artifact, signed_by, policies, steps=steps, now=now), claims)
 
 
@@ -225,11 +225,7 @@ def _prove(opened: OpenedBundle, artifact: Artifact, policies: Policies, steps: 
     steps.append(Step(4, f"entry #{target.index} of {size} in {origin}", "the log"))
     # (8) Who signed the publish, why that key counts, and whether it is one we pinned.
     signed_by = check_publisher(opened, entry, target.index)
-    pins = policies.pins_for(artifact.project)
-    if pins and not pins & signed_by.keyids:
-        raise PolicyError(
-            f"{artifact.filename} is signed by {signed_by.keyid}, which is not pinned for {artifact.project}"
-        )
+    check_pins(artifact, signed_by, policies)
     steps.append(Step(8, signed_by.sentence, signed_by.party))
     # (9) It was listed as of `applied`. What came later is not in a bundle.
     steps.append(Step(9, f"listed as of entry {opened.timestamp.applied}", "timestamp key"))
@@ -248,8 +244,15 @@ def _decide(
     """Step 10: what policy demands of what is true."""
     findings = () if signed_by.finding is None else (signed_by.finding,)
     words = f"mode {policies.mode_for(artifact.project).word}, nothing to object"
-    for finding in findings:
-        decision = policies.decide(artifact.project, finding.exit_code, now=now)
+    decisions = [(f, policies.decide(artifact.project, f.exit_code, now=now)) for f in findings]
+    facts = replace(
+        facts_of(opened, artifact, opened.target, now=now),
+        logged_at=Entry.parse(opened.log.entry(opened.target.index)).time,
+        tier="not known offline",
+        pin_line=pin_line(artifact.project, signed_by),
+    )
+    objections = policies.objections(facts, now=now)
+    for finding, decision in (*decisions, *objections):
         if decision.refused:
             return Refused(artifact, finding, decision.because)
         words = f"{finding}, let pass: {decision.because}"
@@ -262,7 +265,7 @@ def _decide(
         signed_by=signed_by,
         steps=tuple(sorted(steps, key=lambda step: step.number)),
         remarks=() if yank is None else (f"yanked by entry #{yank}",),
-        findings=findings,
+        findings=tuple(finding for finding, _ in (*decisions, *objections)),
     )
 
 

@@ -37,6 +37,7 @@ from typing import Any
 
 from countermark import serving
 from countermark.clientpolicy import Policies
+from countermark.demanded import refused_or_let_pass
 from countermark.disk import read_file, replace_file
 from countermark.errors import MalformedError, PolicyError, UsageError
 from countermark.fetch import Fetcher
@@ -49,7 +50,7 @@ from countermark.proxy import Proxy
 from countermark.trust import View
 from countermark.unlisted import simple_page
 from countermark.values import dataclass, replace
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
+from countermark.verified import Artifact, LetPass, Outcome, Report
 from countermark.verify import verify
 
 # What of pip's and uv's own variables a child keeps: where caches and interpreters are, and how it talks. Every
@@ -126,10 +127,9 @@ def _unproved(item: Unprovable, policies: Policies, *, now: int) -> Outcome:
         "its build takes tools that no lock pins; `uv sync --frozen --no-install-project` leaves it out"
     )
     hint = leave_out if item.folder == "." else None
-    error = PolicyError(f"not provable: {item.project}: {item.reason}", hint=hint)
-    decision = policies.decide(item.project, error.exit_code, now=now)
-    outcome = Refused if decision.refused else LetPass
-    return outcome(Artifact(item.project, item.version or "", "", ""), error, decision.because)
+    error = PolicyError(f"not provable: {item.project}: {item.reason}", hint=hint, reason="not-provable")
+    artifact = Artifact(item.project, item.version or "", "", "")
+    return refused_or_let_pass(artifact, error, policies, now=now)
 
 
 def _artifact(

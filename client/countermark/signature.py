@@ -124,7 +124,9 @@ def _imported(imported: Imported, time: int, index: int) -> SignedBy:
         sentence=sentence,
         enrolled=imported.index,
         first=imported.index,
-        finding=PolicyError(f"entry #{index} is {sentence}: no publisher's key vouches for it"),
+        finding=PolicyError(
+            f"entry #{index} is {sentence}: no publisher's key vouches for it", reason="unsigned"
+        ),
     )
 
 
@@ -227,7 +229,9 @@ def _by_registry(view: Proved, envelope: Envelope, index: int, keyid: str) -> Si
         sentence=sentence,
         enrolled=role.index,
         first=role.index,
-        finding=PolicyError(f"entry #{index} is {sentence}: no publisher's key vouches for it"),
+        finding=PolicyError(
+            f"entry #{index} is {sentence}: no publisher's key vouches for it", reason="unsigned"
+        ),
     )
 
 

@@ -10,7 +10,8 @@
 It holds the log's origin and key set and the witness quorum (as a C2SP tlog-policy), the offline authority
 key from which the entry rules start, and the client policy, whose `min_tree_size` is a rollback floor that
 survives the compromise of every online key. `patterns` are tried in order, the first that matches a project
-wins over `mode`.
+wins over `mode`. `demands`, where there are any, are those of demands.py, spans in seconds; programs that are too old
+to know them refuse the file.
 
 A trust file is judged at a time: `valid_from` <= T < `valid_until`. Parsing one proves nothing; it is trusted
 when TUF's `trust` role signed it *and* either the root lists its digest in `x-countermark-trust` or it was
@@ -23,14 +24,16 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from countermark.canonical import encode_canonical, parse_canonical
+from countermark.demands import Demands
 from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS, TRUST_FILE_MAX_BYTES
 from countermark.statement import load_public_key
 from countermark.tlog.note import VerifierKey
 from countermark.tlog.policy import Policy
-from countermark.values import dataclass
+from countermark.values import dataclass, field
 
 TARGET_PATH = "trust/trust.json"
 TYPE = "countermark-trust"
@@ -53,11 +56,22 @@ class CentralPolicy:
     min_tree_size: int
     mode: str
     patterns: tuple[Pattern, ...] = ()
+    demands: Demands = field(default_factory=Demands)
 
     def mode_for(self, project: str) -> str:
         """The mode of a normalised project name."""
         matches = (pattern.mode for pattern in self.patterns if fnmatchcase(project, pattern.project))
         return next(matches, self.mode)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the trust file holds it; `demands` only where there are any, so that older files stay what they are."""
+        document: dict[str, Any] = {
+            "min_tree_size": self.min_tree_size,
+            "mode": self.mode,
+            "patterns": [{"mode": p.mode, "project": p.project} for p in self.patterns],
+        }
+        demands = self.demands.to_dict()
+        return document | ({"demands": demands} if demands else {})
 
 
 @dataclass(frozen=True)
@@ -77,11 +91,7 @@ class TrustFile:
         return encode_canonical(
             {
                 "authority_key": base64.b64encode(self.authority_key).decode(),
-                "client_policy": {
-                    "min_tree_size": self.client_policy.min_tree_size,
-                    "mode": self.client_policy.mode,
-                    "patterns": [{"mode": p.mode, "project": p.project} for p in self.client_policy.patterns],
-                },
+                "client_policy": self.client_policy.to_dict(),
                 "origin": self.origin,
                 "type": TYPE,
                 "v": 1,
@@ -159,7 +169,14 @@ def _central_policy(document: Mapping[str, object]) -> CentralPolicy:
         min_tree_size=_integer(document, "min_tree_size"),
         mode=_mode(document),
         patterns=tuple(Pattern(_mode(each), _text(each, "project")) for each in patterns),
+        demands=_demands(document.get("demands", {})),
     )
+
+
+def _demands(table: object) -> Demands:
+    if not isinstance(table, dict):
+        raise TypeError("demands are an object")
+    return Demands.from_dict(table)
 
 
 def _mode(document: Mapping[str, object]) -> str:

@@ -35,7 +35,7 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
             return TamperedError(
                 f"{artifact.filename} is on the simple index, and the log has no entry for it"
             )
-        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}", reason="no-entry")
     raw = view.log.entry(index)
     entry = Entry.parse(raw)
     if entry.imported is not None:
@@ -47,7 +47,7 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
         and normalise_filename(statement.subject_name) == normalise_filename(artifact.filename)
     )
     if statement is None or not same:
-        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}", reason="no-entry")
     if statement.subject_sha256 != artifact.sha256:
         return TamperedError(
             f"{artifact.filename} is sha256:{artifact.sha256}, "
@@ -81,7 +81,7 @@ def _why_imported(
     assert imported is not None
     line = imported.line
     if line.name.normalised != normalise_filename(artifact.filename) or imported.passed is not None:
-        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}")
+        return PolicyError(f"no entry for {artifact.filename} in {view.checkpoint.origin}", reason="no-entry")
     if line.sha256 != artifact.sha256:
         return TamperedError(
             f"{artifact.filename} is sha256:{artifact.sha256}, "

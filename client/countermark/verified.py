@@ -115,7 +115,7 @@ class Verified:
         return {
             **_artifact_json(self.artifact),
             "exit_code": 0,
-            "findings": [{"exit_code": f.exit_code, "message": str(f)} for f in self.findings],
+            "findings": [_finding_json(f) for f in self.findings],
             "index": self.index,
             "leaf_hash": self.leaf_hash,
             "remarks": list(self.remarks),
@@ -144,6 +144,7 @@ class Refused:
             "error": str(self.error),
             "exit_code": self.exit_code,
             "hint": self.error.hint,
+            "reason": self.error.reason,
             "verified": False,
         }
 
@@ -163,7 +164,7 @@ class LetPass:
             **_artifact_json(self.artifact),
             "because": self.because,
             "exit_code": 0,
-            "findings": [{"exit_code": self.error.exit_code, "message": str(self.error)}],
+            "findings": [_finding_json(self.error)],
             "verified": False,
         }
 
@@ -217,6 +218,10 @@ class Report:
 def seen_words(witnesses: Sequence[str], age: int) -> str:
     """Who says that the log was so, and how long ago they did."""
     return f"seen by {', '.join(witnesses) or 'nobody'} {ago(age)} ago"
+
+
+def _finding_json(error: CountermarkError) -> dict[str, Any]:
+    return {"exit_code": error.exit_code, "message": str(error), "reason": error.reason}
 
 
 def _artifact_json(artifact: Artifact) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from countermark.clientpolicy import Decision, Policies
+from countermark.clientpolicy import Decision, Objection, Policies
+from countermark.demanded import check_pins, facts_of, pin_line, refused_or_let_pass, tier_of
 from countermark.disk import read_own, replace_file
 from countermark.errors import (
     CountermarkError,
@@ -51,8 +52,8 @@ from countermark.trust import View, opened
 from countermark.tufjson import ListedTarget
 from countermark.unapplied import unapplied
 from countermark.unlisted import why_unlisted
-from countermark.values import dataclass, field
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Step, Verified
+from countermark.values import dataclass, field, replace
+from countermark.verified import Artifact, Outcome, Refused, Report, Step, Verified
 from countermark.withdrawals import described
 
 
@@ -63,6 +64,7 @@ class _Progress:
     steps: list[Step] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     findings: list[CountermarkError] = field(default_factory=list)
+    objections: list[Objection] = field(default_factory=list)
 
     def held(self, number: int, proved: str, by: str) -> None:
         self.steps.append(Step(number, proved, by))
@@ -118,7 +120,12 @@ def verify_with(
         quorum_time=view.checkpoint.quorum_time,
         freshness=freshness.level.value,
         late=freshness.late,
-        remarks=(*remarks, *view.passed_over, *filter(None, [view.waiting])),
+        remarks=(
+            *remarks,
+            *view.passed_over,
+            *filter(None, [view.waiting]),
+            *policies.exception_words(view.now),
+        ),
         policy=policies.central,
         age=max(0, view.now - view.checkpoint.quorum_time),
         seen_by=tuple(sorted(view.checkpoint.cosignatures)),
@@ -136,11 +143,10 @@ def _judge(view: View, artifact: Artifact, policies: Policies, memory: _Memory) 
     except CountermarkError as error:
         if isinstance(error, EvidenceError):
             _keep_evidence(view, artifact, error)
-        decision = policies.decide(artifact.project, error.exit_code, now=view.now)
-        outcome = Refused if decision.refused else LetPass
-        return outcome(artifact, error, decision.because)
+        return refused_or_let_pass(artifact, error, policies, now=view.now)
     # (10) What policy demands of what is true.
     decisions = [(f, policies.decide(artifact.project, f.exit_code, now=view.now)) for f in progress.findings]
+    decisions += progress.objections
     for finding, decision in decisions:
         if decision.refused:
             return Refused(artifact, finding, decision.because)
@@ -152,7 +158,7 @@ def _judge(view: View, artifact: Artifact, policies: Policies, memory: _Memory) 
         signed_by=signed_by,
         steps=tuple(progress.steps),
         remarks=tuple(progress.remarks),
-        findings=tuple(progress.findings),
+        findings=tuple(finding for finding, _ in decisions),
     )
 
 
@@ -163,7 +169,8 @@ def _prove(
     freshness, checkpoint = view.freshness, view.checkpoint
     if not artifact.filename:
         raise PolicyError(
-            f"no entry for {artifact.name} with sha256:{artifact.sha256} in {checkpoint.origin}"
+            f"no entry for {artifact.name} with sha256:{artifact.sha256} in {checkpoint.origin}",
+            reason="no-entry",
         )
     # (1) The TUF chain from the pinned root, and how fresh it is: trust.py did it for the top roles, the
     #     artifact's own bin is fetched and checked now. Against freeze, rollback, mix and match.
@@ -189,7 +196,14 @@ def _prove(
         progress.remarks.append("offline: the log was not read again, this machine verified the file before")
         if policies.pins_for(artifact.project):
             raise NetworkError(f"{artifact.filename}: offline, nobody can check whose key signed it")
+        if policies.wants_entry:
+            raise NetworkError(
+                f"{artifact.filename}: offline, nobody can check how old it is, and its verdict"
+            )
         _check_grace(view, known=True, progress=progress)
+        progress.objections += policies.objections(
+            facts_of(view, artifact, target, now=view.now), now=view.now
+        )
         return target.index, target.leaf_hash, None
     _check_grace(view, known=known, progress=progress)
     signed_by = _prove_logged(view, artifact, target, policies, progress)
@@ -219,14 +233,17 @@ def _prove_logged(
     signed_by = check_publisher(view, entry, target.index)
     if signed_by.finding is not None:
         progress.findings.append(signed_by.finding)
-    pins = policies.pins_for(artifact.project)
-    if pins and not pins & signed_by.keyids:
-        raise PolicyError(
-            f"{artifact.filename} is signed by {signed_by.keyid}, which is not pinned for {artifact.project}"
-        )
+    check_pins(artifact, signed_by, policies)
     progress.held(8, signed_by.sentence, signed_by.party)
     # (9) It stands: listed as of `applied`, and no entry since withdraws it.
     _check_standing(view, artifact, target, progress)
+    facts = replace(
+        facts_of(view, artifact, target, now=view.now),
+        logged_at=entry.time,
+        tier=tier_of(view, target.verdict) if policies.wants_tier else None,
+        pin_line=pin_line(artifact.project, signed_by),
+    )
+    progress.objections += policies.objections(facts, now=view.now)
     return signed_by
 
 

@@ -299,6 +299,7 @@ def describe_trust_file(trust_file: TrustFile) -> list[str]:
         f"+ authority key {fingerprint(trust_file.authority_key)}",
         f"+ client policy: {policy.mode}, at least {policy.min_tree_size} entries",
         *(f"+   {pattern.project}: {pattern.mode}" for pattern in policy.patterns),
+        *(f"+   demands {name}: {json.dumps(value)}" for name, value in policy.demands.to_dict().items()),
         *(f"+ log {_describe_note_key(log.key)}" for log in witnesses.logs),
         *(f"+ witness {w.name}: {_describe_note_key(w.key)}" for w in witnesses.witnesses),
         *(f"+ group {g.name}: {g.threshold} of {' '.join(g.members)}" for g in witnesses.groups),

@@ -29,6 +29,9 @@
     min_tree_size = 0
     patterns = [{ project = "legacy-*", mode = "warn" }]
 
+    [client_policy.demands]            # optional, as in a policy file (countermark.demands)
+    cool-down = "1d"
+
 Unknown members are refused, at every level. So are: a threshold below two; fewer keys than threshold + 1; two
 keys of one holder in a role (a threshold counts people); a key in two roles, except that `index` may have
 the keys of `targets`; a key that is online as well; an expiry too near or too far, or before the next ceremony that

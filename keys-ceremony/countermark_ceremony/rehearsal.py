@@ -293,7 +293,12 @@ def _trust_tables(plan: NextPlan, before: Previous, logs: Mapping[str, str]) -> 
         for each in policy.patterns
     )
     text += f'\n[client_policy]\nmode = "{policy.mode}"\nmin_tree_size = {policy.min_tree_size}\n'
-    return (text + f"patterns = [{patterns}]\n").encode()
+    text += f"patterns = [{patterns}]\n"
+    demands = policy.demands.as_written()
+    if demands:
+        text += "\n[client_policy.demands]\n"
+        text += "".join(f"{name} = {json.dumps(value)}\n" for name, value in demands.items())
+    return text.encode()
 
 
 def _online_table(plan: NextPlan) -> bytes:

@@ -25,6 +25,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from countermark.demands import KNOWN as DEMANDS
+from countermark.demands import Demands, read_demands
 from countermark.errors import MalformedError, UsageError
 from countermark.statement import load_public_key
 from countermark.tokens import ED25519, P256, Place
@@ -231,7 +233,8 @@ def named_key(keys: Mapping[str, PlanKey], name: object, where: str) -> PlanKey:
 
 def read_client_policy(table: Any) -> CentralPolicy:
     """The policy of `[client_policy]`."""
-    members(table, {"mode", "min_tree_size", "patterns"}, "[client_policy]")
+    demanded = {"demands"} if isinstance(table, dict) and "demands" in table else set()
+    members(table, {"mode", "min_tree_size", "patterns"} | demanded, "[client_policy]")
     patterns = []
     for pattern in of_type(table, "patterns", list):
         members(pattern, {"mode", "project"}, "a client_policy pattern")
@@ -239,7 +242,20 @@ def read_client_policy(table: Any) -> CentralPolicy:
     size = of_type(table, "min_tree_size", int)
     if size < 0:
         raise PlanError([f"client_policy.min_tree_size is {size}"])
-    return CentralPolicy(size, _mode(table), tuple(patterns))
+    return CentralPolicy(size, _mode(table), tuple(patterns), _demands(table.get("demands", {})))
+
+
+def _demands(table: Any) -> Demands:
+    """What `[client_policy.demands]` asks of every installer, written as in a policy file (`cool-down = "3d"`)."""
+    if not isinstance(table, dict):
+        raise PlanError(["client_policy.demands is not a table"])
+    unknown = sorted(set(table) - DEMANDS)
+    if unknown:
+        raise PlanError([f"client_policy.demands has an unknown member {name!r}" for name in unknown])
+    try:
+        return read_demands(table)
+    except UsageError as error:
+        raise PlanError([f"client_policy.demands: {error}"]) from None
 
 
 def _mode(table: Mapping[str, Any]) -> str:

@@ -99,6 +99,14 @@ REFUSALS = {
     "a missing role": (lambda d: d["roles"].pop("trust"), "has no 'trust'"),
     "a boolean threshold": (lambda d: d["roles"]["root"].update(threshold=True), "not a int"),
     "a bad mode": (lambda d: d["client_policy"].update(mode="maybe"), "none of observe, warn, enforce"),
+    "an unknown demand": (
+        lambda d: d["client_policy"].update(demands={"cold-down": "3d"}),
+        "unknown member 'cold-down'",
+    ),
+    "a demand without a unit": (
+        lambda d: d["client_policy"].update(demands={"cool-down": 3}),
+        "no span of time",
+    ),
     "a negative floor": (lambda d: d["client_policy"].update(min_tree_size=-1), "min_tree_size is -1"),
     "a path as input": (lambda d: d["input"].update(file="../x.json"), "beside the plan"),
     "a key that is no key": (

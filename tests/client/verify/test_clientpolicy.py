@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from countermark.clientpolicy import Mode, Policies, load_policy
+from countermark.clientpolicy import ClientPolicy, Mode, Policies, load_policies, load_policy
 from countermark.errors import UsageError
 from countermark.trustfile import CentralPolicy, Pattern
 
@@ -21,7 +21,7 @@ keys = ["aa", "bb"]
 project = "acme-old"
 reason = "vendor signs from March on"
 approver = "ops"
-expires = 2026-03-31
+expires = 2025-12-20
 """
 
 
@@ -45,6 +45,11 @@ def test_patterns_pins_and_exceptions(tmp_path: Path) -> None:
     excused = policies.decide("acme-old", 5, now=NOW)
     assert not excused.refused and "approved by ops" in excused.because and "March" in excused.because
     assert policies.decide("acme-old", 5, now=NOW + 300 * 86400).refused
+    assert policies.exception_words(NOW) == (excused.because,)
+    assert policies.decide("acme-old", 5, now=NOW - 10 * 86400).refused, "it would last longer than 30 days"
+    assert policies.exception_words(NOW - 10 * 86400)[0].startswith(
+        "ignored, since it lasts longer than 30 days: "
+    )
     strict = policies.with_central(CentralPolicy(0, "enforce"))
     assert strict.decide("acme-old", 5, now=NOW).refused, "a local exception can't loosen the central policy"
 
@@ -72,9 +77,66 @@ def test_central_patterns_are_tried_in_order() -> None:
         "mode = 3", 'mode = "off"', 'mod = "warn"', "mode", "[[pattern]]", "[pattern]\nproject='x'", "pattern = [3]",
         "[[pattern]]\nproject = 'x'\nkeys = 'aa'", "[[exception]]\nproject = 'x'",
         "[[exception]]\nproject='x'\nreason='r'\napprover='a'\nexpires='soon'", "\x00",
+        "cool-down = 3", "cool-down = '3w'", "max-age = '-1d'", "quorum = 'two'", "quorum = true", "not-flagged = 1",
+        "yanked = true", "pins = 'some'", "allow = 'acme'", "deny = [3]", "[[pin]]\nproject = 'x'",
     ],
 )  # fmt: skip
 def test_what_is_no_policy_is_a_usage_error(tmp_path: Path, text: str) -> None:
     """Unknown words, missing members, wrong types."""
     with pytest.raises(UsageError, match="policy"):
         load(tmp_path, text)
+
+
+PROJECT = """
+cool-down = "3d"
+deny = ["evil-*"]
+[[pin]]
+project = "acme-x"
+keys = ["cc"]
+"""
+
+
+def test_the_projects_policy_is_the_nearest_and_tightens(tmp_path: Path) -> None:
+    """countermark.toml of the repository, no further up; what both files pin must both hold."""
+    home, repository = tmp_path / "home", tmp_path / "repository"
+    (repository / "src" / "deep").mkdir(parents=True)
+    home.mkdir()
+    (tmp_path / "countermark.toml").write_text('mode = "observe"\ndeny = ["*"]\n')
+    (repository / ".git").mkdir()
+    (home / "policy.toml").write_text(POLICY)
+    nothing = load_policies(home / "policy.toml", repository / "src", {})
+    assert nothing.project == ClientPolicy(mode=Mode.OBSERVE), (
+        "what lies above the repository is not its policy"
+    )
+    (repository / "countermark.toml").write_text(PROJECT)
+    policies = load_policies(home / "policy.toml", repository / "src" / "deep", {"CI": "true"})
+    assert policies.is_ci and policies.project.demands.cool_down == 3 * 86400
+    assert policies.pin_sets("acme-x") == [{"aa", "bb"}, {"cc"}]
+    [(denied, decision)] = policies.objections_to_name("evil-thing", now=NOW)
+    assert denied.reason == "denied" and decision.refused and "countermark.toml" in decision.because
+    (repository / "countermark.toml").write_text("[[log-only]]\nnamespace = 'corp'\n")
+    with pytest.raises(UsageError, match="for this machine to say"):
+        load_policies(home / "policy.toml", repository, {})
+
+
+def test_an_exception_lifts_what_its_own_file_demands(tmp_path: Path) -> None:
+    """Not what the other file, or the registry's policy, asks for."""
+    lifted = load(
+        tmp_path,
+        PROJECT + POLICY.split("[[exception]]")[1].join(["[[exception]]", ""]).replace("acme-old", "evil-*"),
+    )
+    assert not Policies(project=lifted).objections_to_name("evil-x", now=NOW)[0][1].refused
+    both = Policies(project=lifted, local=load(tmp_path, PROJECT))
+    assert [decision.refused for _, decision in both.objections_to_name("evil-x", now=NOW)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"), [("", True), ('mode = "warn"\n', False), ('mode = "enforce"\n', True)]
+)
+def test_demands_are_enforced_unless_the_file_says_otherwise(
+    tmp_path: Path, mode: str, refused: bool
+) -> None:
+    """Who writes a demand and no mode means it; a mode of warn tries it out."""
+    policies = Policies(CentralPolicy(0, "observe"), load(tmp_path, mode + PROJECT))
+    assert policies.objections_to_name("evil-x", now=NOW)[0][1].refused is refused
+    assert policies.mode_for("other") is Mode.parse(mode.split('"')[1] if mode else "observe")
