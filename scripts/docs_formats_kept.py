@@ -22,6 +22,7 @@ from countermark.entry import make_entry, make_imported
 from countermark.filelist import files_digest
 from countermark.imported import Imported
 from countermark.logbundle import LogBundle, open_log_bundle
+from countermark.machine import publisher_id
 from countermark.namespaces import Namespace
 from countermark.replay import DictView, put_all
 from countermark.statement import Statement, sign
@@ -121,6 +122,16 @@ def _statements() -> list[Statement]:
     made.append(
         Statement.about(f"key:{publisher_signer().keyid}", "key-enroll", {**binding, "prev": None, **enrol})
     )
+    trusts = {
+        "issuer": "https://token.actions.githubusercontent.com",
+        "ref": "refs/tags/*",
+        "repository": "acme/hello",
+        "repository_id": "4711",
+        "workflow": "release.yml",
+    }
+    subject = f"publisher:{publisher_id(trusts)}"
+    trusted = {**binding, "prev": _HASH["leaf"], "action": "add", **trusts}
+    made.append(Statement.about(subject, "trusted-publisher", trusted))
     made.append(Statement.about("tuf:7", "tuf", {**binding, "project": "", "prev": None, **tuf}))
     said = manifest.predicate(_lines(), origin=binding["origin"], prev=None, source="old.example")
     made.append(Statement.about(f"import:{said['manifest_sha256']}", "import", said))

@@ -391,6 +391,12 @@ class World:
         subject = f"project:{project}" if project else f"namespace:{namespace}"
         return self.entry("require-approvals", subject, said | predicate, {"actor": actor}, *signers)
 
+    def trust(self, project: str, *signers: Signer, **more: Any) -> Entry:
+        """trusted-publisher; its makers stand in tests/cimaker.py."""
+        from tests.cimaker import trust
+
+        return trust(self, project, *signers, **more)
+
     def tuf(
         self, *, by: Signer = REGISTRY_KEY, publish: bool = True, subject: str | None = None, **predicate: Any
     ) -> Entry:
@@ -487,6 +493,7 @@ def samples() -> dict[str, tuple[DictView, Entry]]:
     keep(world.decision("takedown", wheel))
     keep(world.owner_act("remove", wheel, by=alice))
     keep(world.owner("acme", "add", alice, account=BOB, role="maintainer"))
+    keep(world.trust("acme", alice))
     keep(world.revoke("acme", bob, alice, since=5))
     keep(world.import_("old-1.0.tar.gz", "old-2.0.tar.gz"))
     keep(world.require("acme", 1, alice))

@@ -514,9 +514,9 @@ class World:
         return self.append("key-enroll", sign(statement, key), registry)
 
     def key_index(self, project: str) -> int:
-        state = self.view.get(rules.project_key("", project))
-        assert state is not None
-        return int(state["keys"][self.publisher.keyid]["index"])
+        enrolment = self.view.get(("enrolment", "", project, self.publisher.keyid))
+        assert enrolment is not None
+        return int(enrolment["index"])
 
     def verdict(self, file: Published, tier: str = "none", *, findings: bytes | None = None) -> int:
         predicate = self._registry_side(file) | {

@@ -17,7 +17,7 @@ which version judges the next entry, and old versions stay here for ever, pinned
 that is older than the log's version stops with RuleVersionError.
 
 Where to find what: state and standing in rules_state.py, who signed in rules_step.py, files in
-rules_files.py, keys and owners in rules_keys.py, approvals in rules_approve.py, imports in
+rules_files.py, keys and owners in rules_keys.py, approvals in rules_approve.py, machines in rules_ci.py, imports in
 rules_import.py, `tuf`, `log-freeze` and `predecessor` below.
 
 What the rules do not check, because a leaf alone can't show it: that bytes match their hashes, that the
@@ -34,6 +34,7 @@ from typing import Any, Final
 from countermark.entry import Entry
 from countermark.errors import MalformedError, StaleError, UsageError
 from countermark.rules_approve import approve, require_approvals
+from countermark.rules_ci import publisher_keys, trusted_publisher
 from countermark.rules_files import (
     attest,
     clear,
@@ -149,6 +150,8 @@ def keys(entry: Entry) -> frozenset[Key]:
         return frozenset(found)
     if namespace or project:
         found |= {holder_key(namespace, project)} | ({("namespace", namespace)} if namespace else set())
+    if kind == "trusted-publisher":
+        found |= set(publisher_keys(predicate))
     if kind in FILE_TYPES:
         found.add(("file", namespace, project, entry.file_name.normalised))
     if kind in ("publish", "approve"):
@@ -299,6 +302,7 @@ def _predecessor(step: Step) -> None:
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("publish", "attest", "yank", "unyank", "remove", "tuf", "import"), (REGISTRY,)),
     **dict.fromkeys(("key-enroll", "key-revoke"), ("authority", *sorted(ROLE_SCOPES))),
+    "trusted-publisher": (REGISTRY,),
     "owner": (REGISTRY, "moderation"),
     "approve": (),
     "require-approvals": (),
@@ -312,7 +316,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
 _OWNER_SIGNED: Final = frozenset(
     {
         *("publish", "attest", "yank", "unyank", "remove", "key-enroll", "key-revoke", "owner"),
-        *("approve", "require-approvals"),
+        *("approve", "require-approvals", "trusted-publisher"),
     }
 )
 _RULES: Final[dict[str, Callable[[Step], None]]] = {
@@ -323,6 +327,7 @@ _RULES: Final[dict[str, Callable[[Step], None]]] = {
     "remove": remove,
     "key-enroll": key_enroll,
     "key-revoke": key_revoke,
+    "trusted-publisher": trusted_publisher,
     "owner": owner,
     "approve": approve,
     "require-approvals": require_approvals,

@@ -12,6 +12,7 @@ The first publish to a project without owners makes the uploader its first owner
 from __future__ import annotations
 
 from countermark.rules_approve import stage
+from countermark.rules_ci import check_identity
 from countermark.rules_state import (
     Key,
     State,
@@ -35,7 +36,7 @@ from countermark.rules_step import (
 
 
 def publish(step: Step) -> None:
-    party = step.one_signer(roles=[REGISTRY], owner=True)
+    party = step.one_signer(roles=[REGISTRY], owner=True, ci=True)
     key = _key(step)
     if (known := step.read(key)) is not None:
         refuse("file-exists", f"{step.statement.subject_name!r} was published by entry {known['index']}")
@@ -138,7 +139,9 @@ def _check_uploader(step: Step, project: State | None, namespace: State | None) 
     uploader = step.registry["uploader"]
     if step.namespace and namespace is None:
         refuse("namespace-unknown", f"nobody has enrolled a key for namespace {step.namespace!r}")
-    if (project is not None or namespace is not None) and uploader not in owners_of(project, namespace):
+    if step.registry["identity"] is not None:  # a job: whom the project trusts, not whom it belongs to
+        check_identity(step, project, namespace)
+    elif (project is not None or namespace is not None) and uploader not in owners_of(project, namespace):
         refuse("not-an-owner", f"account {uploader} may not publish to {step.project!r}", "log")
 
 
@@ -196,7 +199,7 @@ def _known_file(step: Step) -> tuple[Key, State]:
 
 
 def _owner_side(step: Step, *, actor: bool = True) -> tuple[Key, State]:
-    step.one_signer(roles=[REGISTRY], owner=True)
+    step.one_signer(roles=[REGISTRY], owner=True, ci=not actor)  # a job may attest, and withdraws nothing
     key, file = _known_file(step)
     step.check_prev(file["owner_head"])
     project, namespace = _holders(step)

@@ -26,6 +26,7 @@ import base64
 from typing import Final
 
 from countermark.limits import KEYS_MAX, OWNERS_MAX, RECOVERY_WAIT
+from countermark.rules_ci import check_revocable, enroll_one_run
 from countermark.rules_state import AUTHORITY, Key, State, holder_key, new_holder, recovered
 from countermark.rules_step import (
     MODERATION,
@@ -50,7 +51,10 @@ _WAIT: Final = int(RECOVERY_WAIT.total_seconds())
 def key_enroll(step: Step) -> None:
     scope, keyid = step.predicate["scope"], keyid_of(base64.b64decode(step.predicate["key"]))
     if scope == "ci":
-        refuse("not-understood", "a key of scope ci needs a trusted publisher, which this rule version lacks")
+        enroll_one_run(step)
+        return
+    if step.registry["identity"] is not None:
+        refuse("identity-mismatch", f"a person enrols a key of scope {scope}, no machine", "log")
     if scope in ROLE_SCOPES:
         _enroll_role(step, keyid)
     else:
@@ -163,6 +167,8 @@ def _check_authorised(step: Step, keyid: str, project: State | None, namespace: 
 def _check_new_key(step: Step, keyid: str, holder: State) -> None:
     """A key belongs to one account; a revoked one does not come back; an expired one may."""
     account, known = step.registry["account"], step.read(("key", keyid))
+    if known is not None and known["scope"] == "ci":
+        refuse("key-taken", f"key {keyid} was made for one run of a job, and never comes back")
     if known is not None and (known["account"] != account or known["compromised"] is not None):
         if known["compromised"] is not None:
             refuse("key-revoked", f"key {keyid} was compromised, by entry {known['compromised']}")
@@ -247,7 +253,8 @@ def _revoke_publisher(step: Step, keyid: str) -> None:
     enrolment = step.read(key)
     if enrolment is not None and enrolment["revoked"] is not None:
         refuse("key-revoked", f"key {keyid} was revoked by entry {enrolment['revoked']}")
-    if enrolment is None or keyid not in holder["keys"]:
+    one_run = check_revocable(step, keyid, enrolment, holder)
+    if enrolment is None or (keyid not in holder["keys"] and not one_run):
         refuse("key-unknown", f"key {keyid} is not enrolled for {step.project or step.namespace!r}")
     changed = {
         **holder,
@@ -364,6 +371,8 @@ def _why_no_veto(
     """Why a key enrolled in one place may not veto a recovery; None when it may."""
     if enrolment is None or enrolment["index"] >= recovery["index"]:
         return "key-unknown", f"key {keyid} was not enrolled when entry {recovery['index']} was logged"
+    if enrolment["scope"] == "ci":
+        return "ci-key", f"key {keyid} was made for one run of a job: it vetoes nothing"
     if enrolment["until"] is not None and enrolment["until"] <= recovery["time"]:
         return "key-expired", f"key {keyid} was valid until {enrolment['until']}, before the recovery"
     if not listed and enrolment["revoked_by"] != REGISTRY:
@@ -383,7 +392,8 @@ def _decide(step: Step, holder: State, owners: set[str]) -> State:
         refuse("two-moderators", f"moderators {first} and {second} are not two who own nothing here", "log")
     if step.predicate["role"] == "reject":
         return {**holder, "frozen": None, "recovery": None}
-    return recovered(holder, {})
+    # Whoever held the old keys chose the trusted publishers: they go with them.
+    return {name: value for name, value in recovered(holder, {}).items() if name != "publishers"}
 
 
 # --- shared ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ State is a table of JSON objects. A key is a tuple of strings:
     ("project", namespace, project)            owners, keys, threshold, signed, frozen, recovery, head
     ("namespace", namespace)                   the same, for all projects of a namespace
     ("enrolment", namespace, project, keyid)   one publisher key in one project ("" for its namespace)
+    ("publisher", issuer, "id"|"name", value)  the projects that trust a repository, by its number and its name
     ("key", keyid)                             whose name a key was enrolled in, anywhere in this registry
     ("file", namespace, project, filename)     one file, by its normalised file name
     ("release", namespace, project, version)   files of a release that wait for approvals, who gave theirs, and
@@ -64,6 +65,7 @@ CODES: Final = frozenset(  # every `Broken.code`; a new one is a new rule versio
         ),
         *("log-frozen", "not-first", "own-predecessor"),
         *("already-decided", "approvals", "approver", "files-changed", "nothing-staged", "release-full"),
+        *("ci-key", "identity-mismatch", "publisher-exists", "publisher-unknown", "too-many-publishers"),
         *("import-closed", "import-line", "import-order", "import-passed"),
         *("too-many-keys", "too-many-owners", "tuf-incomplete", "tuf-version", "two-moderators"),
         *("wrong-origin",),

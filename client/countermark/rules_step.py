@@ -99,22 +99,27 @@ class Step:
                 "prev-stale", f"statement follows {self.predicate['prev']}, but the newest entry is {head}"
             )
 
-    def one_signer(self, *, roles: Iterable[str] = (), owner: bool = False) -> Party:
-        """The one who signed, in one of `roles` or as an owner's key; the signature is verified."""
+    def one_signer(self, *, roles: Iterable[str] = (), owner: bool = False, ci: bool = False) -> Party:
+        """The one who signed, in one of `roles` or as an owner's key; the signature is verified.
+
+        `ci`: the key of one run of a job will do, too.
+        """
         if len(self.keyids) != 1:
             refuse(
                 "signature-count", f"a {self.entry.type} statement has one signature, not {len(self.keyids)}"
             )
-        party = self.find_signer(self.keyids[0], roles=roles, owner=owner)
+        party = self.find_signer(self.keyids[0], roles=roles, owner=owner, ci=ci)
         self.verify([party])
         return party
 
-    def find_signer(self, keyid: str, *, roles: Iterable[str] = (), owner: bool = False) -> Party:
+    def find_signer(
+        self, keyid: str, *, roles: Iterable[str] = (), owner: bool = False, ci: bool = False
+    ) -> Party:
         for role in roles:
             if (party := self._role_key(keyid, role)) is not None:
                 return party
         if owner:
-            return self._owner_key(keyid)
+            return self._owner_key(keyid, ci=ci)
         refuse("key-unknown", f"key {keyid} has none of the roles {', '.join(roles)}")
 
     def _role_key(self, keyid: str, role: str) -> Party | None:
@@ -127,7 +132,7 @@ class Step:
         self._check_until(keyid, item["until"])
         return Party(keyid, item["spki"], role, "registry", item["index"])
 
-    def _owner_key(self, keyid: str) -> Party:
+    def _owner_key(self, keyid: str, *, ci: bool) -> Party:
         """An enrolled key of the project, or of the namespace that covers it."""
         levels: list[tuple[Literal["project", "namespace"], str]] = []
         if self.project:
@@ -138,6 +143,8 @@ class Step:
         for level, project in levels:
             key = ("enrolment", self.namespace, project, keyid)
             enrolment, holder = self.read(key), self.holder(project)
+            if enrolment is not None and enrolment["scope"] == "ci":
+                return self._one_run_key(keyid, key, enrolment, ci=ci)
             if enrolment is None or holder is None:
                 continue
             if (item := holder["keys"].get(keyid)) is not None:
@@ -154,6 +161,24 @@ class Step:
             refuse("key-revoked", f"key {keyid} was revoked by entry {revoked}")
         where = f"project {self.project!r}" if self.project else f"namespace {self.namespace!r}"
         refuse("key-unknown", f"key {keyid} is not enrolled for {where}")
+
+    def _one_run_key(self, keyid: str, key: Key, enrolment: State, *, ci: bool) -> Party:
+        """A job's key, as long as it lives and the project trusts where it came from."""
+        if not ci:
+            refuse(
+                "ci-key", f"key {keyid} was made for one run of a job: it signs files, no {self.entry.type}"
+            )
+        if enrolment["revoked"] is not None:
+            refuse("key-revoked", f"key {keyid} was revoked by entry {enrolment['revoked']}")
+        self._check_until(keyid, enrolment["until"])
+        holders = [holder for holder in (self.holder(self.project), self.holder("")) if holder is not None]
+        trusted = {item["index"] for holder in holders for item in holder.get("publishers", {}).values()}
+        if enrolment["publisher"] not in trusted:
+            refuse(
+                "key-revoked",
+                f"key {keyid} came by trusted publisher {enrolment['publisher']}, which was removed",
+            )
+        return Party(keyid, enrolment["spki"], None, "project", enrolment["index"], key)
 
     def _check_until(self, keyid: str, until: int | None) -> None:
         if until is not None and self.time >= until:

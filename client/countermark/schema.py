@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from countermark.errors import MalformedError
 from countermark.limits import (
     ANALYZERS_MAX,
+    CI_KEY_SECONDS,
     ENTRY_TIME_MAX,
     JSON_MAX_INTEGER,
     MANIFEST_MAX_LINES,
@@ -28,6 +29,15 @@ from countermark.limits import (
     PUBLIC_KEY_MAX_BYTES,
     SIGNATURES_MAX,
     TIMESTAMPS_MAX,
+)
+from countermark.machine import (
+    is_identity,
+    is_issuer,
+    is_ref_pattern,
+    is_repository,
+    is_repository_id,
+    is_workflow,
+    publisher_id,
 )
 from countermark.names import normalise_project, normalise_version, parse_filename
 from countermark.statement import Statement, decode_base64, is_sha256, keyid_of, load_public_key
@@ -46,6 +56,7 @@ REMOVE_REASONS: Final = frozenset({"legal", "mistake", "other", "secret", "secur
 REVOKE_REASONS: Final = frozenset({"compromised", "lost", "retired", "superseded"})
 OWNER_ACTIONS: Final = frozenset({"add", "remove", "transfer", "signing-off", "veto", "decide"})
 OWNER_ROLES: Final = frozenset({"owner", "maintainer"})
+PUBLISHER_ACTIONS: Final = frozenset({"add", "remove"})
 DECISIONS: Final = frozenset({"confirm", "reject"})
 APPROVALS: Final = frozenset({"approve", "reject"})
 TIERS: Final = frozenset({"none", "note", "queue", "block"})  # nothing; a remark; a person looks; automatic
@@ -60,7 +71,7 @@ TAKEDOWN_REASONS: Final = frozenset(
 FREEZE_REASONS: Final = frozenset({"compromised", "retired", "successor"})
 TUF_ROLES: Final = ("index", "root", "snapshot", "targets", "trust")
 
-RESERVED: Final = frozenset({"appeal", "trusted-publisher", "freeze", "purge", "observe", "policy"})
+RESERVED: Final = frozenset({"appeal", "freeze", "purge", "observe", "policy"})
 FILE_TYPES: Final = frozenset(
     {"publish", "attest", "yank", "unyank", "remove", "verdict", "hold", "clear", "takedown"}
 )
@@ -94,10 +105,6 @@ def _approvers(value: Any) -> bool:
 def _account(value: Any) -> bool:
     """An account, moderator or case: 16 random bytes in hex, mapped to a person in a database only."""
     return type(value) is str and _ID.fullmatch(value) is not None
-
-
-def _null(value: Any) -> bool:
-    return value is None
 
 
 def _or_null(check: Check) -> Check:
@@ -208,8 +215,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "metadata_sha256": is_sha256,
             "record_sha256": _or_null(is_sha256),
         },
-        # `identity` waits for trusted-publisher, which alone could give it a meaning.
-        {"uploader": _account, "key_index": _or_null(_integer), "identity": _null},
+        {"uploader": _account, "key_index": _or_null(_integer), "identity": _or_null(is_identity)},
     ),
     "attest": _schema(
         {"about": is_sha256, "statement_sha256": is_sha256, "kind": _code(ATTEST_KINDS)},
@@ -225,11 +231,26 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "valid_for": _or_null(_seconds),
             "threshold": _positive,
         },
-        {"authorised_by": _authorised_by, "account": _or_null(_account), "identity": _null},
+        {
+            "authorised_by": _authorised_by,
+            "account": _or_null(_account),
+            "identity": _or_null(is_identity),
+        },
     ),
     "key-revoke": _schema(
         {"keyid": is_sha256, "reason": _code(REVOKE_REASONS), "compromised_since": _or_null(_integer)},
         _ACTOR,
+    ),
+    "trusted-publisher": _schema(
+        {
+            "action": _code(PUBLISHER_ACTIONS),
+            "issuer": is_issuer,
+            "repository": is_repository,
+            "repository_id": is_repository_id,
+            "workflow": is_workflow,
+            "ref": _or_null(is_ref_pattern),
+        },
+        _ACTOR | {"authorised_by": _authorised_by},
     ),
     "owner": _schema(
         {
@@ -362,6 +383,12 @@ def _check_enroll(statement: Statement) -> None:
         fits = not project and bool(namespace)
     else:
         fits = bool(project)
+    if scope == "ci" and (
+        predicate["threshold"] != 1 or not 0 < (predicate["valid_for"] or 0) <= CI_KEY_SECONDS
+    ):
+        raise MalformedError(
+            f"a one-run key lives 1 to {CI_KEY_SECONDS} seconds, not {predicate['valid_for']}, and sets no threshold"
+        )
     if not fits or predicate["threshold"] > SIGNATURES_MAX - 1:  # k enrolled keys and the new one sign
         raise MalformedError(
             f"key-enroll statement of scope {scope!r} does not go with project {project!r},"
@@ -398,6 +425,11 @@ def _check_requirement(statement: Statement) -> None:
         raise MalformedError("require-approvals statement names neither a project nor a namespace")
 
 
+def _check_publisher(statement: Statement) -> None:
+    if not statement.predicate["project"] and not statement.predicate["namespace"]:
+        raise MalformedError("trusted-publisher statement names neither a project nor a namespace")
+
+
 def _check_unbound(statement: Statement) -> None:
     if statement.predicate["project"] or statement.predicate["namespace"]:
         raise MalformedError(f"{statement.type} statement names a project or namespace")
@@ -426,6 +458,7 @@ _SUBJECTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "owner": _owner_subject,
     "approve": _owner_subject,
     "require-approvals": _owner_subject,
+    "trusted-publisher": lambda predicate: f"publisher:{publisher_id(predicate)}",
     "tuf": _tuf_subject,
     "log-freeze": lambda predicate: f"log:{predicate['origin']}",
     "predecessor": lambda predicate: f"log:{predicate['log']}",
@@ -437,6 +470,7 @@ _EXTRA: Final[dict[str, Callable[[Statement], None]]] = {
     "owner": _check_owner,
     "approve": _check_approve,
     "require-approvals": _check_requirement,
+    "trusted-publisher": _check_publisher,
     "tuf": _check_tuf,
     "log-freeze": _check_unbound,
     "predecessor": _check_unbound,

@@ -2,14 +2,18 @@
 
 A publish entry names its key's `key-enroll` entry. That entry is fetched, proved to be in the log, and must
 have been signed by the new key itself and, unless it was the project's first, by an enrolled key, whose own
-enrolment is read in turn. Three ends are possible for one that was signed, and every result says which:
+enrolment is read in turn. Some ends are possible for one that was signed, and every result says which:
 
     chained to #12           older keys of the project vouch back to entry 12, where the first was enrolled
+    by a job, trusted by #14           the key of one run of a CI job. Which job, the registry has checked and nobody
+                                       else can; its trusted publisher's entry chains to older keys
     unchained, first seen at #12       this key is the project's first: the registry's word that it is theirs
     signed by the registry only        no publisher's key at all; a finding, and policy decides
 
 A file that an import brought in was signed by nobody (`imported by entry #9, not signed`): a finding, too. Its entry
 says when this log first saw the file, which is not when anybody uploaded it.
+
+A pin on a key is met by keys that it vouched for, and not by a job's: the registry's word stands between them.
 
 A registry-authorised key protects against stolen tokens and outsiders. Against the registry itself it
 protects only who holds a pin on a key in the chain; otherwise the promise is detection.
@@ -18,9 +22,11 @@ protects only who holds a pin on a key in the chain; otherwise the promise is de
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from countermark import machine
 from countermark.entry import Entry
 from countermark.errors import PolicyError, SignatureError
 from countermark.imported import Imported
@@ -62,11 +68,13 @@ class SignedBy:
     enrolled: int
     first: int
     finding: PolicyError | None = None
+    identity: Mapping[str, Any] | None = None  # the job's, as checked by the registry
 
     def to_json(self) -> dict[str, Any]:
         return {
             "enrolled": self.enrolled,
             "first": self.first,
+            "identity": None if self.identity is None else dict(self.identity),
             "keyid": self.keyid,
             "party": self.party,
             "sentence": self.sentence,
@@ -81,6 +89,12 @@ class _Enrolment:
     entry: Entry
     authorised_by: object
 
+    @property
+    def identity(self) -> Mapping[str, Any] | None:
+        """The job whose key this is; None: a person's."""
+        found: Mapping[str, Any] | None = self.entry.registry["identity"]
+        return found
+
 
 def check_publisher(view: Proved, entry: Entry, index: int) -> SignedBy:
     """Check the signature of a publish entry and walk its key's enrolments to the first."""
@@ -93,23 +107,29 @@ def check_publisher(view: Proved, entry: Entry, index: int) -> SignedBy:
     keyid = envelope.keyids[0]
     key_index = entry.registry["key_index"]
     if key_index is None:
-        return _by_registry(view, envelope, index, keyid)
+        return _by_registry(view, entry, envelope, index)
     holder = (statement.predicate["namespace"], statement.predicate["project"])
     chain = _chain(view, key_index, keyid, holder, before=index)
     _check_not_expired(chain[0], entry, index)
     check_signatures(envelope, {keyid: chain[0].spki})
-    first = chain[-1]
-    if len(chain) == 1:
+    first, identity = chain[-1], chain[0].identity
+    if identity is not None:
+        words = (
+            f"by a job of {machine.sentence(identity)}, identity as checked by the registry; "
+            f"trusted by #{chain[0].authorised_by}, chained to #{first.index}"
+        )
+    elif len(chain) == 1:
         words = f"unchained, first seen at #{first.index}"
     else:
         words = f"chained to #{first.index} through {len(chain) - 1} older key{'s'[: len(chain) - 2]}"
     return SignedBy(
         party="publisher",
         keyid=keyid,
-        keyids=frozenset(link.keyid for link in chain),
+        keyids=frozenset({keyid} if identity is not None else (link.keyid for link in chain)),
         sentence=f"signed by key {keyid[:16]}, enrolled at #{key_index}; {words}",
         enrolled=chain[0].index,
         first=first.index,
+        identity=identity,
     )
 
 
@@ -144,7 +164,8 @@ def _check_not_expired(enrolment: _Enrolment, entry: Entry, index: int) -> None:
     statement = enrolment.entry.statement
     assert statement is not None
     valid_for = statement.predicate["valid_for"]
-    last = enrolment.entry.time + (valid_for or 0) + int(RECOVERY_WAIT.total_seconds())
+    wait = 0 if enrolment.identity is not None else int(RECOVERY_WAIT.total_seconds())
+    last = enrolment.entry.time + (valid_for or 0) + wait
     if valid_for is not None and entry.time >= last:
         raise SignatureError(
             f"entry #{index} was published at {entry.time}, and its key's enrolment at #{enrolment.index} "
@@ -172,10 +193,45 @@ def _chain(view: Proved, index: int, keyid: str, holder: Holder, *, before: int)
             raise SignatureError(
                 f"entry #{index} enrols {keyid[:16]} by {link.authorised_by}, not for a project"
             )
+        if link.identity is not None:
+            check_signatures(_only(link.entry, {keyid}), {keyid: link.spki})
+            before, index, keyid = _trusted(view, link, holder)
+            continue
         older = _keyid_of(view, link.authorised_by, before=index)
         known = {keyid: link.spki, older.keyid: older.spki}
         check_signatures(_only(link.entry, set(known)), known)
         before, index, keyid = index, link.authorised_by, older.keyid
+
+
+def _trusted(view: Proved, link: _Enrolment, holder: Holder) -> tuple[int, int, str]:
+    """The trusted-publisher entry behind a one-run key: where it is, and which enrolment and keyid signed it."""
+    at, identity = link.authorised_by, link.identity
+    assert type(at) is int and identity is not None
+    if at >= link.index:
+        raise SignatureError(f"entry #{at} cannot trust a job whose key came at #{link.index}")
+    entry = Entry.parse(view.log.entry(at))
+    statement = entry.statement
+    if entry.type != "trusted-publisher" or statement is None or statement.predicate["action"] != "add":
+        raise SignatureError(f"entry #{at} is a {entry.type}, it trusts no publisher")
+    said = statement.predicate
+    if (reason := machine.why_not(said, identity)) is not None:
+        raise SignatureError(f"entry #{link.index} enrols a job that entry #{at} does not trust: {reason}")
+    if not _covers(said, holder) or said["origin"] != view.checkpoint.origin:
+        raise SignatureError(f"entry #{at} trusts a publisher for {said['project'] or said['namespace']}")
+    by = entry.registry["authorised_by"]
+    if type(by) is not int:
+        raise SignatureError(f"entry #{at} trusts a publisher by {by}, by no enrolled key")
+    older = _keyid_of(view, by, before=at)
+    check_signatures(_only(entry, {older.keyid}), {older.keyid: older.spki})
+    return at, by, older.keyid
+
+
+def _covers(predicate: Mapping[str, Any], holder: Holder) -> bool:
+    """Whether what was said is about this project, or about its namespace."""
+    namespace, project = holder
+    return predicate["namespace"] == namespace and predicate["project"] in (
+        {project, ""} if namespace else {project}
+    )
 
 
 def _enrolment(view: Proved, index: int, keyid: str, holder: Holder, before: int) -> _Enrolment:
@@ -184,11 +240,7 @@ def _enrolment(view: Proved, index: int, keyid: str, holder: Holder, before: int
     statement = link.entry.statement
     assert statement is not None
     predicate = statement.predicate
-    namespace, project = holder
-    covers = predicate["namespace"] == namespace and predicate["project"] in (
-        {project, ""} if namespace else {project}
-    )
-    if link.keyid != keyid or not covers or predicate["origin"] != view.checkpoint.origin:
+    if link.keyid != keyid or not _covers(predicate, holder) or predicate["origin"] != view.checkpoint.origin:
         raise SignatureError(
             f"key {keyid} is not the one entry #{index} enrols: "
             f"{link.keyid} for {predicate['project'] or predicate['namespace'] or predicate['scope']}"
@@ -217,11 +269,14 @@ def _only(entry: Entry, keyids: set[str]) -> Envelope:
     return Envelope(envelope.payload, found)
 
 
-def _by_registry(view: Proved, envelope: Envelope, index: int, keyid: str) -> SignedBy:
+def _by_registry(view: Proved, entry: Entry, envelope: Envelope, index: int) -> SignedBy:
     """The registry signed in the owner's place; its role key must be one the offline authority enrolled."""
+    keyid = envelope.keyids[0]
     role = _role_key(view, keyid, "registry")
     check_signatures(envelope, {keyid: role.spki})
     sentence = f"signed by the registry only, by its role key {keyid[:16]} enrolled at #{role.index}"
+    if (job := entry.registry["identity"]) is not None:
+        sentence += f", brought by a job of {machine.sentence(job)}, identity as checked by the registry"
     return SignedBy(
         party="registry",
         keyid=keyid,

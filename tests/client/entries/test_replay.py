@@ -16,6 +16,7 @@ from countermark.imported import PASSED
 from countermark.names import parse_filename
 from countermark.replay import DictView, Finding, judge, replay
 from countermark.schema import OWNER_ACTIONS
+from tests.cimaker import enroll_run, identity, publisher, run_index, trust
 from tests.client.entries.test_rules_log import Watched
 from tests.entrymaker import (
     ALICE,
@@ -39,6 +40,7 @@ from tests.entrymaker import (
 
 ACCOUNTS = [ALICE, BOB, CAROL]
 SIGNERS = [ed25519_signer("alice"), p256_signer("bob"), ed25519_signer("carol"), REGISTRY_KEY, AUTHORITY_KEY]
+RUNS = [p256_signer("run 0"), *(ed25519_signer(f"run {number}") for number in range(1, 8))]
 OWNERS = {signer.keyid: account for signer, account in zip(SIGNERS, ACCOUNTS, strict=False)}
 HOLDERS = [("", "acme"), ("", "plain"), ("corp", "tool"), ("corp", "")]
 FILES = [
@@ -105,9 +107,11 @@ class Dice:
 
 def make(world: World, dice: Dice) -> Entry:
     """Some entry of some type, by somebody, about something: often allowed, often not."""
+    if (jobs := living_jobs(world)) and dice.pick(range(3)) == 0:  # they live a quarter of an hour
+        return publish_by_job(world, dice, *dice.pick(jobs))
     kind = dice.pick(KINDS)
     published = [(key[1], file["filename"]) for key, file in world.view.items() if key[0] == "file"]
-    if kind in ("key-enroll", "key-revoke", "owner", "require-approvals"):
+    if kind in ("key-enroll", "key-revoke", "owner", "require-approvals", "trusted-publisher", "job"):
         namespace, project = dice.pick(HOLDERS)
     else:
         namespace, filename = dice.pick(FILES if kind == "publish" or not published else published)
@@ -116,6 +120,13 @@ def make(world: World, dice: Dice) -> Entry:
     by = dice.pick([*SIGNERS, *enrolled(world, namespace, project) * 4])
     account = dice.pick(ACCOUNTS) if dice.pick(range(4)) == 0 else OWNERS.get(by.keyid, ALICE)
     wrong = {"prev": "00" * 32} if dice.pick(range(12)) == 0 else {}
+    trusted = publisher(world, project, namespace)
+    trusts = project and trusted["index"]  # 0: nobody
+    if kind == "job":
+        kind = "key-enroll" if trusts else "trusted-publisher"
+    if kind == "trusted-publisher" or (kind == "key-enroll" and trusts and dice.pick([True, False])):
+        about = (namespace, project)
+        return make_machine(world, dice, kind, about, by=by, actor=account, wrong=wrong)
     if kind == "tuf":
         publish = world.view.get(rules.LOG)["tuf"] is None or dice.pick([True, False])
         extra = {"applied": dice.pick(range(8))} if dice.pick(range(6)) == 0 else {}
@@ -177,6 +188,48 @@ def enrolled(world: World, namespace: str, project: str) -> list[Any]:
     return [signer for signer in SIGNERS if signer.keyid in keyids] or [REGISTRY_KEY]
 
 
+def living_jobs(world: World) -> list[tuple[str, str, Any]]:
+    """The one-run keys whose time is not over, each with the project it is for."""
+    found = []
+    for namespace, project in HOLDERS[:3]:
+        for run in RUNS:
+            enrolment = world.view.get(("enrolment", namespace, project, run.keyid))
+            found += [(namespace, project, run)] if enrolment and world.time < enrolment["until"] else []
+    return found
+
+
+def publish_by_job(world: World, dice: Dice, namespace: str, project: str, run: Any) -> Entry:
+    """A file of a job's, by the identity that the project trusts newest or by another."""
+    trusted = publisher(world, project, namespace)
+    job = identity(workflow=trusted["workflow"], ref=dice.pick(["refs/tags/v1", "refs/heads/main"]))
+    added = {"identity": job, "key_index": run_index(world, project, run, namespace)}
+    uploader = dice.pick([trusted["account"], trusted["account"], ALICE])
+    name = dice.pick([name for _, name in FILES if parse_filename(name).project == project])
+    return world.publish(name, by=run, uploader=uploader, namespace=namespace, registry=added)
+
+
+def make_machine(
+    world: World,
+    dice: Dice,
+    kind: str,
+    about: tuple[str, str],
+    *,
+    by: Any,
+    actor: str,
+    wrong: dict[str, Any],
+) -> Entry:
+    """A trusted publisher that comes or goes, or a one-run key under the newest one."""
+    namespace, project = about
+    if kind == "key-enroll":
+        says = dice.pick([{}, {}, {"ref": "refs/heads/main"}])
+        return enroll_run(
+            world, project, dice.pick(RUNS), namespace=namespace, predicate=dice.pick([{}, wrong]), **says
+        )
+    said = {"workflow": dice.pick(["release.yml", "nightly.yml"]), **wrong}
+    action = dice.pick(["add", "add", "remove"])
+    return trust(world, project, by, action=action, namespace=namespace, actor=actor, **said)
+
+
 def make_enroll(world: World, dice: Dice, project: str, by: Any, account: str, **more: Any) -> Entry:
     """First, rotated or recovered, by one or two keys."""
     new = dice.pick(SIGNERS[:3])
@@ -226,6 +279,8 @@ KINDS = [
     "owner",
     "owner",
     "approve",
+    "job",
+    "job",
 ]
 rolls = st.integers(0, 2**64)
 waits = st.sampled_from([0, 0, 0, 1, 3600, 2 * 24 * 3600, WEEK])
@@ -286,6 +341,7 @@ def test_interleavings_reach_every_type_allowed_and_refused() -> None:
     allowed: set[str] = set()
     refused: set[str] = set()
     actions: set[str] = set()
+    jobs: list[str] = []
     passed: set[str | None] = set()
     for seed in range(150):
         rng, world = random.Random(seed), busy_world() if seed % 2 else World(roles=bool(seed % 4))
@@ -309,12 +365,14 @@ def test_interleavings_reach_every_type_allowed_and_refused() -> None:
                     passed.add(entry.imported.passed)
                     continue
                 actions.add(entry.statement.predicate.get("action", "add"))
+                jobs += [entry.type] if entry.registry.get("identity") else []
             else:
                 refused.add(entry.type)
     assert passed >= {None, *PASSED} - {"project-frozen"}  # rare; test_rules_import.py has it
     assert allowed == set(SCHEMAS)
     assert refused == set(SCHEMAS)
     assert actions == OWNER_ACTIONS
+    assert set(jobs) == {"key-enroll", "publish"}
 
 
 # --- replay itself --------------------------------------------------------------------------------------
@@ -425,6 +483,7 @@ def test_the_pinned_log_replays_to_the_pinned_state() -> None:
     log += (VECTORS / "v1-import.leaves").read_bytes().splitlines()  # pinned in test_rules_import.py
     log += (VECTORS / "v1-freeze.leaves").read_bytes().splitlines()  # pinned in test_rules_freeze.py
     log += (VECTORS / "v1-approve.leaves").read_bytes().splitlines()  # pinned in test_rules_approve.py
+    log += (VECTORS / "v1-ci.leaves").read_bytes().splitlines()  # pinned in test_rules_ci.py
     assert {Entry.parse(raw).type for raw in log if raw.startswith(b"{")} >= set(SCHEMAS)
 
 

@@ -145,11 +145,6 @@ def test_the_registry_vouches_alone_or_not_at_all(world: World) -> None:
     world.refuse("authorised-by", world.enroll("fresh", bob, BOB, registry={"authorised_by": 3}), "log")
 
 
-def test_a_ci_key_is_not_understood_yet(world: World) -> None:
-    """Scope ci needs a trusted publisher, which is reserved."""
-    world.refuse("not-understood", world.enroll("acme", bob, ALICE, alice, predicate={"scope": "ci"}))
-
-
 # --- rotation -------------------------------------------------------------------------------------------
 def test_rotation_takes_an_enrolled_key(world: World) -> None:
     """A second key is signed by the first; the entry names whose enrolment authorised it."""

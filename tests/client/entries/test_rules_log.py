@@ -212,6 +212,7 @@ class Watched:
 def test_keys_name_all_state_an_entry_touches(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every test of this folder, allowed or refused: apply reads and writes within keys(entry) only."""
     from tests.client.entries import test_rules_approve as approvals
+    from tests.client.entries import test_rules_ci as machines
     from tests.client.entries import test_rules_files as files
     from tests.client.entries import test_rules_import as imports
     from tests.client.entries import test_rules_keys as owners
@@ -233,7 +234,7 @@ def test_keys_name_all_state_an_entry_touches(monkeypatch: pytest.MonkeyPatch) -
         return result
 
     monkeypatch.setattr(rules, "apply", watched)
-    for module in (approvals, files, imports, owners):
+    for module in (approvals, files, imports, machines, owners):
         for name, test in vars(module).items():
             if name.startswith("test_") and test.__code__.co_varnames[: test.__code__.co_argcount] == (
                 "world",
