@@ -88,8 +88,51 @@ need_softhsm() {
     unpack libsofthsm2 usr/lib || { say "SoftHSM is missing; run: sudo apt-get install softhsm2"; exit 2; }
 }
 
+# A browser without a window: a package with many libraries, so it is installed. Pages are looked at with it.
+need_chromium() {
+    local found
+    have() { found=$(on_path chromium-headless-shell); [ -n "$found" ] || found=$(on_path chromium); [ -n "$found" ]; }
+    if ! have; then
+        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+            say "Chromium is missing; run: sudo apt-get install chromium-headless-shell"
+            exit 2
+        fi
+        say "installing chromium-headless-shell"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq >/dev/null || true
+        apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null ||
+            apt-get install -y -qq --no-install-recommends chromium >/dev/null
+        have || { say "apt-get installed no Chromium"; exit 2; }
+    fi
+    mkdir -p "$folder/bin"
+    ln -sfn "$found" "$folder/bin/chromium"
+}
+
+# axe-core, which finds what keeps people out of a page: one script, out of a wheel whose hash stands here.
+need_axe() {
+    local room
+    if [ -e "$folder/axe.min.js" ]; then return; fi
+    local python=${PYTHON:-python3}
+    if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
+    room=$(mktemp -d)
+    say "fetching axe-core"
+    echo "axe-playwright-python==0.1.8 --hash=sha256:fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8" \
+        >"$room/wanted.txt"
+    "$python" -m pip download -q --no-deps --require-hashes -r "$room/wanted.txt" -d "$room" >"$room/said" 2>&1 ||
+        { say "cannot download axe-playwright-python from PyPI: $(tail -n 1 "$room/said")"; exit 2; }
+    mkdir -p "$folder"
+    "$python" - "$room" "$folder/axe.min.js" <<'END'
+import pathlib, sys, zipfile
+(wheel,) = pathlib.Path(sys.argv[1]).glob("*.whl")
+pathlib.Path(sys.argv[2]).write_bytes(zipfile.ZipFile(wheel).read("axe_playwright_python/axe.min.js"))
+END
+    rm -rf "$room"
+}
+
 for name in "$@"; do
     case $name in
+        chromium) need_chromium ;;
+        axe) need_axe ;;
         softhsm) need_softhsm ;;
         nginx) need nginx nginx usr/sbin/nginx ;;
         systemd-analyze) need systemd-analyze systemd usr/bin/systemd-analyze ;;
@@ -98,6 +141,6 @@ for name in "$@"; do
         postgresql) need_postgresql ;;
         spin) need spin spin usr/bin/spin ;;
         gcc) need gcc gcc usr/bin/gcc ;;
-        *) say "no component $name; there are nginx, promtool, strace, systemd-analyze, postgresql, spin, gcc and softhsm"; exit 2 ;;
+        *) say "no component $name; there are nginx, promtool, strace, systemd-analyze, postgresql, spin, gcc, softhsm, chromium and axe"; exit 2 ;;
     esac
 done

@@ -7,7 +7,8 @@
     upload     POST /legacy/  /api/v1/statements
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/logged/  /api/v1/registry
                     /log/  /tuf/  /blobs/
-    web        GET  /  /h/CODE  /api/v1/openapi.json
+               GET  /sign-in  /me/...  POST /sign-in  /sign-out  /me/tokens
+    web        GET  /  /h/CODE  /e/INDEX  /api/v1/openapi.json
     upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
     here       GET  /healthz  /metrics
 
@@ -32,9 +33,11 @@ from countermark.fetch import HttpFetcher
 from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
 from countermark_server.accounts import keys as accounts_keys
+from countermark_server.accounts import pages as accounts_pages
 from countermark_server.accounts import signin_views
 from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
+from countermark_server.accounts.organisations import ADMIN, MODERATOR
 from countermark_server.accounts.provider import Provider
 from countermark_server.accounts.sealed import Sealed
 from countermark_server.accounts.signin import SignIns
@@ -48,7 +51,7 @@ from countermark_server.settings import Settings, SettingsError
 from countermark_server.stores import places
 from countermark_server.upload import ahead, closed, raw, receive
 from countermark_server.upload import views as upload_views
-from countermark_server.web import openapi, pages
+from countermark_server.web import entries, openapi, pages
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -78,6 +81,7 @@ def create_app(
         clock=clock,
     )
     uses, sign_ins = Uses(engine), _sign_ins(settings, engine, clock)
+    room = TokenRoom(engine, clock=clock)
     acts = Acts(engine, statements, blobs, uses=uses, batch_max=settings.entries.batch_max)
     keys = accounts_keys.Keys(engine, statements, settings.limits, clock=clock)
     receiver = receive.Receiver(
@@ -105,7 +109,7 @@ def create_app(
             statements,
             keys,
             acts,
-            room=TokenRoom(engine, clock=clock),
+            room=room,
             uses=uses,
             sign_ins=sign_ins,
             base_url=base_url,
@@ -113,10 +117,27 @@ def create_app(
             clock=clock,
         )
     )
+    session = accounts_pages.Session(engine, sign_ins, base_url=base_url, clock=clock)
+    app.register_blueprint(
+        accounts_pages.blueprint(
+            engine,
+            session,
+            sign_ins=sign_ins,
+            keys=keys,
+            room=room,
+            published=published,
+            base_url=base_url,
+            issuer=settings.oidc.issuer,
+            policy=pages.FORM_POLICY,
+            clock=clock,
+        )
+    )
+    app.register_blueprint(entries.blueprint(published))
     app.register_blueprint(
         signin_views.blueprint(
             engine,
             sign_ins,
+            session,
             base_url=base_url,
             issuer=settings.oidc.issuer,
             policy=pages.FORM_POLICY,
@@ -151,7 +172,8 @@ def _sign_ins(settings: Settings, engine: Engine, clock: Callable[[], float]) ->
     redirect = f"{settings.registry.base_url}/login/callback"
     provider = Provider(oidc, HttpFetcher(), secret, redirect, clock=clock)
     sealed = Sealed(settings.keys / "sealing.key")
-    return SignIns(engine, provider, sealed, groups=tuple(oidc.groups.split()), clock=clock)
+    roles = {ADMIN: tuple(oidc.admin_groups.split()), MODERATOR: tuple(oidc.moderator_groups.split())}
+    return SignIns(engine, provider, sealed, groups=tuple(oidc.groups.split()), roles=roles, clock=clock)
 
 
 def _register_health(app: Flask, engine: Engine) -> None:

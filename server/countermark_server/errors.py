@@ -45,6 +45,7 @@ CODES: dict[str, Code] = {
     "session-required": Code(403, "An interactive session is required"),
     "token-scope": Code(403, "Token is for something else"),
     "not-owner": Code(403, "Not an owner of this project"),
+    "form-foreign": Code(403, "Form of another browser"),
     "too-many-attempts": Code(429, "Too many attempts"),
     # --- the request as a whole ---------------------------------------------------------------------------
     "bad-request": Code(400, "Request not understood"),

@@ -122,6 +122,10 @@ class Oidc:
     client_secret_file: str = _setting("", "file that holds the client's secret; empty: a public client")
     groups_claim: str = _setting("groups", "claim of the ID token that lists a person's groups")
     groups: str = _setting("", "groups, separated by blanks, whose members may sign in; empty: everybody")
+    admin_groups: str = _setting(
+        "", "groups whose members have the role `admin` for as long as they are in one"
+    )
+    moderator_groups: str = _setting("", "groups whose members have the role `moderator`, likewise")
 
 
 @dataclass(frozen=True)

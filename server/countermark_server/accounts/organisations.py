@@ -15,11 +15,13 @@ far as the provider still vouches for them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, bindparam, exists, or_, select
 
+from countermark.limits import NAME_MAX_CHARS
 from countermark_server import db, orgtables
 from countermark_server.accounts.tokens import matches
 from countermark_server.errors import ServerError
@@ -187,6 +189,28 @@ def withdraw_role(connection: Connection, account_id: str, role: str, *, source:
     table = orgtables.registry_role
     mine = and_(table.c.account_id == account_id, table.c.role == role, table.c.source == source)
     return connection.execute(table.delete().where(mine)).rowcount > 0
+
+
+def note_groups(
+    connection: Connection,
+    account_id: str,
+    groups: Sequence[str] | None,
+    roles: Mapping[str, tuple[str, ...]],
+    *,
+    now: int,
+) -> None:
+    """Keep what the provider says of somebody's groups, and the roles these give. None: it said nothing."""
+    if groups is None:
+        return
+    table, named = orgtables.identity_group, sorted({name for name in groups if len(name) <= NAME_MAX_CHARS})
+    connection.execute(table.delete().where(table.c.account_id == account_id))
+    if named:
+        connection.execute(table.insert(), [{"account_id": account_id, "name": name} for name in named])
+    for role, which in roles.items():
+        if set(which) & set(named):
+            grant_role(connection, account_id, role, now=now, source="group")
+        else:
+            withdraw_role(connection, account_id, role, source="group")
 
 
 def has_role(connection: Connection, account_id: str, role: str) -> bool:

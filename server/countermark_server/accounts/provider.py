@@ -83,8 +83,8 @@ class Provider:
     def issuer(self) -> str:
         return self._settings.issuer
 
-    def authorize_url(self, *, state: str, nonce: str, verifier: str) -> str:
-        """Where the browser goes to sign in."""
+    def authorize_url(self, *, state: str, nonce: str, verifier: str, fresh: bool = False) -> str:
+        """Where the browser goes to sign in; `fresh`: the provider shall ask even whom it knows."""
         digest = hashlib.sha256(verifier.encode()).digest()
         asked = {
             "client_id": self._settings.client_id,
@@ -96,6 +96,8 @@ class Provider:
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
+        if fresh:
+            asked["prompt"] = "login"
         door: str = self._describe()["authorization_endpoint"]
         return door + ("&" if "?" in door else "?") + urlencode(asked)
 

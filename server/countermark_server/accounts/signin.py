@@ -8,7 +8,8 @@
 
 The browser is held by a cookie from the first step to the last, so nobody's sign-in ends in another's browser; the
 person compares the code, because a stranger may have sent them the address. Codes live ten minutes and are spent
-once.
+once. Whoever signs in for the pages alone (pages.py) takes the same way without a machine: the browser that comes
+back is the one that is signed in, and there is nothing to compare.
 
 **Dead here within 15 minutes.** With every account that came by the provider its refresh token is kept (sealed.py).
 Whoever uses a session or token of such an account, or of a service account it owns, more than ten minutes after the
@@ -23,14 +24,16 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, or_, select, update
 
 from countermark_server import db, telemetry
 from countermark_server.accounts import people, tokens
+from countermark_server.accounts.organisations import note_groups
 from countermark_server.accounts.people import Account, Randomness
 from countermark_server.accounts.provider import (
     GoneError,
@@ -46,6 +49,7 @@ from countermark_server.errors import ServerError
 CODE_SECONDS = 600
 POLL_SECONDS = 2
 ASK_SECONDS, DEAD_SECONDS = 600, 900
+PAGE = "page-"  # how the code of a sign-in begins that no machine waits for; nobody can type it
 _IN, _ID = db.sign_in, db.identity
 
 
@@ -76,6 +80,7 @@ class SignIns:
         sealed: Sealed,
         *,
         groups: tuple[str, ...],
+        roles: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
         clock: Callable[[], float],
         randomness: Randomness = secrets.token_bytes,
     ) -> None:
@@ -83,15 +88,18 @@ class SignIns:
         self._provider = provider
         self._sealed = sealed
         self._groups = groups
+        self._roles = roles
         self._clock = clock
         self._random = randomness
 
     # --- the machine ---------------------------------------------------------------------------------------
     def begin_device(self) -> tuple[str, str]:
         """A device code and a user code. One row until it is redeemed or forgotten."""
-        now, device = int(self._clock()), self._secret()
         plain = base64.b32encode(self._random(5)).decode()
-        user_code = f"{plain[:4]}-{plain[4:]}"
+        return self._waiting(f"{plain[:4]}-{plain[4:]}")
+
+    def _waiting(self, user_code: str) -> tuple[str, str]:
+        now, device = int(self._clock()), self._secret()
         with db.write(self._engine) as connection:
             connection.execute(delete(_IN).where(_IN.c.expires < now))
             connection.execute(
@@ -120,17 +128,36 @@ class SignIns:
     # --- the browser ---------------------------------------------------------------------------------------
     def begin(self, user_code: str) -> Begun:
         """Send the browser to the provider, for the machine that shows this code."""
+        return self._to_provider(user_code.strip().upper())
+
+    def begin_page(self) -> Begun:
+        """Send the browser to the provider for itself; the provider shall ask who it is, whoever it was before."""
+        _, user_code = self._waiting(PAGE + base64.b32encode(self._random(5)).decode())
+        return self._to_provider(user_code, fresh=True)
+
+    def enter(self, returned: Returned) -> Account:
+        """Who came back for the pages alone, in the browser that began; the row is spent."""
+        now = int(self._clock())
+        with db.write(self._engine) as connection:
+            row = self._row(connection, _IN.c.user_code == returned.user_code, returned.cookie, now=now)
+            connection.execute(delete(_IN).where(_IN.c.device_sha256 == row["device_sha256"]))
+            account = people.get_account(connection, row["account_id"] or "")
+        if account is None:
+            raise ServerError("login-refused", "the account of this sign-in is gone")
+        return account
+
+    def _to_provider(self, user_code: str, *, fresh: bool = False) -> Begun:
         state, nonce, verifier, cookie = (self._secret() for _ in range(4))
         now = int(self._clock())
         try:
-            url = self._provider.authorize_url(state=state, nonce=nonce, verifier=verifier)
+            url = self._provider.authorize_url(state=state, nonce=nonce, verifier=verifier, fresh=fresh)
         except (ProviderDownError, ProviderError) as error:
             raise _unavailable(error) from None
         with db.write(self._engine) as connection:
             done = connection.execute(
                 update(_IN)
                 .where(
-                    _IN.c.user_code == user_code.strip().upper(),
+                    _IN.c.user_code == user_code,
                     _IN.c.expires >= now,
                     _IN.c.account_id.is_(None),
                 )
@@ -167,6 +194,7 @@ class SignIns:
         cookie = self._secret()  # another one: what the browser had before it signed in is worth nothing now
         with db.write(self._engine) as connection:
             account = self._account(connection, vouched, now=now)
+            note_groups(connection, account.id, vouched.groups, self._roles, now=now)
             connection.execute(
                 update(_IN)
                 .where(_IN.c.device_sha256 == row["device_sha256"])
@@ -249,6 +277,7 @@ class SignIns:
                 .where(_ID.c.account_id == row["account_id"])
                 .values(checked=now, asking=None, refresh=self._sealed.seal(vouched.refresh))
             )
+            note_groups(connection, row["account_id"], vouched.groups, self._roles, now=now)
 
     def _my_turn(self, row: RowMapping, *, now: int) -> bool:
         """One process asks at a time: a refresh token may be good for one use."""

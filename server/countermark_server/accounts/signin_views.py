@@ -13,19 +13,21 @@ from flask import Blueprint, Response, jsonify, make_response, redirect, render_
 from sqlalchemy import Engine
 
 from countermark_server import db
+from countermark_server.accounts.pages import NEXT_COOKIE, SIGN_IN_COOKIE, Session, inside
 from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
-from countermark_server.accounts.signin import CODE_SECONDS, POLL_SECONDS, SignIns
+from countermark_server.accounts.signin import CODE_SECONDS, PAGE, POLL_SECONDS, SignIns
 from countermark_server.accounts.views import json_body, opened_session
 from countermark_server.errors import ServerError
 
-COOKIE = "countermark_sign_in"
+COOKIE = SIGN_IN_COOKIE
 ATTEMPTS, SECONDS = 30, 60.0  # of one address; a polling machine asks every two seconds, elsewhere
 
 
 def blueprint(
     engine: Engine,
     provided: SignIns | None,
+    session: Session,
     *,
     base_url: str,
     issuer: str,
@@ -90,6 +92,9 @@ def blueprint(
         if not state or not code:
             raise ServerError("login-refused", f"{issuer} did not sign you in")
         returned = sign_ins().came_back(state, code, request.cookies.get(COOKIE, ""))
+        if returned.user_code.startswith(PAGE):
+            where = inside(request.cookies.get(NEXT_COOKIE, ""))
+            return session.open(sign_ins().enter(returned), make_response(redirect(where, 303)))
         shown = page("sign_in_confirm.html", login=returned.login, user_code=returned.user_code)
         return held(shown, returned.cookie)
 

@@ -31,6 +31,10 @@ HELP: dict[str, str] = {
     "not-owner": (
         "This account is not among the owners of the project. An owner can add it by a logged entry."
     ),
+    "form-foreign": (
+        "A form of a page came without the value that this browser's own forms carry: another site sent it, or "
+        "you signed out or in meanwhile. Nothing was done. Open the page again and send the form from there."
+    ),
     "too-many-attempts": "Too many attempts in a short time. Wait a minute, then try again.",
     "bad-request": "The registry did not understand the request. The answer says which part.",
     "not-found": "Nothing is known under this address. Check the spelling of the project and the file name.",

@@ -33,7 +33,7 @@ def blueprint(*, origin: str, base_url: str) -> Blueprint:
     """Front page and help pages."""
     pages = Blueprint("web", __name__, template_folder="templates", static_folder="static")
 
-    @pages.context_processor
+    @pages.app_context_processor
     def _everywhere() -> dict[str, object]:
         return {"origin": origin, "base_url": base_url, "exit_codes": EXIT_CODES}
 
