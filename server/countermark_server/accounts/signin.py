@@ -119,7 +119,9 @@ class SignIns:
                 raise ServerError("login-refused", "this sign-in is not known: spent, refused, or too old")
             if not row["granted"]:
                 raise ServerError("login-pending", "nobody has vouched for this machine yet")
-            connection.execute(delete(_IN).where(mine))
+            # Whoever redeems beside us waits here for our commit, and then finds no row: one session per sign-in.
+            if connection.execute(delete(_IN).where(mine)).rowcount != 1:
+                raise ServerError("login-refused", "this sign-in is spent")
             account = people.get_account(connection, row["account_id"])
         if account is None:
             raise ServerError("login-refused", "the account of this sign-in is gone")

@@ -10,6 +10,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark_server import db, migrations, postgresql, proposal
+from countermark_server.accounts import people
+from countermark_server.accounts.signin import SignIns
+from countermark_server.errors import ServerError
 from countermark_server.stores import heads
 from tests import postgres
 from tests.log_world import NOW, LogWorld, drain
@@ -184,3 +187,28 @@ def test_a_connection_that_the_server_closed_costs_nobody_an_error(engine: Engin
     other.dispose()
     with db.read(engine) as connection:
         assert connection.execute(asked).scalar_one() != pid
+
+
+def test_two_machines_with_one_device_code_share_one_sign_in(engine: Engine) -> None:
+    """Both read the granted row; who deletes it second has nothing to redeem."""
+    sign_ins = SignIns(engine, None, None, groups=(), clock=lambda: NOW)  # type: ignore[arg-type]
+    device, _ = sign_ins.begin_device()
+    with db.write(engine) as connection:
+        account = people.add_account(connection, "lin", now=NOW)
+        connection.execute(db.sign_in.update().values(account_id=account.id, granted=True))
+    told: list[str] = []
+
+    def second() -> None:
+        try:
+            told.append(sign_ins.redeem_device(device).id)
+        except ServerError as error:
+            told.append(error.code)
+
+    thread = threading.Thread(target=second)
+    with db.write(engine) as first:
+        first.execute(db.sign_in.delete())
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()  # it waits for what becomes of the row
+    thread.join(30)
+    assert told == ["login-refused"]
