@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from countermark.filelist import files_digest
 from countermark.limits import STAGED_FILES_MAX
-from countermark.rules_state import Key, State, holder_key
+from countermark.rules_state import Key, State, View, holder_key, settled
 from countermark.rules_step import (
     Step,
     approvals_of,
@@ -34,6 +34,7 @@ from countermark.rules_step import (
     check_count,
     refuse,
 )
+from countermark.values import dataclass
 
 
 def approve(step: Step) -> None:
@@ -53,11 +54,15 @@ def approve(step: Step) -> None:
     if (digest := files_digest(map(tuple, files.values()))) != (said := step.predicate["files_sha256"]):
         refuse("files-changed", f"statement is about the files {said}, those that wait are {digest}")
     decision, old = step.predicate["decision"], release["votes"].get(account)
-    vote = {"decision": decision, "index": step.index, "keyid": party.keyid}
-    if old is not None and (old["decision"], _counts(old, account, step)) == (decision, True):
+    if (
+        old is not None
+        and old["decision"] == decision
+        and _counts(old, account, project, namespace, step.time)
+    ):
         refuse("already-decided", f"account {account} said {decision} by entry {old['index']}")
+    vote = {"decision": decision, "index": step.index, "keyid": party.keyid}
     votes = {**release["votes"], account: vote}
-    counted = {each: vote for each, vote in votes.items() if _counts(vote, each, step)}
+    counted = {who: each for who, each in votes.items() if _counts(each, who, project, namespace, step.time)}
     decisions = [vote["decision"] for vote in counted.values()]
     changed = {**release, "head": step.leaf_hash, "votes": counted}
     if "reject" not in decisions and len(decisions) >= approvals_of(project, namespace):
@@ -104,11 +109,49 @@ def _release_key(step: Step) -> Key:
     return ("release", step.namespace, step.project, step.predicate["version"])
 
 
-def _counts(vote: State, account: str, step: Step) -> bool:
+def _counts(vote: State, account: str, project: State | None, namespace: State | None, time: int) -> bool:
     """Whether who said this may still say it: an owner, and by a key that is enrolled and valid now."""
-    project, namespace = step.holder(step.project), step.holder("")
     for holder in (project, namespace):
         item = None if holder is None else holder["keys"].get(vote["keyid"])
-        if item is not None and (item["until"] is None or step.time < item["until"]):
-            return account in approvers_of(project, namespace, step.time)
+        if item is not None and (item["until"] is None or time < item["until"]):
+            return account in approvers_of(project, namespace, time)
     return False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a staged release still waits for, by accounts. For people: the rules count anew at each `approve`."""
+
+    needed: int
+    approved: tuple[str, ...]
+    rejected: tuple[str, ...]
+    missing: tuple[str, ...]  # who could approve, and has said nothing that counts
+
+    def document(self) -> dict[str, int | list[str]]:
+        """As the API and `--json` show it."""
+        people = {name: list(getattr(self, name)) for name in ("approved", "rejected", "missing")}
+        return {"needed": self.needed, **people}
+
+    def __str__(self) -> str:
+        if self.rejected:
+            return f"not listed: rejected by {', '.join(self.rejected)}"
+        return f"waiting for approval {min(len(self.approved) + 1, self.needed)} of {self.needed}"
+
+
+def waiting(view: View, namespace: str, project: str, version: str, time: int) -> Waiting | None:
+    """What the staged files of a release wait for at `time`; None: there are none."""
+    release = view.get(("release", namespace, project, version))
+    if release is None or not release["files"]:
+        return None
+    holders = [
+        view.get(holder_key(namespace, project)),
+        view.get(holder_key(namespace, "")) if namespace else None,
+    ]
+    ours, covers = (None if holder is None else settled(holder, time) for holder in holders)
+    votes = {who: each for who, each in release["votes"].items() if _counts(each, who, ours, covers, time)}
+    said = {
+        decision: tuple(sorted(who for who, vote in votes.items() if vote["decision"] == decision))
+        for decision in ("approve", "reject")
+    }
+    missing = sorted(approvers_of(ours, covers, time).keys() - votes.keys())
+    return Waiting(max(1, approvals_of(ours, covers)), said["approve"], said["reject"], tuple(missing))

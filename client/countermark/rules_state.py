@@ -150,7 +150,12 @@ def compromised_by(file: State, project: State, namespace: State | None) -> int 
 
 def listed(view: View, file: State, project: State, namespace: State | None = None) -> bool:
     """Whether the file is a TUF target and stands on the simple index."""
-    return passed(file) and approved(view, file) and standing(file, project, namespace) in ("ok", "yanked")
+    return approved(view, file) and listable(file, project, namespace)
+
+
+def listable(file: State, project: State, namespace: State | None = None) -> bool:
+    """Whether nothing but approvals, where they are required, could keep the file from being listed."""
+    return passed(file) and standing(file, project, namespace) in ("ok", "yanked")
 
 
 def approved(view: View, file: State) -> bool:
@@ -217,6 +222,16 @@ def is_listed(view: View, key: Key) -> bool:
     project, namespace = holders(view, key[1], key[2])
     assert project is not None  # a publish makes its project
     return listed(view, file, project, namespace)
+
+
+def is_listable(view: View, key: Key) -> bool:
+    """Whether the file exists and nothing but missing approvals keeps it from being listed."""
+    file = view.get(key)
+    if file is None:
+        return False
+    project, namespace = holders(view, key[1], key[2])
+    assert project is not None  # a publish makes its project
+    return listable(file, project, namespace)
 
 
 def touched_files(view: View, changes: Changes) -> Iterator[Key]:

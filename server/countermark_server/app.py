@@ -3,6 +3,7 @@
     app = create_app(settings, clock=time.time)
 
     accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  /api/v1/tokens  GET /api/v1/projects/NAME
+               POST /api/v1/projects/NAME/owners  GET  /api/v1/releases/  /api/v1/staged/
                GET  /login/device  /login/callback  POST /login/device  /api/v1/login/device
     upload     POST /legacy/  /api/v1/statements
     index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/logged/  /api/v1/registry
@@ -12,8 +13,8 @@
     upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
     here       GET  /healthz  /metrics
 
-The process holds one secret: the registry's role key, which signs publish statements in the place of owners who
-never signed. It never sees the log's keys, TUF keys or the other roles'.
+The process holds one secret: the registry's role key, which signs publish and owner statements in the place of
+owners who never signed. It never sees the log's keys, TUF keys or the other roles'.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.organisations import ADMIN, MODERATOR
 from countermark_server.accounts.provider import Provider
+from countermark_server.accounts.releases import Releases
 from countermark_server.accounts.sealed import Sealed
 from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Statements
 from countermark_server.accounts.tokenroom import TokenRoom, Uses
+from countermark_server.accounts.unsigned import Unsigned
 from countermark_server.asking import Answers
 from countermark_server.bells import Bell
 from countermark_server.index import about, evidence, files, logged, simple, static
@@ -109,6 +112,10 @@ def create_app(
             statements,
             keys,
             acts,
+            unsigned=Unsigned(
+                engine, statements, origin=settings.registry.origin, registry=registry, clock=clock
+            ),
+            releases=Releases(engine, blobs, clock=clock),
             room=room,
             uses=uses,
             sign_ins=sign_ins,

@@ -43,6 +43,7 @@ CODES: dict[str, Code] = {
     "login-refused": Code(401, "Sign-in refused"),
     "login-pending": Code(400, "Nobody has vouched for this machine yet"),
     "session-required": Code(403, "An interactive session is required"),
+    "sign-in-stale": Code(403, "A fresh sign-in is required"),
     "token-scope": Code(403, "Token is for something else"),
     "not-owner": Code(403, "Not an owner of this project"),
     "form-foreign": Code(403, "Form of another browser"),

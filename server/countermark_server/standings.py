@@ -19,11 +19,14 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark import rules
-from countermark.rules_state import compromised_by, holders, release_key
+from countermark.rules_approve import Waiting, waiting
+from countermark.rules_state import approved, compromised_by, holders, release_key
 from countermark_server import db
 from countermark_server.journey import SAID, State
 from countermark_server.ruleview import encode_key
 
+STAGED = "logged and cleared, not listed"
+BEFORE_LISTING = (State.LOGGED, State.SCANNED, State.CLEARED)
 KEYS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
 _ROWS = select(db.rules_state).where(db.rules_state.c.key.in_(bindparam("k", expanding=True)))
 _ENTRIES = select(db.proposal.c.leaf_index, db.proposal.c.envelope).where(
@@ -39,6 +42,8 @@ class Standing:
     entry: int | None = None
     reason: str | None = None
     listed: bool = False  # whether the rules list it: served, and passed by verdict or moderator
+    listable: bool = False  # the same, but for approvals that may be missing
+    waiting: Waiting | None = None  # the approvals that its release still needs
     owner_head: str | None = None  # leaf hash of the owner's newest entry: what their next one follows
 
     @property
@@ -62,6 +67,12 @@ def state_of(row: RowMapping, standing: Standing) -> State:
 
 def said(state: State, standing: Standing) -> str:
     """Where a file is, in words: its standing where its entries gave it one, else the state of its journey."""
+    if standing.name == "ok" and standing.waiting is not None and state in BEFORE_LISTING:
+        return (
+            f"{SAID[state]}; {standing.waiting}"
+            if state != State.CLEARED
+            else f"{STAGED}: {standing.waiting}"
+        )
     if standing.name == "ok":
         return SAID[state]
     words = f"{standing.name}{standing.by}"
@@ -77,7 +88,8 @@ def standings(
     for namespace, project in {(row["namespace"], row["project"]) for row in rows}:
         wanted |= {rules.project_key(namespace, project), rules.holder_key(namespace, "")}
     view = _load(connection, wanted)
-    view |= _load(connection, {release_key(file) for file in view.values() if "staged" in file})
+    if staged := [file for file in view.values() if "staged" in file]:
+        view |= _load(connection, {rules.LOG, *map(release_key, staged)})
     found = {row_id: _standing(view, key) for row_id, key in keys.items()}
     why = _reasons(connection, {each.entry for each in found.values() if each.entry is not None})
     return {
@@ -95,7 +107,12 @@ def _standing(view: Mapping[rules.Key, Any], key: rules.Key) -> Standing:
     name, file = rules.standing_of(view, key), view.get(key)
     if name is None or file is None:
         return Standing("ok")
-    rest = {"listed": rules.is_listed(view, key), "owner_head": file["owner_head"]}
+    rest = {
+        "listed": rules.is_listed(view, key),
+        "listable": rules.is_listable(view, key),
+        "owner_head": file["owner_head"],
+        "waiting": None if approved(view, file) else _waiting(view, file),
+    }
     causes = {"removed": ("takedown", "removed"), "held": ("hold",), "yanked": ("yank",)}.get(name, ())
     entry = next((file[cause] for cause in causes if file[cause] is not None), None)
     if name == "held" and entry is None:  # its key was revoked as compromised
@@ -103,6 +120,11 @@ def _standing(view: Mapping[rules.Key, Any], key: rules.Key) -> Standing:
         assert project is not None, "a publish makes its project"
         entry = compromised_by(file, project, namespace)
     return Standing(name, entry, **rest)
+
+
+def _waiting(view: Mapping[rules.Key, Any], file: rules.State) -> Waiting | None:
+    """Counted at the time of the newest entry: the log's own clock, so that all say the same."""
+    return waiting(view, file["namespace"], file["project"], file["version"], view[rules.LOG]["time"])
 
 
 def _reasons(connection: Connection, entries: Iterable[int]) -> dict[int, str]:

@@ -13,6 +13,9 @@ nothing, nor does a stolen key without its owner's sign-in. The registry adds th
 recovery of a key; signed by enrolled keys and brought by a session, like the above. To decide about a veto is for two
 moderators and not for this door.
 
+**approve**, **require-approvals**: that a staged release may be listed, and how many people must say so. Whose
+session brings an approval is its approver, and the rules want the key to be theirs.
+
 **publish**, in a namespace only: for a registry that keeps serving its files itself and wants them in a witnessed
 log. Nobody hands in bytes, so nothing here says that they match, nothing is scanned, no verdict comes, and no TUF
 metadata ever lists the file; a reader is told "in the log, no TUF, no verdict". Files of the default namespace come
@@ -60,7 +63,8 @@ from countermark_server.together import Together
 
 PUBLISH, ATTEST = "publish", "attest"
 OWNER, BY_OWNERS = "owner", ("add", "remove", "transfer", "signing-off", "veto")
-TYPES = ("yank", "unyank", "remove", "key-revoke", OWNER, PUBLISH, ATTEST)
+APPROVE, REQUIRE = "approve", "require-approvals"
+TYPES = ("yank", "unyank", "remove", "key-revoke", OWNER, APPROVE, REQUIRE, PUBLISH, ATTEST)
 OPEN_NONCE = bytes(32)  # of blobs that are public from the start
 
 
@@ -203,6 +207,8 @@ def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Off
             "a role key of the registry is revoked by the authority key, not at this door",
         )
     registry: dict[str, Any] = {"actor": principal.account_id}
+    if statement.type == APPROVE:
+        registry = {"approver": principal.account_id}
     if statement.type == OWNER:
         if (action := statement.predicate["action"]) not in BY_OWNERS:
             return ServerError("statement-invalid", f"{action} is for two moderators, not for this door")

@@ -105,11 +105,18 @@ class Keys:
             "namespace": "",
             "signed": bool(state and state["signed"]),
             "threshold": 1 if state is None else state["threshold"],
+            "approvals": 0 if state is None else state.get("approvals", 0),
             "frozen": None if state is None else state["frozen"],
             "recovery": None if state is None else _recovery(state["recovery"]),
             "prev": None if state is None else state["head"],
             "keys": [
-                {"keyid": keyid, "index": item["index"], "scope": "project", "valid_until": item["until"]}
+                {
+                    "keyid": keyid,
+                    "index": item["index"],
+                    "scope": item["scope"],
+                    "valid_until": item["until"],
+                    "account": item["account"],
+                }
                 for keyid, item in sorted(keys.items())
             ],
             "owners": [] if state is None else sorted(state["owners"]),

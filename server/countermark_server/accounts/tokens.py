@@ -36,6 +36,7 @@ SCANNED = (
 )
 SECRET_BYTES = 32
 SESSION_SECONDS = 3600
+FRESH_SECONDS = 600  # a sign-in that allows what no key confirms
 HEADER_MAX_CHARS = 1024  # a token has 47
 ACTIONS = ("entries", "upload")  # statements without a file, ahead of one or about one; files
 _ROWS = select(db.token, db.account.c.expires.label("ends")).join(
@@ -54,6 +55,7 @@ class Principal:
     token_id: str = ""
     projects: tuple[str, ...] | None = None
     actions: tuple[str, ...] | None = None
+    since: int = 0  # UTC seconds when the token was made: for a session, when the person signed in
 
 
 def issue_token(
@@ -128,7 +130,12 @@ def _principal(digest: str | None, row: RowMapping | None, *, now: int) -> Princ
     if row["ends"] is not None and row["ends"] < now:
         return ServerError("not-authenticated", "the service account of this token has expired")
     return Principal(
-        row["account_id"], row["kind"], row["id"], names_of(row["projects"]), names_of(row["actions"])
+        row["account_id"],
+        row["kind"],
+        row["id"],
+        names_of(row["projects"]),
+        names_of(row["actions"]),
+        row["created"],
     )
 
 
@@ -137,6 +144,17 @@ def require_session(principal: Principal) -> None:
     if principal.kind != SESSION:
         raise ServerError(
             "session-required", "an upload token may only upload; sign in with `countermark login` for this"
+        )
+
+
+def require_fresh(principal: Principal, *, now: int) -> None:
+    """Only somebody who signed in a moment ago may go on: what follows needs no key of theirs."""
+    require_session(principal)
+    if now - principal.since > FRESH_SECONDS:
+        raise ServerError(
+            "sign-in-stale",
+            f"this needs a sign-in of the last {FRESH_SECONDS // 60} minutes, yours is"
+            f" {(now - principal.since) // 60} minutes old: `countermark login` again",
         )
 
 

@@ -7,6 +7,8 @@
     GET  /api/v1/entries/NUMBER                             -> what became of an entry that was answered 202
     GET  /api/v1/keys/KEYID                                 -> projects a key may sign for
     GET  /api/v1/projects/NAME                              -> owners, keys, what to sign next
+    POST /api/v1/projects/NAME/owners                       -> owners of a project that does not sign (unsigned.py)
+    GET  /api/v1/releases/NAME/VERSION  /api/v1/staged/NAME/FILE    -> what waits for approvals (releases.py)
     POST /api/v1/tokens  GET /api/v1/tokens  POST /api/v1/tokens/ID/revoke  /api/v1/tokens/revoke   (tokenroom.py)
 
 An answer of 202 says: durable, and not public yet; its status URL will have index and proof. A batch is answered
@@ -28,9 +30,11 @@ from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
+from countermark_server.accounts.releases import Releases
 from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokenroom import TokenRoom, Uses
+from countermark_server.accounts.unsigned import Unsigned
 from countermark_server.errors import ACCEPTED, ServerError, document
 
 BODY_MAX_BYTES = 128 * 1024  # an envelope has at most 64 KiB
@@ -44,6 +48,8 @@ def blueprint(
     keys: Keys,
     acts: Acts,
     *,
+    unsigned: Unsigned,
+    releases: Releases,
     room: TokenRoom,
     uses: Uses,
     sign_ins: SignIns | None,
@@ -93,6 +99,18 @@ def blueprint(
     @doors.get("/projects/<project>")
     def project(project: str) -> Response:
         return jsonify(keys.project(project))
+
+    @doors.post("/projects/<project>/owners")
+    def change_owners(project: str) -> tuple[Response, int] | Response:
+        return answer(unsigned.change(principal(), project, json_body()))
+
+    @doors.get("/releases/<project>/<version>")
+    def release(project: str, version: str) -> Response:
+        return jsonify(releases.release(project, version))
+
+    @doors.get("/staged/<project>/<filename>")
+    def staged(project: str, filename: str) -> Response:
+        return releases.staged(principal(), project, filename)
 
     @doors.post("/tokens")
     def make_token() -> Response:

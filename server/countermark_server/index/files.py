@@ -26,7 +26,7 @@ from countermark.rules import State as RulesState
 from countermark_server import db, recorded, submission
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
-from countermark_server.journey import ENDS, SAID, State
+from countermark_server.journey import ENDS, State
 from countermark_server.published import Published
 from countermark_server.standings import Standing, said, standings, state_of
 from countermark_server.stores.blobs import Blobs
@@ -135,7 +135,7 @@ def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...]
     if state is State.HELD or standing.name == "held":
         raise ServerError("file-held", f"{name} is held for review{standing.by}{because}")
     if state is not State.LISTED and state not in also:
-        raise ServerError("not-listed", f"{name}: {SAID[state]}")
+        raise ServerError("not-listed", f"{name}: {said(state, standing)}")
 
 
 def listed_files(engine: Engine, project: str) -> tuple[bool, list[tuple[RowMapping, Standing]]]:
@@ -171,6 +171,7 @@ def _described(row: RowMapping, standing: Standing) -> dict[str, Any]:
         "index": row["leaf_index"],
         "leaf_hash": row["leaf_hash"],
         "prev": standing.owner_head,
+        "approvals": None if standing.waiting is None else standing.waiting.document(),
         "message": words + said(state, standing),
         "reason": row["reason"],
         **members,
@@ -194,6 +195,7 @@ def _recorded(connection: Connection, files: Sequence[RulesState]) -> list[dict[
                 "standing_reason": standing.reason,
                 "leaf_hash": file["lh"],
                 "prev": standing.owner_head,
+                "approvals": None,
                 "message": f"{recorded.seen(file)}; {now}",
                 "reason": None,
                 "import": file["import"],

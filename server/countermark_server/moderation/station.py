@@ -46,7 +46,7 @@ def settle(engine: Engine, *, now: int) -> int:
 def _next(standing: Standing) -> State | None:
     if standing.name == "removed":
         return State.REJECTED
-    return State.CLEARED if standing.listed else None
+    return State.CLEARED if standing.listable else None
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

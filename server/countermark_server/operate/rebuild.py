@@ -287,7 +287,7 @@ def _state(view: SqlView, key: rules.Key, *, published: bool) -> State:
         return State.LOGGED
     if rules.standing_of(view, key) == "removed":
         return State.REJECTED
-    return State.CLEARED if rules.is_listed(view, key) else State.HELD
+    return State.CLEARED if rules.is_listable(view, key) else State.HELD
 
 
 def _columns(connection: Connection, said: Statement, row: RowMapping, blobs: Blobs) -> dict[str, Any]:

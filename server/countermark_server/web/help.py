@@ -24,6 +24,10 @@ HELP: dict[str, str] = {
         "An upload token can upload, and nothing else: it can never enrol, rotate or revoke a key. Sign "
         "in with `countermark login` and repeat the command."
     ),
+    "sign-in-stale": (
+        "This act needs no key, so it needs a person who has just signed in: within the last ten minutes. Run "
+        "`countermark login` and repeat the command."
+    ),
     "token-scope": (
         "This token is good for some projects or actions only, and this is none of them. The answer says what it is "
         "for. `countermark tokens list` shows yours, `countermark tokens make` makes another."

@@ -47,6 +47,9 @@ _FILE: dict[str, Schema] = {
     **dict.fromkeys(("project", "version", "filename", "sha256", "state", "standing", "message"), _STRING),
     **dict.fromkeys(("standing_reason", "leaf_hash", "prev", "reason"), _or_null("string")),
     **dict.fromkeys(("standing_entry", "index"), _or_null("integer")),
+    "approvals": _or_null(
+        "object", description="what it waits for: needed, approved, rejected, missing accounts"
+    ),
 }
 SCHEMAS: dict[str, Schema] = {
     "Problem": _object({
@@ -93,11 +96,12 @@ SCHEMAS: dict[str, Schema] = {
     }),
 }  # fmt: skip
 _PROJECT = _object({
-    "project": _STRING, "namespace": _STRING, "signed": {"type": "boolean"}, "threshold": _COUNT,
+    "project": _STRING, "namespace": _STRING, "signed": {"type": "boolean"}, "threshold": _COUNT, "approvals": _COUNT,
     "frozen": _or_null("integer"), "recovery": _or_null("object"),
     "prev": _or_null("string"), "owners": _list(_STRING),
     "keys": _list(_object({
         "keyid": _HEX, "index": _COUNT, "scope": _STRING, "valid_until": _or_null("integer"),
+        "account": _STRING,
     })),
 })  # fmt: skip
 _SIGNED_IN = _object({
@@ -128,6 +132,10 @@ _ENROLMENTS = _object({
     "keyid": _HEX,
     "enrolments": _list(_object({"namespace": _STRING, "project": _STRING, "index": _COUNT})),
 })  # fmt: skip
+_RELEASE = _object({
+    "project": _STRING, "version": _STRING, "prev": _or_null("string"), "approvals": _or_null("object"),
+    "files": _list(_object({"filename": _STRING, "sha256": _HEX, "length": _COUNT, "index": _COUNT})),
+})  # fmt: skip
 _REGISTRY = _object({
     "origin": _STRING, "base_url": _STRING, "trial": _or_null("boolean"),
     "checkpoint_size": _or_null("integer"), "sign_in": _list({"enum": ["code", "device"]}),
@@ -143,9 +151,10 @@ def _door(
     path: dict[str, Schema] | None = None,
     token: bool = False,
     late: bool = False,
+    kind: str = "application/json",
 ) -> Schema:
     """One operation: what it takes, and its answers; `late` doors may answer 202 with the same form."""
-    good = {"content": {"application/json": {"schema": answer}}}
+    good = {"content": {kind: {"schema": answer}}}
     described: Schema = {
         "operationId": name,
         "summary": summary,
@@ -187,7 +196,8 @@ PATHS: dict[str, dict[str, Schema]] = {
         path={"keyid": _HEX}, token=True,
     )},
     "/api/v1/entries": {"post": _door(
-        "entries", "propose yank, unyank, remove, key-revoke, owner, attest, or a publish in a namespace",
+        "entries",
+        "propose what an owner signed: yank, remove, approve, owner, key-revoke, attest, a publish in a namespace",
         _ref("Placed"), body=_ref("Act"), token=True, late=True,
     )},
     "/api/v1/entries/batch": {"post": _door(
@@ -217,6 +227,23 @@ PATHS: dict[str, dict[str, Schema]] = {
     )},
     "/api/v1/projects/{project}": {"get": _door(
         "project", "owners and keys of a project, and what to sign next", _PROJECT, path={"project": _STRING},
+    )},
+    "/api/v1/projects/{project}/owners": {"post": _door(
+        "changeOwners", "change owners of a project that does not sign, after a fresh sign-in", _ref("Placed"),
+        body=_object(
+            {"action": {"enum": ["add", "remove", "transfer"]}, "account": _STRING, "role": _or_null("string")},
+            additionalProperties=False,
+        ),
+        path={"project": _STRING}, token=True, late=True,
+    )},
+    "/api/v1/releases/{project}/{version}": {"get": _door(
+        "release", "the files of a release that wait for approvals", _RELEASE,
+        path={"project": _STRING, "version": _STRING},
+    )},
+    "/api/v1/staged/{project}/{filename}": {"get": _door(
+        "staged", "a file that is not listed yet, for owners of its project",
+        {"type": "string", "format": "binary"}, path={"project": _STRING, "filename": _STRING}, token=True,
+        kind="application/octet-stream",
     )},
     "/api/v1/files/{project}": {"get": _door(
         "files", "what became of every file of a project",

@@ -42,7 +42,7 @@ def test_a_code_signs_in_once(world: DoorWorld) -> None:
     with db.read(world.engine) as connection:
         for secret, kind in ((body["session"], "session"), (body["upload_token"], "upload")):
             found = tokens.authenticate(connection, f"Bearer {secret}", now=NOW)
-            assert found == tokens.Principal(grace.account, kind, tokens.id_of(secret))
+            assert found == tokens.Principal(grace.account, kind, tokens.id_of(secret), since=NOW)
     before = world.state()
     again = world.client.post("/api/v1/login", json={"code": code})
     assert again.status_code == 401 and again.get_json()["code"] == "login-refused"
@@ -197,7 +197,7 @@ def test_an_unknown_project_is_empty_and_a_bad_name_refused(world: DoorWorld) ->
     """What a publisher needs to sign the first statement: prev is null, nobody owns it."""
     shown = world.client.get("/api/v1/projects/nobody-has-it").get_json()
     assert shown == {
-        "project": "nobody-has-it", "namespace": "", "signed": False, "threshold": 1, "frozen": None,
+        "project": "nobody-has-it", "namespace": "", "signed": False, "threshold": 1, "frozen": None, "approvals": 0,
         "recovery": None, "prev": None, "keys": [], "owners": [],
     }  # fmt: skip
     assert world.client.get("/api/v1/projects/-x-").get_json()["code"] == "name-invalid"

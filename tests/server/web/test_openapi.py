@@ -105,6 +105,8 @@ def test_true_answers_have_the_described_form(world: DoorWorld) -> None:
         ("/api/v1/entries/{number}", {"number": 1}),
         ("/api/v1/logged/{namespace}/{project}/{filename}", ELSEWHERE),
         ("/api/v1/logged/{sha256}", {"sha256": hashlib.sha256(b"1").hexdigest()}),
+        ("/api/v1/releases/{project}/{version}", {"project": "demo", "version": "1.0"}),
+        ("/api/v1/staged/{project}/{filename}", {"project": "demo", "filename": WHEEL}),
         ("/api/v1/registry", {}),
     ):
         case = schema[path]["GET"].Case(path_parameters=values)

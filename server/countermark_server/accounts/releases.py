@@ -1,0 +1,95 @@
+"""Staged releases at the door: what waits for approvals, and the files themselves for those who may give them.
+
+    GET /api/v1/releases/demo/1.0            files that wait, what an `approve` must follow, who has said what
+    GET /api/v1/staged/demo/demo-1.0.tar.gz  Authorization: Bearer <session>    the bytes, for owners alone
+
+Nobody need believe the first: whoever approves looks each file up in the log, and a list that lacks a file has
+another digest than the one the rules want. The second exists because nobody can look at what nobody is served. The
+approval itself comes in with other owners' statements (acts.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response, send_file
+from sqlalchemy import Connection, Engine
+
+from countermark import rules
+from countermark.entry import normalise_filename, normalise_project, normalise_version
+from countermark.errors import MalformedError
+from countermark.rules_approve import waiting
+from countermark_server import db, submission
+from countermark_server.accounts.tokens import Principal
+from countermark_server.asking import holder_in
+from countermark_server.errors import ServerError
+from countermark_server.ruleview import SqlView
+from countermark_server.standings import standing
+from countermark_server.stores.blobs import Blobs
+from countermark_server.stores.immutable import StoreError
+
+
+class Releases:
+    """What waits, and its bytes."""
+
+    def __init__(self, engine: Engine, blobs: Blobs, *, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._clock = clock
+
+    def release(self, name: str, version: str) -> dict[str, Any]:
+        """The files of a release that wait, and for what; no files where none do."""
+        try:
+            project, version = normalise_project(name), normalise_version(version)
+        except MalformedError as error:
+            raise ServerError("not-found", str(error)) from None
+        with db.read(self._engine) as connection:
+            view = SqlView(connection, db.rules_state)
+            state = view.get(("release", "", project, version))
+            waits = waiting(view, "", project, version, int(self._clock()))
+            files = [] if state is None else _files(view, project, state)
+        return {
+            "project": project,
+            "version": version,
+            "prev": None if state is None else state["head"],
+            "files": files,
+            "approvals": None if waits is None else waits.document(),
+        }
+
+    def staged(self, principal: Principal, name: str, filename: str) -> Response:
+        """The bytes of a file that is not listed yet, for an owner of its project."""
+        try:
+            project, normalised = normalise_project(name), normalise_filename(filename)
+        except MalformedError as error:
+            raise ServerError("not-found", str(error)) from None
+        with db.read(self._engine) as connection:
+            self._check_owner(connection, principal, project)
+            row = submission.find(connection, "", project, normalised)
+            stands = None if row is None else standing(connection, row)
+        if row is None or stands is None:
+            raise ServerError("not-found", f"{filename!r} of {project!r} was never published here")
+        if not stands.served or row["state"] in ("held", "rejected"):
+            code = "file-removed" if stands.name == "removed" or row["state"] == "rejected" else "file-held"
+            raise ServerError(
+                code, f"{filename} is {stands.name if stands.name != 'ok' else row['state']}{stands.by}"
+            )
+        try:
+            with self._blobs.local(row["sha256"]) as path:  # open after the block, too
+                return send_file(path, mimetype="application/octet-stream", etag=row["sha256"])
+        except (StoreError, FileNotFoundError):
+            raise ServerError("not-found", f"the bytes of {filename} are not here") from None
+
+    def _check_owner(self, connection: Connection, principal: Principal, project: str) -> None:
+        state = holder_in(SqlView(connection, db.rules_state), "", project, now=int(self._clock()))
+        if state is None or principal.account_id not in state["owners"]:
+            raise ServerError("not-owner", f"only owners of {project!r} see its files before they are listed")
+
+
+def _files(view: SqlView, project: str, release: rules.State) -> list[dict[str, Any]]:
+    found = []
+    for normalised in sorted(release["files"]):
+        file = view.get(("file", "", project, normalised))
+        assert file is not None, "a release lists files that were published"
+        found.append({name: file[name] for name in ("filename", "sha256", "length", "index")})
+    return found

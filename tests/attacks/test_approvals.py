@@ -1,0 +1,293 @@
+"""Staged releases: who could have a release listed that too few people have looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from werkzeug.test import TestResponse
+
+from countermark.filelist import files_digest
+from countermark.statement import Envelope, KeySigner, Statement, sign
+from countermark_server import db
+from countermark_server.journey import State
+from countermark_server.ruleview import SqlView
+from countermark_server.standings import standings
+from tests.archives import sdist, wheel
+from tests.doors import DoorWorld, Person
+from tests.log_world import ORIGIN
+
+WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
+OTHER_ORIGIN = "elsewhere.example"
+
+
+class Team(DoorWorld):
+    """demo: Ada, Bob and Cy own it with a key each, and a release takes two of them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.ada, self.bob, self.cy = self.person("ada"), self.person("bob"), self.person("cy")
+
+    def begin(self, project: str = "demo", needed: int = 2) -> None:
+        assert self.ada.enrol(project).status_code == 200
+        for person in (self.bob, self.cy):
+            self.act(self.ada, self.owning("add", person.account, "owner", project=project), self.ada.key)
+            assert person.enrol(project, self.ada.key).status_code == 200
+        if needed:
+            self.act(self.ada, self.requirement(needed, project=project), self.ada.key)
+
+    def prev(self, project: str = "demo") -> Any:
+        return self.client.get(f"/api/v1/projects/{project}").get_json()["prev"]
+
+    def waits(self, version: str = "1.0") -> dict[str, Any]:
+        found: dict[str, Any] = self.client.get(f"/api/v1/releases/demo/{version}").get_json()
+        return found
+
+    # --- statements, as their signers would make them but for `changes` ---
+    def owning(self, action: str, account: str, role: str | None, *, project: str = "demo") -> Statement:
+        said = {"action": action, "account": account, "role": role}
+        return self.about("owner", said, project=project)
+
+    def requirement(self, needed: int, *, project: str = "demo") -> Statement:
+        return self.about("require-approvals", {"needed": needed}, project=project)
+
+    def about(self, kind: str, said: dict[str, Any], *, project: str = "demo") -> Statement:
+        binding = {"origin": ORIGIN, "namespace": "", "project": project, "prev": self.prev(project)}
+        return Statement.about(f"project:{project}", kind, binding | said)
+
+    def approval(self, decision: str = "approve", version: str = "1.0", **changes: Any) -> Statement:
+        waits = self.waits(version)
+        said = {
+            "origin": ORIGIN, "namespace": "", "project": "demo", "prev": waits["prev"], "version": version,
+            "files_sha256": files_digest((file["filename"], file["sha256"]) for file in waits["files"]),
+            "decision": decision,
+        }  # fmt: skip
+        said |= changes
+        return Statement.about(f"project:{said['project']}", "approve", said)
+
+    def send(self, who: Person, envelope: Envelope, token: str | None = None) -> TestResponse:
+        bearer = {"Authorization": f"Bearer {token or who.session}"}
+        return self.client.post("/api/v1/entries", json={"envelope": envelope.to_dict()}, headers=bearer)
+
+    def act(self, who: Person, statement: Statement, *keys: KeySigner) -> Envelope:
+        envelope = sign(statement, *keys)
+        answer = self.send(who, envelope)
+        assert answer.status_code == 200, answer.get_json()
+        return envelope
+
+    def approve(self, who: Person, **changes: Any) -> Envelope:
+        return self.act(who, self.approval(**changes), who.key)
+
+    def refused(self, who: Person, envelope: Envelope, code: str, *, token: str | None = None) -> None:
+        """The door says no for this reason, and nothing anywhere has changed."""
+        self.quiet()
+        before = self.state()
+        answer = self.send(who, envelope, token)
+        assert answer.get_json()["code"] == code, answer.get_json()
+        assert self.state() == before
+
+    def upload(self, who: Person, name: str, data: bytes, key: KeySigner | None = None) -> TestResponse:
+        return who.upload(name, data, attestations=who.attest(name, data, key=key))
+
+    def passed(self, *names: str) -> None:
+        """The scan lets these through, as its room would."""
+        for name in names:
+            (row,) = [row for row in self.submissions() if row["served_name"] == name]
+            key = ("file", "", row["project"], row["filename"])
+            with db.read(self.engine) as connection:
+                head = SqlView(connection, db.rules_state).get(key)["registry_head"]  # type: ignore[index]
+            said = {
+                "origin": ORIGIN, "namespace": "", "project": row["project"], "prev": head, "tier": "none",
+                "classification": "no-findings", "confidence": "high", "ruleset_sha256": "0" * 64,
+                "analyzers": [{"name": "archive", "version": "1"}], "findings_sha256": None,
+            }  # fmt: skip
+            statement = Statement(name, row["sha256"], "verdict", said)
+            self.propose("verdict", sign(statement, self.roles["scanner"]).to_dict(), {})
+            self.quiet()
+            self.set_state(name, state=State.CLEARED)
+
+    def check(self) -> None:
+        """The log is sound; rows that a test moved by hand are where the log left them."""
+        for row in self.submissions():
+            self.set_state(row["served_name"], state=State.LOGGED)
+        super().check()
+
+    def listed(self, *names: str) -> list[bool]:
+        """What the rules say, of which tufrepo and the timestamper make bins."""
+        rows = [row for name in names for row in self.submissions() if row["served_name"] == name]
+        with db.read(self.engine) as connection:
+            found = standings(connection, rows)
+        return [found[row["id"]].listed for row in rows]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Team]:
+    """A wheel and a source distribution of demo 1.0 wait for two of three people."""
+    made = Team(tmp_path)
+    with made.run():
+        made.begin()
+        for name, data in ((WHEEL, wheel()), (SDIST, sdist())):
+            assert made.upload(made.ada, name, data).status_code == 200
+        made.passed(WHEEL, SDIST)
+        yield made
+        made.quiet()
+        made.check()
+    made.close()
+
+
+def test_two_of_three_list_a_release(world: Team) -> None:
+    """Everybody is told where it stands: who uploads, who asks for a file, who looks at the release."""
+    again = world.upload(world.ada, WHEEL, wheel()).get_json()
+    assert "waiting for approval 1 of 2" in again["message"]
+    everybody = sorted(person.account for person in (world.ada, world.bob, world.cy))
+    nothing = {"needed": 2, "approved": [], "rejected": [], "missing": everybody}
+    assert world.waits()["approvals"] == nothing
+    world.approve(world.ada)
+    shown = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
+    assert shown["message"] == "logged and cleared, not listed: waiting for approval 2 of 2"
+    assert shown["approvals"]["approved"] == [world.ada.account]
+    answer = world.client.get(f"/packages/demo/{WHEEL}")
+    assert answer.get_json()["code"] == "not-listed" and "approval 2 of 2" in answer.get_json()["detail"]
+    assert world.listed(WHEEL, SDIST) == [False, False]
+    world.approve(world.bob)
+    assert world.listed(WHEEL, SDIST) == [True, True]
+    assert (world.waits()["files"], world.waits()["approvals"]) == ([], None)
+
+
+def test_one_approver_does_not_count_twice(world: Team) -> None:
+    """Not by approving again, not by a second key of hers, not by Bob's key in her session, or hers in his."""
+    first = world.approve(world.ada)
+    second = KeySigner(Ed25519PrivateKey.generate())
+    assert world.ada.enrol("demo", world.ada.key, world.bob.key, key=second).status_code == 200
+    for key in (world.ada.key, second):
+        world.refused(world.ada, sign(world.approval(), key), "entry-refused")
+    world.refused(world.ada, first, "prev-stale")
+    world.refused(world.ada, sign(world.approval(), world.bob.key), "entry-refused")
+    world.refused(world.bob, sign(world.approval(), second), "entry-refused")
+    world.refused(world.ada, sign(world.approval(), world.ada.key, world.bob.key), "signature-count")
+    assert world.listed(WHEEL) == [False]
+
+
+def test_one_person_makes_no_second_one(world: Team) -> None:
+    """With all her keys Ada lets nobody in, enrols nothing, and does not lower the number."""
+    eve = world.person("eve")
+    second = KeySigner(Ed25519PrivateKey.generate())
+    assert world.ada.enrol("demo", world.ada.key, world.bob.key, key=second).status_code == 200
+    for statement in (
+        world.requirement(1),
+        world.requirement(0),
+        world.owning("add", eve.account, "owner"),
+        world.owning("transfer", world.ada.account, None),
+        world.about("owner", {"action": "signing-off", "account": None, "role": None}),
+    ):
+        world.refused(world.ada, sign(statement, world.ada.key, second), "not-authorised")
+    world.quiet()
+    before = world.state()
+    third = KeySigner(Ed25519PrivateKey.generate())
+    assert world.ada.enrol("demo", world.ada.key, second, key=third).get_json()["code"] == "not-authorised"
+    assert world.state() == before
+
+
+def test_a_stolen_token_or_a_strangers_key_approves_nothing(world: Team) -> None:
+    """An upload token has no vote, with whatever signature; nor has who is signed in and owns nothing."""
+    eve = world.person("eve")
+    true = sign(world.approval(), world.bob.key)
+    world.refused(world.bob, true, "session-required", token=world.bob.token)
+    world.refused(eve, true, "entry-refused")
+    world.refused(eve, sign(world.approval(), eve.key), "key-unknown")
+    world.refused(world.bob, sign(world.approval(), world.roles["registry"]), "key-unknown")
+
+
+def test_an_approval_is_not_replayed_after_a_file_was_added(world: Team) -> None:
+    """Two files were approved by one; a third joins them: his approval is void, and comes back by no door."""
+    old = world.approve(world.bob)
+    unsent = sign(world.approval(), world.cy.key)
+    late, data = "demo-1.0-1-py3-none-any.whl", wheel()
+    assert world.upload(world.ada, late, data).status_code == 200
+    world.passed(late)
+    world.refused(world.bob, old, "prev-stale")
+    world.refused(world.cy, unsent, "entry-refused")  # of two files, and there are three
+    assert world.waits()["approvals"]["approved"] == []
+    world.approve(world.cy)
+    assert world.listed(WHEEL, SDIST, late) == [False, False, False]
+    world.approve(world.bob)
+    assert world.listed(WHEEL, SDIST, late) == [True, True, True]
+
+
+def test_after_the_listing_nothing_is_approved_or_rejected(world: Team) -> None:
+    """A third approval, a rejection in hindsight, and an approval of files that come later."""
+    third = sign(world.approval(), world.cy.key)
+    for person in (world.ada, world.bob):
+        world.approve(person)
+    world.refused(world.cy, third, "entry-refused")
+    for decision in ("approve", "reject"):
+        world.refused(world.cy, sign(world.approval(decision), world.cy.key), "entry-refused")
+    assert world.listed(WHEEL, SDIST) == [True, True]
+    late, data = "demo-1.0-1-py3-none-any.whl", wheel()
+    assert world.upload(world.ada, late, data).status_code == 200
+    world.passed(late)
+    assert world.listed(WHEEL, late) == [True, False]
+
+
+def test_a_statement_of_elsewhere_or_of_another_version_is_not_taken(world: Team) -> None:
+    """Another registry's, another project's with the same people, another version of the same project."""
+    world.begin("sibling", needed=2)
+    data = wheel(version="2.0")
+    assert world.upload(world.ada, "demo-2.0-py3-none-any.whl", data).status_code == 200
+    key = world.bob.key
+    world.refused(world.bob, sign(world.approval(origin=OTHER_ORIGIN), key), "statement-mismatch")
+    world.refused(world.bob, sign(world.approval(project="sibling"), key), "entry-refused")
+    two = Statement.parse(sign(world.approval(version="2.0"), key).payload).predicate
+    world.refused(world.bob, sign(world.approval(files_sha256=two["files_sha256"]), key), "entry-refused")
+    moved = Envelope(sign(world.approval(version="2.0"), key).payload, sign(world.approval(), key).signatures)
+    world.refused(world.bob, moved, "signature-invalid")
+
+
+def test_an_owner_who_is_removed_meanwhile_neither_uploads_nor_counts(world: Team) -> None:
+    """Cy approved, and signed another release; then two others remove him."""
+    world.approve(world.cy)
+    name, data = "demo-3.0-py3-none-any.whl", wheel(version="3.0")
+    attested = world.cy.attest(name, data)
+    world.act(world.ada, world.owning("remove", world.cy.account, None), world.ada.key, world.bob.key)
+    world.quiet()
+    before = world.state()
+    assert world.cy.upload(name, data, attestations=attested).get_json()["code"] == "not-owner"
+    assert world.state() == before
+    assert world.waits()["approvals"]["approved"] == []
+    world.approve(world.ada)
+    world.refused(world.cy, sign(world.approval(), world.cy.key), "not-owner")
+    assert world.listed(WHEEL) == [False]
+    world.approve(world.bob)
+    assert world.listed(WHEEL) == [True]
+
+
+def test_a_key_that_is_revoked_meanwhile_counts_for_nothing(world: Team) -> None:
+    """Bob's approval is in the log; his key is found stolen before the second one comes."""
+    world.approve(world.bob)
+    said = {"keyid": world.bob.key.keyid, "reason": "compromised", "compromised_since": None}
+    binding = {"origin": ORIGIN, "namespace": "", "project": "demo", "prev": world.prev()}
+    revoke = Statement.about(f"key:{world.bob.key.keyid}", "key-revoke", binding | said)
+    world.act(world.ada, revoke, world.ada.key)
+    world.approve(world.ada)
+    assert world.listed(WHEEL) == [False]
+    world.refused(world.bob, sign(world.approval(), world.bob.key), "key-revoked")
+    world.approve(world.cy)
+    assert world.listed(WHEEL) == [True]
+
+
+def test_only_owners_see_what_waits(world: Team) -> None:
+    """The bytes of a staged file are for those who may approve them; a held one is for nobody."""
+
+    def ask(token: str) -> TestResponse:
+        return world.client.get(f"/api/v1/staged/demo/{WHEEL}", headers={"Authorization": f"Bearer {token}"})
+
+    answer = ask(world.bob.session)
+    assert (answer.status_code, answer.data) == (200, wheel())
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert ask(world.person("eve").session).get_json()["code"] == "not-owner"
+    assert ask("").get_json()["code"] == "not-authenticated"
+    world.decide("hold", WHEEL, reason="malware", about=None, evidence_sha256=None)
+    assert ask(world.bob.session).get_json()["code"] == "file-held"
