@@ -18,6 +18,7 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"cli_policy"},
+    {"commands_policy"},
     {"commands_afterwards", "commands_configure", "commands_publish", "commands_tokens"},
     {
         "commands_audit",
@@ -28,7 +29,7 @@ FLOORS: list[set[str]] = [
         "commands_witness",
     },
     {"run", "environment", "reportfiles"},
-    {"installers", "configuring"},
+    {"installers", "configuring", "pinning"},
     {"accesstokens", "afterwards", "ahead", "devicelogin"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},

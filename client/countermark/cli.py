@@ -395,7 +395,7 @@ def _bundle_arguments(commands: Any) -> None:
 _GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `--help`
     (_trust_arguments, "trust"),
     (_install_arguments, "verify run proxy"),
-    (_policy_arguments, "configure"),
+    (_policy_arguments, "configure pin policy lock"),
     (_publish_arguments, "login token tokens sign publish status"),
     (_owner_arguments, "yank unyank remove"),
     (_owners_arguments, "owner"),

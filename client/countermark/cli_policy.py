@@ -12,6 +12,49 @@ Add = Callable[..., Any]
 def arguments(commands: Any, add: Add, actions: Add) -> None:
     """Add these commands; `add` and `actions` are those of cli.py."""
     _configure(commands, add)
+    _pin(commands, add, actions)
+    _policy(commands, add, actions)
+    _lock(commands, add, actions)
+
+
+def _pin(commands: Any, add: Add, actions: Add) -> None:
+    pin = commands.add_parser("pin", help="whose signature each project must have")
+    told = "compare the pins in countermark.toml with who signs now, and say which entries explain it"
+    update = add(actions(pin, "ACTION"), "update", "policy.update", told)
+    update.add_argument("projects", nargs="*", metavar="PROJECT", help="default: all that are pinned")
+    update.add_argument("--lock", type=Path, metavar="FILE", help="and every project that this lock pins")
+    update.add_argument("--file", type=Path, metavar="FILE", help="another file than countermark.toml")
+    update.add_argument("--write", action="store_true", help="write the new pins; else they are shown")
+    update.add_argument(
+        "--replace", action="store_true", help="also those that nothing in the log connects with the old"
+    )
+
+
+def _policy(commands: Any, add: Add, actions: Add) -> None:
+    policy = commands.add_parser("policy", help="what may be installed")
+    told = "what enforcing would refuse of a lock, by reason and count; nothing is changed"
+    simulate = add(actions(policy, "ACTION"), "simulate", "policy.simulate", told)
+    simulate.add_argument(
+        "--lock", type=Path, metavar="FILE", required=True, help="uv.lock, pylock.toml, ..."
+    )
+
+
+def _lock(commands: Any, add: Add, actions: Add) -> None:
+    lock = commands.add_parser("lock", help="who signed, in a pylock.toml")
+    found = actions(lock, "ACTION")
+    annotate = add(
+        found,
+        "annotate",
+        "policy.annotate",
+        "write who signed each package as attestation-identities",
+        json=False,
+    )
+    annotate.add_argument(
+        "--write", action="store_true", help="change the file; else the difference is shown"
+    )
+    check = add(found, "check", "policy.check", "compare the signers in the lock with the log's", json=False)
+    for action in (annotate, check):
+        action.add_argument("lock", type=Path, metavar="FILE")
 
 
 def _configure(commands: Any, add: Add) -> None:

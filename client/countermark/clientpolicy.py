@@ -17,9 +17,8 @@
     namespace = "corp"                        # it serves its files elsewhere: the log is enough
     keys = ["40c3f0a1..."]                    # and optionally, from these keys alone
 
-    [[pin]]
-    project = "acme"                          # whose key it is was found out by other means than this registry
-    keys = ["9f86d081..."]
+    [pins]                                    # whose keys these are was found out by other means than this registry
+    acme = ["9f86d081..."]
 
 Three policies meet. The *central* one comes through TUF in the trust file; the *local* one is `policy.toml`
 in the client's home; the *project's* is `countermark.toml`, in this folder or the nearest above it. The strictest
@@ -39,7 +38,7 @@ alone to say, namespace by namespace (`log-only`): the central policy is about w
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from enum import IntEnum
 from pathlib import Path
@@ -166,6 +165,7 @@ class Policies:
     project: ClientPolicy = field(default_factory=lambda: ClientPolicy(mode=Mode.OBSERVE))
     lock_pins: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_ci: bool = False
+    is_strict: bool = False  # the registry's demands are enforced, whatever its mode
 
     def with_central(self, central: CentralPolicy) -> Policies:
         """These policies under the central one that the trust file brought."""
@@ -180,9 +180,10 @@ class Policies:
         return (self.local, self.project)
 
     def strictly(self) -> Policies:
-        """The same, where every policy enforces: what `policy simulate` asks about."""
-        local, project = (replace(p, mode=Mode.ENFORCE, says_mode=True) for p in self._files)
-        return replace(self, local=local, project=project)
+        """The same as CI would have it, if the project's file (this user's, where it has none) said `enforce`."""
+        name = "project" if self.project.source != ClientPolicy.source else "local"
+        enforcing = replace(getattr(self, name), mode=Mode.ENFORCE, says_mode=True)
+        return replace(self, is_ci=True, is_strict=True, **{name: enforcing})
 
     def decide(self, project: str, exit_code: int, *, now: int) -> Decision:
         """Whether a failure of this exit code refuses this project."""
@@ -249,7 +250,7 @@ class Policies:
 
     def _decide_demand(self, policy: ClientPolicy | None, project: str, *, now: int) -> Decision:
         if policy is None:
-            mode = Mode.parse(self.central.mode_for(project))
+            mode = Mode.ENFORCE if self.is_strict else Mode.parse(self.central.mode_for(project))
             return Decision(mode >= Mode.ENFORCE, mode, "demanded by the registry's policy")
         mode, exemption = policy.demand_mode(project), policy.exception_for(project, now=now)
         if exemption is not None:
@@ -296,7 +297,7 @@ def load_policy(path: Path) -> ClientPolicy:
         document = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f'policy "{path}" is not TOML: {error}') from None
-    _only(path, document, {"mode", "pattern", "pin", "exception", "log-only"} | DEMANDS)
+    _only(path, document, {"mode", "pattern", "pins", "exception", "log-only"} | DEMANDS)
     try:
         demands = read_demands(document)
     except UsageError as error:
@@ -304,7 +305,7 @@ def load_policy(path: Path) -> ClientPolicy:
     rules = [_rule(path, item) for item in _tables(path, document, "pattern")]
     return ClientPolicy(
         mode=Mode.parse(document.get("mode", "observe")),
-        rules=(*rules, *(_pin(path, item) for item in _tables(path, document, "pin"))),
+        rules=(*rules, *_pins(path, document.get("pins", {}))),
         exceptions=tuple(_exemption(path, item) for item in _tables(path, document, "exception")),
         log_only=tuple(_log_only(path, item) for item in _tables(path, document, "log-only")),
         demands=demands,
@@ -321,12 +322,14 @@ def _rule(path: Path, item: Mapping[str, Any]) -> Rule:
     return Rule(item["project"], Mode.parse(item.get("mode", "enforce")), frozenset(map(str, keys)))
 
 
-def _pin(path: Path, item: Mapping[str, Any]) -> Rule:
+def _pins(path: Path, table: object) -> Iterator[Rule]:
     """A pin is a pattern that asks for nothing but its keys."""
-    _only(path, item, {"project", "keys"})
-    if not item.get("keys"):
-        raise UsageError(f'policy "{path}": a pin needs a project name and its keys')
-    return replace(_rule(path, item), mode=Mode.OBSERVE)
+    if not isinstance(table, dict):
+        raise UsageError(f'policy "{path}": pins is a table of projects and their keys')
+    for project, keys in table.items():
+        if not isinstance(keys, list) or not keys or not all(isinstance(key, str) for key in keys):
+            raise UsageError(f'policy "{path}": the pin of {project} is a list of keys')
+        yield Rule(project, Mode.OBSERVE, frozenset(keys))
 
 
 def _exemption(path: Path, item: Mapping[str, Any]) -> Exemption:

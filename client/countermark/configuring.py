@@ -28,14 +28,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from countermark.edits import insert, line_end, lines_of, turn_off, undone
+from countermark.edits import Table, insert, line_end, lines_of, statement, turn_off, undone
 from countermark.errors import UsageError
 from countermark.values import dataclass
 
 NAME = "countermark"
 INDEX_KEYS = frozenset({"index", "index-url", "extra-index-url", "find-links", "no-index"})
-_HEADER = re.compile(r"\s*\[{1,2}([^\[\]]+)\]{1,2}\s*(?:#.*)?$")
-Path_ = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def _project_file(machine: Machine) -> Path:
 
 
 def _edit_uv(text: str, path: Path, urls: Urls) -> str:
-    table: Path_ = ("tool", "uv") if path.name == "pyproject.toml" else ()
+    table: Table = ("tool", "uv") if path.name == "pyproject.toml" else ()
     ours = [
         f"[[{'.'.join((*table, 'index'))}]]",
         f'name = "{NAME}"',
@@ -131,7 +129,7 @@ def _edit_toml(
     tool: str,
     text: str,
     path: Path,
-    unwanted: Sequence[tuple[Path_, frozenset[str]]],
+    unwanted: Sequence[tuple[Table, frozenset[str]]],
     ours: Sequence[str],
     *,
     referrer: str,
@@ -141,7 +139,7 @@ def _edit_toml(
     lines = lines_of(text)
     for table, keys in unwanted:
         for name in _named(before, table, keys):
-            turn_off(lines, _statement(lines, table, name))
+            turn_off(lines, statement(lines, table, name))
     for name in _referred(before.get("tool", {}) if path.name == "pyproject.toml" else before, referrer):
         raise UsageError(
             f'"{path}" takes a dependency from the {referrer} "{name}", which would be turned off',
@@ -160,7 +158,7 @@ def _edit_toml(
     return edited
 
 
-def _named(document: Mapping[str, Any], table: Path_, keys: frozenset[str]) -> list[str]:
+def _named(document: Mapping[str, Any], table: Table, keys: frozenset[str]) -> list[str]:
     """Which of these keys the table has."""
     at: Any = document
     for part in table:
@@ -168,51 +166,7 @@ def _named(document: Mapping[str, Any], table: Path_, keys: frozenset[str]) -> l
     return [key for key in at if key in keys] if isinstance(at, Mapping) else []
 
 
-def _statement(lines: Sequence[str], table: Path_, key: str) -> list[int]:
-    """The lines that set a key of a table: `key = ...`, or every `[[table.key]]` with what is below."""
-    found: list[int] = []
-    here: Path_ = ()
-    opened = -1  # the line on which a value began that is not whole yet
-    for number, line in enumerate(lines):
-        if opened >= 0:
-            found.append(number)
-            if _is_whole(lines[opened : number + 1]):
-                opened = -1
-            continue
-        header = _HEADER.match(line)
-        if header is not None:
-            here = _header_path(header[1])
-        if here[: len(table) + 1] == (*table, key):
-            if line.strip() and not line.lstrip().startswith("#"):
-                found.append(number)
-        elif here == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-            found.append(number)
-            opened = -1 if _is_whole(lines[number : number + 1]) else number
-    return found
-
-
-def _is_whole(statement: Sequence[str]) -> bool:
-    try:
-        tomllib.loads("".join(statement))
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
-
-
-def _header_path(text: str) -> Path_:
-    """The parts of a table's name, as TOML quotes them."""
-    try:
-        at: Any = tomllib.loads(f"[{text}]")
-    except tomllib.TOMLDecodeError:
-        return ("",)
-    path: Path_ = ()
-    while at:
-        ((name, at),) = at.items()
-        path = (*path, name)
-    return path
-
-
-def _without(document: Any, unwanted: Sequence[tuple[Path_, frozenset[str]]], at: Path_ = ()) -> Any:
+def _without(document: Any, unwanted: Sequence[tuple[Table, frozenset[str]]], at: Table = ()) -> Any:
     """The document without these keys, and without tables that are empty."""
     if not isinstance(document, Mapping):
         return document

@@ -33,8 +33,8 @@ def check_pins(artifact: Artifact, signed_by: SignedBy, policies: Policies) -> N
 
 
 def pin_line(project: str, signed_by: SignedBy) -> str:
-    """What pins this signer, on one line of TOML."""
-    return f'pin = [{{ project = "{project}", keys = ["{signed_by.keyid}"] }}]'
+    """What pins this signer, on one line of the table `pins`."""
+    return f'{project} = ["{signed_by.keyid}"]'
 
 
 def facts_of(proved: Listing, artifact: Artifact, target: ListedTarget, *, now: int) -> Facts:

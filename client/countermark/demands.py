@@ -8,7 +8,7 @@
     yanked = "refuse"            # or "remark"
     allow = ["acme-*", "numpy"]  # no other project
     deny = ["evil-*"]            # none of these
-    pins = "required"            # only projects whose signer is pinned; under CI nothing else is accepted
+    require-pins = true          # only projects whose signer is pinned; under CI nothing else is accepted
 
 Every objection is a sentence with the value that was demanded and the value that was found, and a `reason`, one word
 for programs. What becomes of an objection is the policy's mode's business (clientpolicy.py). Pure: facts in,
@@ -31,7 +31,7 @@ UNITS = {"m": 60, "h": 3600, "d": 86_400}
 NAMES_MAX = 4096  # patterns in one list: what people can still read
 _SPAN = re.compile(r"([0-9]{1,7})([mhd])", re.ASCII)
 KNOWN = frozenset(
-    {"max-age", "grace", "quorum", "cool-down", "not-flagged", "yanked", "allow", "deny", "pins"}
+    {"max-age", "grace", "quorum", "cool-down", "not-flagged", "yanked", "allow", "deny", "require-pins"}
 )
 
 
@@ -115,7 +115,7 @@ class Demands:
             yield _objection(
                 "no-pin",
                 f"no signer of {facts.project} is pinned",
-                f"if this is whom you expect, commit to countermark.toml: {facts.pin_line}",
+                f"if that is whom you expect, commit this line, under [pins] in countermark.toml: {facts.pin_line}",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,8 +133,7 @@ class Demands:
         for name in ("max-age", "grace", "cool-down"):
             if name in found:
                 found[name] = f"{found[name] // 60}m"
-        words = {"yanked": "refuse", "pins": "required"}
-        return {name: words.get(name, value) for name, value in found.items()}
+        return found | ({"yanked": "refuse"} if "yanked" in found else {})
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Demands:
@@ -157,7 +156,7 @@ _FIELDS = {
     "yanked": "refuse_yanked",
     "allow": "allow",
     "deny": "deny",
-    "pins": "pins_required",
+    "require-pins": "pins_required",
 }
 
 
@@ -168,11 +167,10 @@ def read_demands(table: Mapping[str, Any]) -> Demands:
         value = table[name]
         if name in ("max-age", "grace", "cool-down"):
             value = span(value)
-        elif name in ("yanked", "pins"):
-            words = {"yanked": ("remark", "refuse"), "pins": ("optional", "required")}[name]
-            if value not in words:
-                raise UsageError(f'{name} = "{value}" is none of {", ".join(words)}')
-            value = value == words[1]
+        elif name == "yanked":
+            if value not in ("remark", "refuse"):
+                raise UsageError(f'yanked = "{value}" is none of remark, refuse')
+            value = value == "refuse"
         try:
             found[_FIELDS[name]] = _stored(name, value)
         except ValueError as error:
@@ -198,7 +196,7 @@ def _stored(name: str, value: Any) -> Any:
         ):
             return tuple(value)
         raise ValueError(f"{name} is a list of at most {NAMES_MAX} names of projects")
-    if name in ("not-flagged", "yanked", "pins"):
+    if name in ("not-flagged", "yanked", "require-pins"):
         if isinstance(value, bool):
             return value
         raise ValueError(f"{name} is true or false")

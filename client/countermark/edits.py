@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import difflib
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 BEGIN = "# >>> countermark: "
 END = "# <<< countermark"
 JOINED = " (the line before had no end)"
 OFF = "#countermark-off# "
+Table = tuple[str, ...]  # the name of a table of TOML, in its parts
+_HEADER = re.compile(r"\s*\[{1,2}([^\[\]]+)\]{1,2}\s*(?:#.*)?$")
 _PASSWORD = re.compile(r"(?i)^([ +-][^=:]*(?:password|token|secret)[^=:]*[=:]).*")
 _IN_URL = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
 
@@ -83,6 +87,53 @@ def difference(before: str, after: str, name: str) -> str:
 
 def _without_secrets(line: str) -> str:
     return _IN_URL.sub("...", _PASSWORD.sub(r"\1 ...", line))
+
+
+# --- TOML -------------------------------------------------------------------------------------------------
+
+
+def statement(lines: Sequence[str], table: Table, key: str) -> list[int]:
+    """The lines that set a key of a table: `key = ...`, or every `[[table.key]]` with what is below."""
+    found: list[int] = []
+    here: Table = ()
+    opened = -1  # the line on which a value began that is not whole yet
+    for number, line in enumerate(lines):
+        if opened >= 0:
+            found.append(number)
+            if _is_whole(lines[opened : number + 1]):
+                opened = -1
+            continue
+        header = _HEADER.match(line)
+        if header is not None:
+            here = header_path(header[1])
+        if here[: len(table) + 1] == (*table, key):
+            if line.strip() and not line.lstrip().startswith("#"):
+                found.append(number)
+        elif here == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+            found.append(number)
+            opened = -1 if _is_whole(lines[number : number + 1]) else number
+    return found
+
+
+def _is_whole(statement: Sequence[str]) -> bool:
+    try:
+        tomllib.loads("".join(statement))
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def header_path(text: str) -> Table:
+    """The parts of a table's name, as TOML quotes them."""
+    try:
+        at: Any = tomllib.loads(f"[{text}]")
+    except tomllib.TOMLDecodeError:
+        return ("",)
+    path: Table = ()
+    while at:
+        ((name, at),) = at.items()
+        path = (*path, name)
+    return path
 
 
 def has_secret(url: str) -> bool:

@@ -39,6 +39,7 @@ from countermark.values import dataclass, field
 
 UV_SOURCES = frozenset({"registry", "git", "url", "path", "directory", "editable", "virtual"})
 HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+IDENTITY_KIND = "countermark"  # of an `attestation-identities` whose member `key` is a key ID of the log
 REQUIREMENTS_DEPTH = 8  # files including files
 
 
@@ -51,6 +52,7 @@ class Pinned:
     filename: str | None
     sha256: str
     url: str | None = None
+    keys: frozenset[str] = frozenset()  # of whose signature the lock says that it must be one of these
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,19 @@ def _pylock_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovabl
             )
         else:
             yield from _distributions(
-                name, version, package.get("wheels", []), package.get("sdist"), "hashes"
+                name,
+                version,
+                package.get("wheels", []),
+                package.get("sdist"),
+                "hashes",
+                keys=_identities(package),
             )
+
+
+def _identities(package: Mapping[str, Any]) -> frozenset[str]:
+    """The keys in `attestation-identities` (PEP 751) of our kind; what other kinds mean, others check."""
+    found = package.get("attestation-identities", [])
+    return frozenset(str(item["key"]) for item in found if item["kind"] == IDENTITY_KIND)
 
 
 def _poetry_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
@@ -187,6 +200,8 @@ def _distributions(
     wheels: Sequence[Mapping[str, Any]],
     sdist: Mapping[str, Any] | None,
     key: str,
+    *,
+    keys: frozenset[str] = frozenset(),
 ) -> Iterator[Pinned | Unprovable]:
     """The files of one package. A package that has no wheel would have to be built, which no hash covers."""
     if version is None:
@@ -200,7 +215,7 @@ def _distributions(
                 name, version, f"{filename or 'a file'} has no SHA-256, or another hash beside it"
             )
         else:
-            yield Pinned(name, version, filename or None, digest, url)
+            yield Pinned(name, version, filename or None, digest, url, keys)
     if not wheels:
         reason = "exists only as source; a build runs code that no hash pins" if sdist else "lists no file"
         yield Unprovable(name, version, reason)

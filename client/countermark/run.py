@@ -109,6 +109,12 @@ def verify_locks(
         {pin for lock in locks for pin in lock.pinned}, key=lambda p: (p.project, p.version, p.sha256)
     )
 
+    lock_pins: dict[str, frozenset[str]] = {}
+    for pin in pins:
+        if pin.keys:
+            lock_pins[pin.project] = lock_pins.get(pin.project, frozenset()) | pin.keys
+    policies = replace(policies, lock_pins=lock_pins)
+
     def artifacts(view: View) -> list[Artifact]:
         pages: dict[str, list[dict[str, Any]]] = {}
         known = frozenset(pin.sha256 for pin in pins)

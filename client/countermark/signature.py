@@ -69,6 +69,7 @@ class SignedBy:
     first: int
     finding: PolicyError | None = None
     identity: Mapping[str, Any] | None = None  # the job's, as checked by the registry
+    chain: tuple[tuple[int, str], ...] = ()  # enrolments as index and key ID, the signing key's first
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -130,6 +131,7 @@ def check_publisher(view: Proved, entry: Entry, index: int) -> SignedBy:
         enrolled=chain[0].index,
         first=first.index,
         identity=identity,
+        chain=tuple((link.index, link.keyid) for link in chain),
     )
 
 

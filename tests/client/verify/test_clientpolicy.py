@@ -78,7 +78,7 @@ def test_central_patterns_are_tried_in_order() -> None:
         "[[pattern]]\nproject = 'x'\nkeys = 'aa'", "[[exception]]\nproject = 'x'",
         "[[exception]]\nproject='x'\nreason='r'\napprover='a'\nexpires='soon'", "\x00",
         "cool-down = 3", "cool-down = '3w'", "max-age = '-1d'", "quorum = 'two'", "quorum = true", "not-flagged = 1",
-        "yanked = true", "pins = 'some'", "allow = 'acme'", "deny = [3]", "[[pin]]\nproject = 'x'",
+        "yanked = true", "require-pins = 'some'", "pins = 3", "allow = 'acme'", "deny = [3]", "[pins]\nx = 'aa'",
     ],
 )  # fmt: skip
 def test_what_is_no_policy_is_a_usage_error(tmp_path: Path, text: str) -> None:
@@ -90,9 +90,8 @@ def test_what_is_no_policy_is_a_usage_error(tmp_path: Path, text: str) -> None:
 PROJECT = """
 cool-down = "3d"
 deny = ["evil-*"]
-[[pin]]
-project = "acme-x"
-keys = ["cc"]
+[pins]
+acme-x = ["cc"]
 """
 
 

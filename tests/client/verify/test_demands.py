@@ -20,7 +20,7 @@ DAY = 24 * HOUR
 GOOD = Facts("acme", age=60, expired_for=0, witnesses=2, clock=100 * DAY, logged_at=50 * DAY, tier="none")
 EVERYTHING = {
     "max-age": "12h", "grace": "1h", "quorum": 2, "cool-down": "3d", "not-flagged": True, "yanked": "refuse",
-    "allow": ["acme-*"], "deny": ["evil-*"], "pins": "required",
+    "allow": ["acme-*"], "deny": ["evil-*"], "require-pins": True,
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def reasons(demands: Demands, facts: Facts) -> list[str]:
         ("yanked", "refuse", {"yank": None}, {"yank": 7}, "yanked"),
         ("allow", ["acme", "x-*"], {"project": "x-y"}, {"project": "y"}, "not-allowed"),
         ("deny", ["evil-*"], {"project": "evil"}, {"project": "evil-1"}, "denied"),
-        ("pins", "required", {"is_pinned": True}, {"is_pinned": False}, "no-pin"),
+        ("require-pins", True, {"is_pinned": True}, {"is_pinned": False}, "no-pin"),
     ],
 )
 def test_each_demand_at_its_border(name: str, value: object, good: dict, bad: dict, reason: str) -> None:
@@ -124,11 +124,13 @@ def test_an_absent_pin_is_refused_under_ci_with_the_line_to_commit(
 ) -> None:
     """On a developer's machine it is a finding that passes; the line it shows is one that pins."""
     machine, file = Machine(tmp_path, world), world.publish("acme")
-    outcome = judged(machine, file, project=asking(pins="required"), is_ci=is_ci)
+    outcome = judged(machine, file, project=asking(require_pins=True), is_ci=is_ci)
     finding = outcome.error if isinstance(outcome, Refused) else outcome.findings[0]
     assert outcome.exit_code == (5 if is_ci else 0) and finding.reason == "no-pin"
     assert finding.hint is not None
-    (tmp_path / "countermark.toml").write_text('pins = "required"\n' + finding.hint.partition(": ")[2] + "\n")
+    (tmp_path / "countermark.toml").write_text(
+        "require-pins = true\n[pins]\n" + finding.hint.partition(": ")[2] + "\n"
+    )
     pinned = load_policy(tmp_path / "countermark.toml")
     assert judged(machine, file, project=pinned, is_ci=True).exit_code == 0
     other = replace(pinned, rules=(replace(pinned.rules[0], keys=frozenset({"00" * 32})),))

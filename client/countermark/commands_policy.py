@@ -1,0 +1,201 @@
+"""The commands `pin`, `policy` and `lock`: who must have signed, and what a stricter policy would refuse.
+
+The engines: pinning.py, run.py (verify_locks) and offers.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from countermark.clientpolicy import PROJECT_POLICY, Policies, load_policies, load_policy, project_policy
+from countermark.commands_configure import put_difference
+from countermark.commands_install import pinned
+from countermark.console import GREEN, RED, YELLOW, put, put_json, say
+from countermark.disk import read_file, replace_file
+from countermark.edits import difference
+from countermark.errors import EvidenceError, PolicyError, UsageError
+from countermark.limits import LOCAL_FILE_MAX_BYTES, LOCK_MAX_BYTES
+from countermark.lockfile import is_pylock, read_lock
+from countermark.mirrors import fetcher_for
+from countermark.names import normalise_project
+from countermark.offers import judge
+from countermark.pinning import Move, annotated, move, newest_signer, signers_of, unannotated, with_pins
+from countermark.pins import Registry
+from countermark.run import verify_locks
+from countermark.values import replace
+from countermark.verified import Refused, Report
+
+SHOWN = 5  # files of one reason; --json lists them all
+
+
+def update(arguments: argparse.Namespace) -> int:
+    """Compare each pin with who signs now, and move those that the log connects."""
+    _, registry, remarks = pinned(arguments)
+    for remark in remarks:
+        say(remark, colour=YELLOW)
+    path = arguments.file or project_policy(Path.cwd()) or Path(PROJECT_POLICY)
+    text = _text(path, LOCAL_FILE_MAX_BYTES)
+    policy = load_policy(path)
+    names = [normalise_project(name) for name in arguments.projects]
+    if arguments.lock is not None:
+        names += sorted({pin.project for pin in read_lock(arguments.lock).pinned} - set(names))
+    names = names or sorted(rule.project for rule in policy.rules if rule.keys and "*" not in rule.project)
+    if not names:
+        raise UsageError(f'nothing is pinned in "{path}"', hint="name projects, or --lock FILE")
+    moves = [found for name in names if (found := _move(registry, name, policy.pins_for(name))) is not None]
+    stuck = [each for each in moves if each.old and not each.is_connected and not arguments.replace]
+    if arguments.json:
+        put_json({"moves": [each.to_json() for each in moves], "refused": [each.project for each in stuck]})
+    for each in moves if not arguments.json else ():
+        put(f"{each.project}: {', '.join(sorted(each.old)) or 'not pinned'} -> {each.new}")
+        for words in each.because:
+            put(f"    {words}")
+    kept = {each.project: [each.new] for each in moves if each not in stuck}
+    if kept and arguments.write:
+        replace_file(path, with_pins(text, path, kept).encode(), mode=0o644)
+        say(f'{len(kept)} pins written to "{path}"', colour=GREEN)
+    elif kept:
+        say(f'--write puts them into "{path}"')
+    elif not moves:
+        say("every pin is on the key that signs now")
+    if stuck:
+        raise PolicyError(
+            f"nothing in the log connects the pins of {', '.join(each.project for each in stuck)} with who signs now",
+            hint="ask the publisher, by other means than this registry; then --replace",
+        )
+    return 0
+
+
+def _move(registry: Registry, project: str, old: frozenset[str]) -> Move | None:
+    """What became of one project's pin. Its files are judged without any pin, so that the new signer is seen."""
+    now = int(time.time())
+    found = judge(project, registry, fetcher_for(registry), now=now, policies=Policies())
+    if found is None:
+        raise PolicyError(f"{registry.url} knows no project {project}", reason="no-entry")
+    judged, _ = found
+    if judged.error is not None:
+        raise judged.error
+    signer = newest_signer(offer.outcome for offer in judged.offers.values())
+    if signer is None:
+        raise PolicyError(
+            f"no publisher has signed a file of {project}: there is no key to pin", reason="unsigned"
+        )
+    return move(project, old, signer)
+
+
+def simulate(arguments: argparse.Namespace) -> int:
+    """What of a lock would be refused under CI, if the policy said enforce."""
+    home, registry, remarks = pinned(arguments)
+    policies = load_policies(home.policy_file, Path.cwd(), os.environ).strictly()
+    lock = read_lock(arguments.lock)
+    report = verify_locks(
+        [lock], registry, fetcher_for(registry), now=int(time.time()), policies=policies, remarks=remarks
+    )
+    by_reason: dict[str, list[Refused]] = defaultdict(list)
+    for outcome in report.outcomes:
+        if isinstance(outcome, Refused):
+            by_reason[outcome.error.reason].append(outcome)
+    reasons = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    if arguments.json:
+        put_json(_simulated(report, reasons))
+    else:
+        _talk_simulated(report, reasons)
+    false = [o for o in report.outcomes if o.exit_code == EvidenceError.exit_code]
+    return EvidenceError.exit_code if false else 0
+
+
+def _simulated(report: Report, reasons: list[tuple[str, list[Refused]]]) -> dict[str, Any]:
+    return {
+        "files": len(report.outcomes),
+        "reasons": [
+            {"count": len(found), "files": [each.to_json() for each in found], "reason": reason}
+            for reason, found in reasons
+        ],
+        "refused": sum(len(found) for _, found in reasons),
+        "remarks": list(report.remarks),
+    }
+
+
+def _talk_simulated(report: Report, reasons: list[tuple[str, list[Refused]]]) -> None:
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
+    for reason, found in reasons:
+        put(f"{len(found):>5}  {reason}", colour=RED)
+        for each in found[:SHOWN]:
+            put(f"       {each.artifact.name}: {each.error}")
+        if len(found) > SHOWN:
+            put(f"       and {len(found) - SHOWN} more")
+    refused = sum(len(found) for _, found in reasons)
+    say(f"under CI and enforce, {refused} of {len(report.outcomes)} would be refused; nothing was changed")
+
+
+def annotate(arguments: argparse.Namespace) -> int:
+    """Write who signed each package into a pylock.toml."""
+    report, text = _locked(arguments)
+    if report.exit_code:
+        return report.exit_code
+    signers = signers_of(report.outcomes)
+    after = annotated(text, arguments.lock, signers)
+    for project in sorted({o.artifact.project for o in report.outcomes} - signers.keys()):
+        say(f"{project}: not every file of it is signed by a publisher, so nothing is written", colour=YELLOW)
+    if after == text:
+        say(f'"{arguments.lock}" says so already')
+    elif arguments.write:
+        replace_file(arguments.lock, after.encode(), mode=0o644)
+        say(f'"{arguments.lock}" names the signers of {len(signers)} projects', colour=GREEN)
+    else:
+        put_difference(difference(text, after, str(arguments.lock)))
+        say("this is what --write does")
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Compare the signers that a pylock.toml names with those in the log; each package must name one."""
+    report, text = _locked(arguments)
+    if report.exit_code:
+        return report.exit_code
+    missing = unannotated(text, arguments.lock)
+    if missing:
+        raise PolicyError(
+            f'"{arguments.lock}" names no signer of {", ".join(missing[:SHOWN])}'
+            f"{f' and {len(missing) - SHOWN} more' if len(missing) > SHOWN else ''}",
+            hint=f"countermark lock annotate {arguments.lock} --write",
+            reason="no-pin",
+        )
+    say(f"{len(report.outcomes)} files are signed by whom the lock says", colour=GREEN)
+    return 0
+
+
+def _locked(arguments: argparse.Namespace) -> tuple[Report, str]:
+    """A pylock.toml verified; what is refused in it has been said. `annotate` heeds no names that are there."""
+    home, registry, remarks = pinned(arguments)
+    if not is_pylock(arguments.lock.name):
+        raise UsageError(
+            f'"{arguments.lock}" is no pylock.toml',
+            hint="uv export --format pylock.toml -o pylock.toml makes one from a uv.lock",
+        )
+    lock = read_lock(arguments.lock)
+    text = _text(arguments.lock, LOCK_MAX_BYTES)
+    if arguments.command == "policy.annotate":
+        lock = replace(lock, pinned=tuple(replace(pin, keys=frozenset()) for pin in lock.pinned))
+    policies = load_policies(home.policy_file, Path.cwd(), os.environ)
+    fetcher, now = fetcher_for(registry), int(time.time())
+    report = verify_locks([lock], registry, fetcher, now=now, policies=policies, remarks=remarks)
+    for outcome in report.outcomes:
+        if isinstance(outcome, Refused):
+            say(f"refused: {outcome.artifact.name}: {outcome.error}", colour=RED)
+            if outcome.error.hint:
+                say(f"hint: {outcome.error.hint}")
+    return report, text
+
+
+def _text(path: Path, most: int) -> str:
+    try:
+        return (read_file(path, max_bytes=most) or b"").decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f'"{path}" is not UTF-8: {error.reason} at byte {error.start}') from None
