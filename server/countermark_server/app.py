@@ -42,6 +42,7 @@ from countermark_server.accounts.organisations import ADMIN, MODERATOR
 from countermark_server.accounts.provider import Provider
 from countermark_server.accounts.releases import Releases
 from countermark_server.accounts.sealed import Sealed
+from countermark_server.accounts.seats import Seats
 from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Statements
 from countermark_server.accounts.tokenroom import TokenRoom, Uses
@@ -86,7 +87,10 @@ def create_app(
     uses, sign_ins = Uses(engine), _sign_ins(settings, engine, clock)
     room = TokenRoom(engine, clock=clock)
     acts = Acts(engine, statements, blobs, uses=uses, batch_max=settings.entries.batch_max)
-    keys = accounts_keys.Keys(engine, statements, settings.limits, clock=clock)
+    seats = Seats(
+        engine, answers, registry, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
+    )
+    keys = accounts_keys.Keys(engine, statements, seats, settings.limits, clock=clock)
     receiver = receive.Receiver(
         settings,
         engine,
@@ -94,6 +98,7 @@ def create_app(
         published,
         answers,
         registry=registry,
+        seats=seats,
         uses=uses,
         vouch=sign_ins.vouch if sign_ins else lambda _: None,
         clock=clock,

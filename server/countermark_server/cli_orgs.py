@@ -2,6 +2,7 @@
 
 countermark-server org apply --data DIR FILE [--dry-run]      make the organisations of a file so
 countermark-server org export --data DIR                      print all of them, as such a file
+countermark-server org settle|orphans --data DIR              who came and went, in the log; what nobody owns
 countermark-server admin grant|revoke|list --data DIR ...     who may do what for the registry itself
 """
 
@@ -13,7 +14,7 @@ from typing import Final
 
 import click
 
-from countermark_server.console import DATA, engine_of, say
+from countermark_server.console import DATA, engine_of, say, settings_of
 
 ROLES: Final = click.Choice(["admin", "moderator"])
 
@@ -48,6 +49,8 @@ def org_apply(data: Path, file: Path, *, dry_run: bool) -> None:
         click.echo(line)
     for remark in remarks:
         say(f"remark: {remark}: a grant takes nothing away")
+    if lines and not dry_run:
+        _settle(data)
     if left:
         say(f"left as they are, since the file does not name them: {', '.join(left)}")
     say(f"{len(lines)} changes{', none of them made: --dry-run' if dry_run else ''}")
@@ -62,6 +65,45 @@ def org_export(data: Path) -> None:
 
     with db.read(engine_of(data)) as connection:
         click.echo(orgfile.format_file(orgapply.stored(connection)), nl=False)
+
+
+@org.command("settle")
+@DATA
+def org_settle(data: Path) -> None:
+    """Tell the log who came and went with today's teams; prints what only an owner's key can say, too."""
+    say(f"{len(_settle(data))} projects")
+
+
+@org.command("orphans")
+@DATA
+def org_orphans(data: Path) -> None:
+    """Print the projects of which no owner is a person here any more, and whose they are then."""
+    from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts.seats import orphans  # noqa: PLC0415
+
+    with db.read(engine_of(data)) as connection:
+        for each in orphans(connection, now=int(time.time())):
+            whose = f"of {each.organisation}" if each.organisation else f"of nobody: {' '.join(each.owners)}"
+            click.echo(f"{each.project}  {whose}")
+
+
+def _settle(data: Path) -> list[str]:
+    from sqlalchemy import select  # noqa: PLC0415
+
+    from countermark_server import db, orgtables, signing  # noqa: PLC0415
+    from countermark_server.accounts.seats import Seats  # noqa: PLC0415
+    from countermark_server.asking import Answers  # noqa: PLC0415
+
+    settings = settings_of(data)
+    engine = db.open_engine(settings.database_url)
+    with db.read(engine) as connection:
+        if connection.execute(select(orgtables.seat.c.since).limit(1)).first() is None:
+            return []  # nobody is anywhere because of a team
+    registry, origin = signing.role_signer(settings, "registry"), settings.registry.origin
+    said = Seats(engine, Answers(engine), registry, origin=origin, wait=0.0, clock=time.time).settle()
+    for line in said:
+        say(line)
+    return said
 
 
 def _text(file: Path, *, most: int) -> str:

@@ -39,11 +39,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from countermark.rules_state import holder_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db
+from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokenroom import Uses
 from countermark_server.accounts.tokens import (
@@ -128,7 +129,9 @@ class Acts:
             view = SqlView(connection, db.rules_state)
             view.fetch(_holders(each for each in read if not isinstance(each, ServerError)))
             offers = [
-                each if isinstance(each, ServerError) else _offer(view, principal, each, now=now)
+                each
+                if isinstance(each, ServerError)
+                else _unseated(connection, principal, each) or _offer(view, principal, each, now=now)
                 for each in read
             ]
             judged = self._statements.judge(view, offers, now=now)
@@ -144,7 +147,9 @@ class Acts:
             view = SqlView(connection, db.rules_state)
             view.fetch(_holders(each.said for each in asked))
             offers = [
-                who if isinstance(who, ServerError) else _offer(view, who, each.said, now=now)
+                who
+                if isinstance(who, ServerError)
+                else _unseated(connection, who, each.said) or _offer(view, who, each.said, now=now)
                 for who, each in zip(principals, asked, strict=True)
             ]
             judged = self._statements.judge(view, offers, now=now)
@@ -185,6 +190,18 @@ def _holders(said: Iterable[_Said]) -> Iterator[tuple[str, ...]]:
             yield holder_key(namespace, project)
         if namespace:
             yield holder_key(namespace, "")
+
+
+def _unseated(connection: Connection, principal: Principal, said: _Said) -> ServerError | None:
+    """Why somebody may not act whom the log still names: a team let them in and does no longer (seats.py)."""
+    of = said.statement.predicate
+    if said.statement.type == PUBLISH or not of["project"]:
+        return None  # of a namespace, whose owners no team lets in
+    try:
+        check_seat(connection, principal.account_id, of["namespace"], of["project"])
+    except ServerError as error:
+        return error
+    return None
 
 
 def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Offer | ServerError:

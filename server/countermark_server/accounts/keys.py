@@ -23,6 +23,7 @@ from countermark.errors import MalformedError
 from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db
 from countermark_server.accounts.organisations import check_name
+from countermark_server.accounts.seats import Seats, check_seat
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_session
 from countermark_server.allowance import Cost
@@ -39,9 +40,16 @@ class Keys:
     """Enrols keys, and says which a project has."""
 
     def __init__(
-        self, engine: Engine, statements: Statements, limits: Limits, *, clock: Callable[[], float]
+        self,
+        engine: Engine,
+        statements: Statements,
+        seats: Seats,
+        limits: Limits,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._engine = engine
+        self._seats = seats
         self._statements = statements
         self._limits = limits
         self._clock = clock
@@ -62,6 +70,8 @@ class Keys:
             alike = not self._limits.confusable_names
             if state is None:
                 check_name(connection, namespace, project, principal.account_id, alike=alike)
+            else:
+                check_seat(connection, principal.account_id, namespace, project)
             if begins and alike:
                 check_new_name(connection, project, principal.account_id)
         keys = {} if state is None else state["keys"]
@@ -71,7 +81,10 @@ class Keys:
             "identity": None,
         }
         cost = Cost(principal.account_id, new_project=begins)
-        return self._statements.place("key-enroll", envelope, registry, cost)
+        placed = self._statements.place("key-enroll", envelope, registry, cost)
+        if state is None:
+            self._seats.founded(principal.account_id, namespace, project)
+        return placed
 
     def enrolments(self, principal: Principal, keyid: str) -> dict[str, Any]:
         """The projects and namespaces a key may sign for now. It looks at every enrolment: for who signed in."""

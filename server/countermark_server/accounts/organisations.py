@@ -99,10 +99,9 @@ def check_name(
     grant = granted(connection, namespace, project, alike=alike)
     if grant is None:
         return
-    role = role_in(connection, account_id, namespace, project)
-    name = full_name(namespace, project)
-    if role is not None and role.organisation == grant.organisation:
+    if role_in(connection, account_id, namespace, project, organisation=grant.organisation) is not None:
         return
+    name = full_name(namespace, project)
     reads = "is" if matches(name, grant.pattern) else "reads like"
     raise ServerError(
         "name-granted",
@@ -111,8 +110,10 @@ def check_name(
     )
 
 
-def role_in(connection: Connection, account_id: str, namespace: str, project: str) -> Role | None:
-    """What an account may do in a project by an organisation; the greatest role, and None for none.
+def role_in(
+    connection: Connection, account_id: str, namespace: str, project: str, *, organisation: str | None = None
+) -> Role | None:
+    """What an account may do in a project by an organisation, or by this one; the greatest role, None for none.
 
     Whether the project is that organisation's is another question: the log answers it, or a grant of names does.
     """
@@ -124,6 +125,7 @@ def role_in(connection: Connection, account_id: str, namespace: str, project: st
     for row in connection.execute(_owned_by(account_id)).mappings():
         if matches(name, row["pattern"]):
             found.append(Role(OWNER, row["organisation"], row["account_id"]))
+    found = [role for role in found if organisation in (None, role.organisation)]
     return min(found, key=lambda role: (role.role != OWNER, role.organisation), default=None)
 
 

@@ -5,6 +5,7 @@
     GET  /me/projects/NAME            releases with standing, keys with their chain, owners; each with its entries
     GET  /me/tokens  POST /me/tokens  POST /me/tokens/ID/revoke
     GET  /me/organisations/NAME       owners, teams, names, projects
+    GET  /me/attention                for admins: projects whose people have gone
     POST /sign-out
 
 No page has a script, and each fact links to the entry of the log that makes it true. Forms carry a value of this
@@ -28,7 +29,9 @@ from countermark_server.accounts import browsers, codes, holdings, people
 from countermark_server.accounts.browsers import Browser
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.membership import organisation_of, organisations_of
+from countermark_server.accounts.organisations import ADMIN, has_role, role_in
 from countermark_server.accounts.ratelimit import RateLimit
+from countermark_server.accounts.seats import orphans
 from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.tokenroom import TokenRoom
 from countermark_server.errors import ServerError, problem
@@ -151,7 +154,8 @@ def blueprint(
         with db.read(engine) as connection:
             projects = holdings.projects_of(connection, browser.account.id)
             organisations = organisations_of(connection, browser.account.id)
-        return page("me.html", browser, projects=projects, organisations=organisations)
+            admin = has_role(connection, browser.account.id, ADMIN)
+        return page("me.html", browser, projects=projects, organisations=organisations, admin=admin)
 
     @pages.get("/me/projects/<name>")
     def project(name: str) -> Any:
@@ -161,9 +165,10 @@ def blueprint(
             said = keys.project(normalise_project(name))
         except MalformedError as error:
             raise ServerError("not-found", str(error)) from None
-        if browser.account.id not in said["owners"]:
-            raise ServerError("not-owner", f"you are no owner of {said['project']!r}")
         with db.read(engine) as connection:
+            role = role_in(connection, browser.account.id, "", said["project"])
+            if not {browser.account.id, role.account_id if role else ""} & set(said["owners"]):
+                raise ServerError("not-owner", f"you are no owner of {said['project']!r}")
             releases = holdings.releases_of(connection, said["project"])
             held = holdings.keys_of(connection, said["project"], published.entry, now=int(clock()))
             owners = holdings.owners_of(connection, said["project"], now=int(clock()))
@@ -176,6 +181,16 @@ def blueprint(
         with db.read(engine) as connection:
             found = organisation_of(connection, name, browser.account.id)
         return page("me_organisation.html", browser, organisation=found)
+
+    @pages.get("/me/attention")
+    def attention() -> Any:
+        if (browser := session.find()) is None:
+            return to_sign_in()
+        with db.read(engine) as connection:
+            if not has_role(connection, browser.account.id, ADMIN):
+                raise ServerError("not-found", "this page is for the admins of the registry")
+            found = list(orphans(connection, now=int(clock())))
+        return page("me_attention.html", browser, orphans=found)
 
     # --- tokens --------------------------------------------------------------------------------------------
     @pages.get("/me/tokens")

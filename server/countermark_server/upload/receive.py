@@ -31,6 +31,7 @@ from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, recorded, submission, telemetry
 from countermark_server.accounts.ratelimit import RateLimit
+from countermark_server.accounts.seats import Seats, check_seat
 from countermark_server.accounts.tokenroom import Uses
 from countermark_server.accounts.tokens import Principal, authenticate, require_scope
 from countermark_server.allowance import Cost
@@ -102,6 +103,7 @@ class Receiver:
         answers: Answers,
         *,
         registry: Signer,
+        seats: Seats,
         uses: Uses,
         vouch: Callable[[Principal], None],
         clock: Callable[[], float],
@@ -112,6 +114,7 @@ class Receiver:
         self._published = published
         self._answers = answers
         self._registry = registry
+        self._seats = seats
         self._uses = uses
         self._vouch = vouch
         self._clock = clock
@@ -152,10 +155,15 @@ class Receiver:
         names = parse_names(form)
         require_scope(principal, "upload", names.project)
         with db.read(self._engine) as connection:  # (3)
-            held = self._check_owner(connection, principal, names)
+            held = holder_state(connection, "", names.project, now=int(self._clock()))
+            inside = held is None or self._is_inside(connection, principal, names, held)
             known = submission.find(connection, "", names.project, names.filename)
             history = None if known else recorded.file(connection, names.project, names.served_name)
-            cost = None if known or history else self._admit(connection, principal, names, form, held)
+            new = inside and not known and not history
+            cost = self._admit(connection, principal, names, form, held) if new else None
+        if not inside:
+            self._seats.take(principal.account_id, "", names.project)  # by a role in a team, or refused
+            return self._take(principal, form)
         if known is not None:
             return self._again(known, form)
         if history is not None:
@@ -168,6 +176,8 @@ class Receiver:
         if asked is None:  # another upload of this name was first, between (3) and (6)
             return self._take(principal, form)
         outcome = self._answers.wait_for(asked, seconds=self._settings.web.wait)  # (7)
+        if held is None:
+            self._seats.founded(principal.account_id, "", names.project)
         answer = self._answered(checked.artifact, outcome)  # (8)
         if answer.proof is not None:
             TIME_TO_PROOF.observe(time.perf_counter() - started)
@@ -194,12 +204,14 @@ class Receiver:
         now = int(self._clock())
         return admit(connection, self._settings.limits, who, names, held=held, length=form.length, now=now)
 
-    def _check_owner(self, connection: Connection, principal: Principal, names: Names) -> rules.State | None:
-        """The project as the rules see it, which is this account's or nobody's yet."""
-        state = holder_state(connection, "", names.project, now=int(self._clock()))
-        if state is not None and principal.account_id not in state["owners"]:
-            raise ServerError("not-owner", f"this account is no owner of {names.project!r}")
-        return state
+    def _is_inside(
+        self, connection: Connection, principal: Principal, names: Names, state: rules.State
+    ) -> bool:
+        """Whether the log names this account; refused where that came from a team and has ended."""
+        if principal.account_id not in state["owners"]:
+            return False
+        check_seat(connection, principal.account_id, "", names.project)
+        return True
 
     def _statement(
         self,
