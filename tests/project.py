@@ -40,6 +40,19 @@ class Project:
         (self.folder / "uv.lock").write_text(text + extra)
         return self.folder / "uv.lock"
 
+    def poetry_lock(self, *files: Published, sha256: str | None = None, settings: str = "") -> Path:
+        """A project of poetry whose one source is the registry, and its lock."""
+        source = f'[[tool.poetry.source]]\nname = "countermark"\nurl = "{self.world.base}/simple/"\n'
+        (self.folder / "pyproject.toml").write_text('[project]\nname = "app"\n' + source + settings)
+        text = ""
+        for file in files:
+            text += (
+                f'[[package]]\nname = "{file.project}"\nversion = "{file.version}"\n'
+                f'files = [{{ file = "{file.filename}", hash = "sha256:{sha256 or file.sha256}" }}]\n'
+            )
+        (self.folder / "poetry.lock").write_text(text + '[metadata]\nlock-version = "2.1"\n')
+        return self.folder / "poetry.lock"
+
     def requirements(self, *files: Published, sha256: str | None = None) -> Path:
         lines = [f"{f.project}=={f.version} --hash=sha256:{sha256 or f.sha256}\n" for f in files]
         (self.folder / "requirements.txt").write_text("".join(lines))
@@ -51,6 +64,7 @@ class Project:
         *,
         environment: Mapping[str, str] | None = None,
         mode: Mode = Mode.OBSERVE,
+        allow_build: bool = False,
     ) -> run.Finished:
         def start(words: Sequence[str], env: Mapping[str, str]) -> int:
             self.started.append((list(words), dict(env)))
@@ -67,6 +81,7 @@ class Project:
             environment=environment or {},
             say=self.said.append,
             start=start,
+            allow_build=allow_build,
         )
 
     def proxy(self) -> Proxy:
@@ -86,7 +101,10 @@ class Project:
             said = f"{error} {error.hint}"
         else:
             assert finished.exit_code == code and finished.whose == "countermark", finished.to_json()
-            said = " ".join([str(o.error) for o in run.refusals(finished.report)] + list(finished.sentences))
+            said = " ".join(
+                [f"{o.error} {o.error.hint}" for o in run.refusals(finished.report)]
+                + list(finished.sentences)
+            )
         assert all(word in said for word in words), said
         assert self.started == []
         assert {path: path.read_bytes() for path in self.folder.iterdir()} == before

@@ -30,6 +30,8 @@ FLOORS: list[set[str]] = [
     },
     {"run", "environment", "reportfiles"},
     {"installers", "configuring", "pinning"},
+    {"poetryplan"},
+    {"plans"},
     {"accesstokens", "afterwards", "ahead", "devicelogin"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},

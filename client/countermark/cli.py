@@ -171,6 +171,11 @@ def _install_arguments(commands: Any) -> None:
     )
     run = _add(commands, "run", "install.run", "start an installer that gets verified files only", json=False)
     run.add_argument("--json", type=Path, metavar="FILE", dest="json_file", help="write the result to a file")
+    run.add_argument(
+        "--allow-build",
+        action="store_true",
+        help="let packages that exist only as source, and the project's folder, be built",
+    )
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     proxy = _add(commands, "proxy", "install.proxy", "serve verified files to installers", json=False)
     proxy.add_argument(

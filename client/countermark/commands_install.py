@@ -190,6 +190,7 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             environment=os.environ,
             say=say,
             remarks=remarks,
+            allow_build=arguments.allow_build,
         )
     else:
         finished = runner.run_proxied(

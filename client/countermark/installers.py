@@ -1,6 +1,8 @@
 """Installers: what a command line would install from, read as pip and uv read it, or refused.
 
     uv sync --frozen                                  uv.lock of the project or its workspace
+    uv sync --locked                                  the same; uv asks the registry whether it is up to date
+    poetry install, poetry sync                       poetry.lock (poetryplan.py)
     uv pip sync pylock.toml                           that file
     uv pip install --require-hashes -r FILE           FILE, and what it includes
     pip install --require-hashes -r FILE              the same; python -m pip, too
@@ -18,23 +20,17 @@ Refused by name, because of what they do: options that turn hashes off or let co
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from countermark.errors import PolicyError, UsageError
-from countermark.lockfile import LockFile, Pinned, Unprovable, is_pylock, read_lock
-from countermark.values import dataclass, field
+from countermark.lockfile import LockFile, is_pylock, read_lock
+from countermark.plans import INDEXES, KNOWN, Options, Plan, digest_of, option_set, toml
+from countermark.poetryplan import poetry_plan
 
-KNOWN = (
-    "installs that pin every hash (uv sync --frozen, uv pip sync pylock.toml, pip install --require-hashes -r FILE) "
-    "and installs by name (pip install NAME, uv pip install NAME, uv sync without a lock)"
-)
 # A project by its name, extras and versions: no URL, path or archive, which no index would be asked for.
 _BY_NAME = re.compile(
     r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?:\[[a-z0-9._, -]*\])?"
@@ -44,166 +40,42 @@ _BY_NAME = re.compile(
 _ARCHIVE = re.compile(r"\.(?:whl|zip|tar|tgz|tbz|txz|tlz|egg)\b", re.IGNORECASE)
 _PIP = re.compile(r"pip[0-9.]*")
 _PYTHON = re.compile(r"python[0-9.]*|py")
-_REPEATED = re.compile(r"-(?:v+|q+)")  # -vv, -qqq
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
 
 
 # Options that stand alone, options that take a value, and among these the ones that name files or indexes.
-FILES = _words("-r --requirement --requirements -c --constraint --constraints")
-INDEXES = _words(
-    "-i --index-url --extra-index-url --index --default-index -f --find-links --index-strategy --trusted-host "
-    "--allow-insecure-host --keyring-provider"
-)
-PIP_FLAGS = _words(
+FILES = option_set("-r --requirement --requirements -c --constraint --constraints")
+PIP_FLAGS = option_set(
     "--require-hashes --no-deps --dry-run --user -U --upgrade --force-reinstall -I --ignore-installed --compile "
     "--ignore-requires-python --break-system-packages --no-compile --no-warn-script-location --no-warn-conflicts "
     "--no-clean --pre --prefer-binary --require-virtualenv --verbose --quiet --no-input --no-cache-dir --no-index "
     "--disable-pip-version-check --no-color --debug"
 )
-PIP_VALUES = _words(
+PIP_VALUES = option_set(
     "-t --target --platform --python-version --implementation --abi --root --prefix --src --upgrade-strategy "
     "--progress-bar --root-user-action --report --log --proxy --retries --timeout --exists-action --cert "
     "--client-cert --cache-dir"
 )
-UV_FLAGS = _words(
+UV_FLAGS = option_set(
     "--verbose --quiet --offline --no-progress --no-config --managed-python --no-managed-python -n --no-cache "
     "--no-python-downloads --system-certs --native-tls --reinstall --refresh --compile-bytecode --no-build "
     "--no-index --dry-run --check"
 )
-UV_VALUES = _words(
+UV_VALUES = option_set(
     "-p --python --cache-dir --color --link-mode --directory --project --reinstall-package --refresh-package "
     "--python-platform --output-format --no-build-package"
 )
-UV_PIP_FLAGS = UV_FLAGS | _words(
+UV_PIP_FLAGS = UV_FLAGS | option_set(
     "--require-hashes --verify-hashes --no-deps --system --break-system-packages --user --exact --strict "
     "--allow-empty-requirements -U --upgrade"
 )
-UV_PIP_VALUES = UV_VALUES | _words("-t --target --prefix --python-version")
-UV_SYNC_FLAGS = UV_FLAGS | _words(
-    "--frozen --dev --no-dev --only-dev --all-extras --all-groups --no-default-groups --no-editable --inexact "
-    "--exact --active --all-packages --no-install-project --no-install-workspace --no-install-local"
+UV_PIP_VALUES = UV_VALUES | option_set("-t --target --prefix --python-version")
+UV_SYNC_FLAGS = UV_FLAGS | option_set(
+    "--frozen --locked --dev --no-dev --only-dev --all-extras --all-groups --no-default-groups --no-editable "
+    "--inexact --exact --active --all-packages --no-install-project --no-install-workspace --no-install-local"
 )
-UV_SYNC_VALUES = UV_VALUES | _words(
+UV_SYNC_VALUES = UV_VALUES | option_set(
     "--extra --no-extra --group --no-group --only-group --package --no-install-package --no-editable-package"
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """A command line taken apart."""
-
-    positional: tuple[str, ...]
-    flags: frozenset[str]
-    values: tuple[tuple[str, str], ...]
-
-    def last(self, name: str) -> str:
-        """The value that counts, or the empty text."""
-        return next((value for option, value in reversed(self.values) if option == name), "")
-
-    def named(self, names: frozenset[str]) -> list[str]:
-        """The values of these options, in order."""
-        return [value for option, value in self.values if option in names]
-
-    @classmethod
-    def parse(cls, words: Sequence[str], flags: frozenset[str], values: frozenset[str]) -> Options:
-        """Refuses what is neither a known flag nor a known option with its value."""
-        positional, found, valued = [], set(), []
-        rest = iter(words)
-        for word in rest:
-            name, equals, value = word.partition("=")
-            if word in flags or _REPEATED.fullmatch(word):
-                found.add(word)
-            elif not word.startswith("-"):
-                positional.append(word)
-            elif word in values:
-                valued.append((word, _next(rest, word)))
-            elif word.startswith("--") and equals and name in values:
-                valued.append((name, value))
-            elif word[:2] in values and not word.startswith("--") and word[2] != "=":  # -rFILE
-                valued.append((word[:2], word[2:]))
-            elif name == "--only-binary" and (value if equals else _next(rest, word)) == ":all:":
-                found.add(name)
-            else:
-                raise PolicyError(f"`{word}`: {REFUSED.get(name, UNKNOWN)}", hint=KNOWN)
-        return cls(tuple(positional), frozenset(found), tuple(valued))
-
-
-UNKNOWN = "nobody here knows what this option makes the installer do"
-REFUSED = {
-    "--no-verify-hashes": "it tells the installer to ignore the hashes that were verified",
-    "--no-require-hashes": "it tells the installer to go on without hashes",
-    "--no-binary": "it builds from source, and a build runs code that no hash pins",
-    "--no-binary-package": "it builds from source, and a build runs code that no hash pins",
-    "--isolated": "it hides from pip that builds and other indexes are turned off",
-    "-e": "a folder has no hash",
-    "--editable": "a folder has no hash",
-    "--script": "it installs from another lock",
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a command would install from. `project` is the folder of the project that uv would sync."""
-
-    command: tuple[str, ...]
-    installer: str  # "pip", "uv pip" or "uv sync"
-    options: Options
-    locks: tuple[LockFile, ...]
-    project: Path | None = None
-    settings: Mapping[Path, str | None] = field(default_factory=dict)
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether locks pin every hash; if not, everything must come through the proxy."""
-        return bool(self.locks)
-
-    @property
-    def pinned(self) -> list[Pinned]:
-        return [pin for lock in self.locks for pin in lock.pinned]
-
-    @property
-    def indexes(self) -> list[str]:
-        """Index settings in the locks or on the command line; hashes bind what comes from there."""
-        inside = [setting for lock in self.locks for setting in lock.indexes]
-        return inside + [f"{name} {value}" for name, value in self.options.values if name in INDEXES]
-
-    @property
-    def asks_index(self) -> bool:
-        """Whether the installer asks an index for what is pinned: requirements name neither files nor URLs."""
-        return any(lock.kind == "requirements" for lock in self.locks)
-
-    def past_the_index(self) -> list[str]:
-        """What makes a build that was let pass take its tools from elsewhere than the child's one index."""
-        if not self.unprovable():
-            return []
-        found = list(self.indexes)
-        for lock in self.locks:
-            folders = [i.folder for i in lock.unprovable if i.folder and not self._left_out(lock, i)]
-            for path in (lock.path.parent / folder / "pyproject.toml" for folder in folders):
-                found += [f"{what} of {path}" for what in _builds_elsewhere(path)] if path.is_file() else []
-        return found
-
-    def unprovable(self) -> list[Unprovable]:
-        """What no hash covers, without the folders that the command leaves out."""
-        return [i for lock in self.locks for i in lock.unprovable if not self._left_out(lock, i)]
-
-    def _left_out(self, lock: LockFile, item: Unprovable) -> bool:
-        flags = self.options.flags
-        if item.folder is None or self.project is None:
-            return False
-        if "--no-install-local" in flags or ("--no-install-workspace" in flags and item.member):
-            return True
-        several = "--all-packages" in flags or self.options.last("--package")
-        own = (lock.path.parent / item.folder).resolve() == self.project.resolve()
-        return "--no-install-project" in flags and own and not several
-
-    def changed(self) -> list[Path]:
-        """Locks, and the settings beside them, whose bytes are no longer the ones we read."""
-        found = [path for lock in self.locks for path in lock.changed()]
-        return found + [path for path, digest in self.settings.items() if _digest(path) != digest]
 
 
 def plan(command: Sequence[str], *, folder: Path) -> Plan:
@@ -218,6 +90,8 @@ def plan(command: Sequence[str], *, folder: Path) -> Plan:
         return _uv_pip(command, words, folder)
     if program == "uv" and "sync" in verbs:
         return _uv_sync(command, words, folder)
+    if program == "poetry":
+        return poetry_plan(command, words, folder)
     if _PIP.fullmatch(program) and "install" in verbs:
         return _pip(command, words, folder)
     raise PolicyError(f"`{' '.join(command)}` is not an install we know", hint=KNOWN)
@@ -263,15 +137,39 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
         raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=KNOWN)
     start = (folder / options.last("--directory") / options.last("--project")).resolve()
     folders = list(_uv_folders(start))
-    if "--frozen" not in options.flags:
+    if not {"--frozen", "--locked"} & options.flags:
         return _uv_first_sync(command, options, folders)
     locks = tuple(read_lock(each / "uv.lock") for each in folders if (each / "uv.lock").is_file())
     if not locks:
         raise UsageError(f'no uv.lock for "{start}"', hint="uv lock makes one")
     settings = [each / name for each in folders for name in ("pyproject.toml", "uv.toml")]
+    sources: list[str] = []
+    if "--locked" in options.flags:
+        sources = [source for lock in locks for source in lock.sources]
+        sources += [url for path in settings for url in _uv_indexes(path)]
     return Plan(
-        tuple(command), "uv sync", options, locks, folders[0], {path: _digest(path) for path in settings}
+        tuple(command),
+        "uv sync",
+        options,
+        locks,
+        folders[0],
+        {path: digest_of(path) for path in settings},
+        sources=tuple(sources),
+        asks_registry="--locked" in options.flags,
     )
+
+
+def _uv_indexes(path: Path) -> Iterator[str]:
+    """The indexes that a project's settings name: uv asks them whether a lock is up to date."""
+    if not path.is_file():
+        return
+    document = toml(path)
+    table = document if path.name == "uv.toml" else document.get("tool", {}).get("uv", {})
+    for index in table.get("index", []):
+        yield str(index.get("url", "")) if isinstance(index, dict) else str(index)
+    for name in ("index-url", "extra-index-url", "find-links"):
+        value = table.get(name, [])
+        yield from map(str, value if isinstance(value, list) else [value])
 
 
 def _by_name(command: Sequence[str], installer: str, options: Options, names: Sequence[str]) -> Plan:
@@ -294,7 +192,7 @@ def _uv_first_sync(command: Sequence[str], options: Options, folders: Sequence[P
     if any((each / "uv.lock").exists() for each in folders):
         raise PolicyError(
             "`uv sync` may change the lock before it installs",
-            hint="add --frozen to install what uv.lock pins",
+            hint="add --frozen to install what uv.lock pins, or --locked to be told if it is out of date",
         )
     if options.named(INDEXES) or "--no-index" in options.flags:
         raise PolicyError(
@@ -310,7 +208,7 @@ def _uv_first_sync(command: Sequence[str], options: Options, folders: Sequence[P
 
 def _elsewhere(path: Path) -> Iterator[str]:
     """What a project takes from URLs, repositories, folders or indexes of its own."""
-    document = _toml(path)
+    document = toml(path)
     uv = document.get("tool", {}).get("uv", {})
     yield from (f"{name} in tool.uv.sources" for name in uv.get("sources", {}))
     project, build = document.get("project", {}), document.get("build-system", {})
@@ -325,28 +223,6 @@ def _elsewhere(path: Path) -> Iterator[str]:
             yield f'"{item}"'
     if build.get("backend-path"):
         yield "the build backend"
-
-
-def _builds_elsewhere(path: Path) -> Iterator[str]:
-    """What a project's build takes from URLs, or from where `tool.uv.sources` says."""
-    document = _toml(path)
-    build, sources = (
-        document.get("build-system", {}),
-        document.get("tool", {}).get("uv", {}).get("sources", {}),
-    )
-    if not isinstance(build, dict) or not isinstance(sources, dict):
-        raise UsageError(f'cannot read "{path}": a table is expected')
-    named = {_loose(name) for name in sources}
-    for item in build.get("requires", []):
-        if isinstance(item, str) and "@" in item.partition(";")[0]:
-            yield f'"{item}" in build-system.requires'
-        elif isinstance(item, str) and _loose(item) in named:
-            yield f"{_loose(item)} in tool.uv.sources"
-
-
-def _loose(requirement: str) -> str:
-    """The project that a requirement begins with, as PEP 503 spells it."""
-    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", requirement.strip())[0]).lower()
 
 
 def _uv_folders(start: Path) -> Iterator[Path]:
@@ -365,7 +241,7 @@ def _uv_folders(start: Path) -> Iterator[Path]:
 
 def _may_have_member(workspace: Path, project: Path) -> bool:
     """Whether uv could take this project for a member. What we cannot tell counts as yes: then both are verified."""
-    table = _toml(workspace / "pyproject.toml")["tool"]["uv"]["workspace"]
+    table = toml(workspace / "pyproject.toml")["tool"]["uv"]["workspace"]
     members = table.get("members", []) if isinstance(table, dict) else None
     if not isinstance(members, list) or not all(isinstance(pattern, str) for pattern in members):
         return True
@@ -376,33 +252,4 @@ def _may_have_member(workspace: Path, project: Path) -> bool:
 
 
 def _is_workspace(folder: Path) -> bool:
-    return "workspace" in _toml(folder / "pyproject.toml").get("tool", {}).get("uv", {})
-
-
-def _toml(path: Path) -> Any:
-    """A pyproject.toml, as far as its tables are tables."""
-    try:
-        document: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = [
-            document.get("tool", {}),
-            document.get("tool", {}).get("uv", {}),
-            document.get("project", {}),
-        ]
-        if not all(isinstance(table, dict) for table in tables):
-            raise ValueError("a table is expected")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f'cannot read "{path}": {error}') from None
-    return document
-
-
-def _next(rest: Iterator[str], option: str) -> str:
-    for word in rest:
-        return word
-    raise UsageError(f"`{option}` needs a value")
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
+    return "workspace" in toml(folder / "pyproject.toml").get("tool", {}).get("uv", {})

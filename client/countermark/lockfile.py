@@ -67,6 +67,9 @@ class Unprovable:
     reason: str
     folder: str | None = None
     member: bool = False
+    is_source: bool = (
+        False  # a source distribution, whose bytes a hash covers; building it runs what it likes
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class LockFile:
     unprovable: tuple[Unprovable, ...]
     inputs: Mapping[Path, str] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()  # the indexes that the packages of a uv.lock or poetry.lock came from
 
     def changed(self) -> list[Path]:
         """The files of this lock whose bytes are no longer the ones we read."""
@@ -123,7 +127,16 @@ def _toml_lock(path: Path, kind: str, packages: Any) -> LockFile:
         pinned=tuple(item for item in found if isinstance(item, Pinned)),
         unprovable=tuple(item for item in found if isinstance(item, Unprovable)),
         inputs={path: hashlib.sha256(raw).hexdigest()},
+        sources=tuple(sorted(_sources(document))),
     )
+
+
+def _sources(document: Mapping[str, Any]) -> set[str]:
+    """The indexes that packages name: of uv.lock `registry`, of poetry.lock `url`."""
+    tables = [package.get("source", {}) for package in document.get("package", [])]
+    return {
+        str(table.get("registry") or table["url"]) for table in tables if {"registry", "url"} & table.keys()
+    }
 
 
 def _uv_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
@@ -218,7 +231,7 @@ def _distributions(
             yield Pinned(name, version, filename or None, digest, url, keys)
     if not wheels:
         reason = "exists only as source; a build runs code that no hash pins" if sdist else "lists no file"
-        yield Unprovable(name, version, reason)
+        yield Unprovable(name, version, reason, is_source=bool(sdist))
 
 
 def _requirements(path: Path) -> LockFile:

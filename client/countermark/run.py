@@ -3,6 +3,7 @@
     countermark run -- uv sync --frozen
     countermark run -- uv pip sync pylock.toml
     countermark run -- pip install --require-hashes -r requirements.txt
+    countermark run -- poetry install --no-root
 
 A lock that was made after an insider's swap pins the swapped bytes, and the installer that enforces its
 hashes installs them. So every hash in the lock must be logged *for the pinned project and version* before
@@ -19,9 +20,11 @@ the child and hands out verified files only. Nothing else can be reached: the ch
 to a closed door, so that a dependency that names a URL is not fetched past the proof. A lock that `uv sync` writes
 names the registry, not the proxy.
 
-Other commands are refused with a sentence that says what to do; so are, in a lock, sources without a hash and
-builds from source, where the policy enforces. The child's one index is always the proxy, never the registry itself;
-every setting of pip's and uv's own in its environment is cleared and named, but for a few that cannot change what is
+Other commands are refused with a sentence that says what to do; so are, in a lock, sources without a hash, where the
+policy enforces, and packages that exist only as source. `--allow-build` lets those and the project's own folder be
+built: what they are made of is verified, and the tools come through the proxy. pip and uv have the proxy as their one
+index, never the registry itself; poetry, and `uv sync --locked`, ask what their project names, which must be the
+registry. Every setting of theirs in the environment is cleared and named, but for a few that cannot change what is
 installed.
 
 Exit code: ours if the child never started or anything got 6 or 7 (even when the child ends with 0), else
@@ -41,16 +44,16 @@ from countermark.demanded import refused_or_let_pass
 from countermark.disk import read_file, replace_file
 from countermark.errors import MalformedError, PolicyError, UsageError
 from countermark.fetch import Fetcher
-from countermark.installers import Plan
 from countermark.limits import LOCK_MAX_BYTES
 from countermark.lockfile import LockFile, Pinned, Unprovable
 from countermark.names import normalise_version, parse_filename
 from countermark.pins import Registry
+from countermark.plans import Plan
 from countermark.proxy import Proxy
 from countermark.trust import View
 from countermark.unlisted import simple_page
 from countermark.values import dataclass, replace
-from countermark.verified import Artifact, LetPass, Outcome, Report
+from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
 from countermark.verify import verify
 
 # What of pip's and uv's own variables a child keeps: where caches and interpreters are, and how it talks. Every
@@ -62,7 +65,9 @@ KEPT = re.compile(
     r"UV_(?:CACHE_DIR|NO_CACHE|OFFLINE|PYTHON|PYTHON_PREFERENCE|PYTHON_DOWNLOADS|PYTHON_INSTALL_DIR|MANAGED_PYTHON|"
     r"NO_MANAGED_PYTHON|PROJECT_ENVIRONMENT|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|LINK_MODE|COMPILE_BYTECODE|"
     r"NO_PROGRESS|HTTP_TIMEOUT|HTTP_RETRIES|LOCK_TIMEOUT|NATIVE_TLS|SYSTEM_CERTS|NO_CONFIG|NO_BUILD|FROZEN|NO_DEV|"
-    r"KEYRING_PROVIDER|CONCURRENT_[A-Z]+|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))"
+    r"KEYRING_PROVIDER|CONCURRENT_[A-Z]+|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))|"
+    r"POETRY_(?:CACHE_DIR|HOME|CONFIG_DIR|DATA_DIR|VIRTUALENVS_[A-Z_]+|KEYRING_ENABLED|REQUESTS_TIMEOUT|"
+    r"INSTALLER_(?:PARALLEL|MAX_WORKERS)|HTTP_BASIC_[A-Z0-9_]+|CERTIFICATES_[A-Z0-9_]+)"
 )
 
 PATIENCE = "120"  # seconds an installer waits for the first byte, while the proxy has not yet hashed the last
@@ -99,11 +104,13 @@ def verify_locks(
     policies: Policies,
     remarks: Sequence[str] = (),
     loose: Sequence[Unprovable] | None = None,
+    allow_build: bool | None = None,
 ) -> Report:
     """Verify every hash of every lock for its pinned project and version.
 
     What no hash covers is refused or let pass by policy, like a file that is not in the log; `loose` are
-    those items, where a command leaves some of them out.
+    those items, where a command leaves some of them out. `allow_build` is whether an installer that is about to start
+    may build from source; None: none is.
     """
     pins = sorted(
         {pin for lock in locks for pin in lock.pinned}, key=lambda p: (p.project, p.version, p.sha256)
@@ -124,17 +131,27 @@ def verify_locks(
     if loose is None:
         loose = [item for lock in locks for item in lock.unprovable]
     policies = policies if report.policy is None else policies.with_central(report.policy)
-    outcomes = tuple(_unproved(item, policies, now=now) for item in loose)
+    outcomes = tuple(_unproved(item, policies, now=now, allow_build=allow_build) for item in loose)
     return replace(report, outcomes=report.outcomes + outcomes)
 
 
-def _unproved(item: Unprovable, policies: Policies, *, now: int) -> Outcome:
+def _unproved(item: Unprovable, policies: Policies, *, now: int, allow_build: bool | None) -> Outcome:
+    artifact = Artifact(item.project, item.version or "", "", "")
+    if allow_build is False and item.is_source:
+        error = PolicyError(
+            f"not provable: {item.project}: {item.reason}",
+            hint="`countermark run --allow-build -- ...` lets it be built, with tools that come through the proxy",
+            reason="not-provable",
+        )
+        return Refused(artifact, error, "no build without --allow-build")
     leave_out = (
-        "its build takes tools that no lock pins; `uv sync --frozen --no-install-project` leaves it out"
+        "its build takes tools that no lock pins; --no-install-project (uv) or --no-root (poetry) leaves it out, "
+        "`countermark run --allow-build` lets it be built"
     )
     hint = leave_out if item.folder == "." else None
     error = PolicyError(f"not provable: {item.project}: {item.reason}", hint=hint, reason="not-provable")
-    artifact = Artifact(item.project, item.version or "", "", "")
+    if allow_build and (item.is_source or item.folder is not None):
+        return LetPass(artifact, error, "--allow-build")
     return refused_or_let_pass(artifact, error, policies, now=now)
 
 
@@ -196,14 +213,21 @@ def run(
     say: Callable[[str], None],
     remarks: Sequence[str] = (),
     start: Callable[[Sequence[str], Mapping[str, str]], int] | None = None,
+    allow_build: bool = False,
 ) -> Finished:
     """Verify, then start the child with the proxy as its index, then look whether the locks are what they were."""
     if not todo.is_pinned:
         raise UsageError(f"`{' '.join(todo.command)}` pins nothing that could be verified before it starts")
+    if others := todo.other_sources(registry.url):
+        raise PolicyError(
+            f"{todo.command[0]} would ask another index than {registry.url}: {others[0]}",
+            hint=f"countermark configure {todo.command[0].split('/')[-1]} --write, then lock anew",
+        )
     loose = todo.unprovable()
     report = verify_locks(
-        todo.locks, registry, fetcher, now=now, policies=policies, remarks=remarks, loose=loose
-    )
+        todo.locks, registry, fetcher, now=now, policies=policies, remarks=remarks, loose=loose,
+        allow_build=allow_build,
+    )  # fmt: skip
     if report.exit_code:
         return Finished(report.exit_code, "countermark", report, ("the installer was not started",))
     if todo.changed():
@@ -216,9 +240,10 @@ def run(
             hint="leave it out, or leave out what must be built",
         )
     with serving.in_background(proxy.answer) as url:
-        child_environment, cleared = child_env(environment, f"{url}/simple/", todo, build=bool(loose))
+        index = f"{registry.url}/simple/" if todo.asks_registry else f"{url}/simple/"
+        child_environment, cleared = child_env(environment, index, todo, build=bool(loose))
         child_environment = _beside_the_lock(child_environment, todo, build=bool(loose))
-        say(_one_line(todo, report, registry, url, cleared))
+        say(_one_line(todo, report, registry, registry.url if todo.sources else url, cleared))
         # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
         child = (start or _start)(todo.command, child_environment)
     locked = {pin.sha256 for pin in todo.pinned}
@@ -314,7 +339,7 @@ def child_env(
     environment: Mapping[str, str], index: str, todo: Plan, *, build: bool
 ) -> tuple[dict[str, str], list[str]]:
     """The child's environment with this index (the proxy) as its only one, and the settings that were cleared."""
-    ours = [name for name in environment if name.startswith(("PIP_", "UV_")) and not KEPT.fullmatch(name)]
+    ours = [n for n in environment if n.startswith(("PIP_", "UV_", "POETRY_")) and not KEPT.fullmatch(n)]
     cleared = sorted(name for name in ours if environment[name] not in ("", index, os.devnull))
     # Installers run other people's code: the passphrase of a publisher's key is none of its business.
     kept = {n: value for n, value in environment.items() if n not in ours and n != "COUNTERMARK_PASSPHRASE"}
@@ -324,6 +349,7 @@ def child_env(
     if not build:
         # Every pin has a wheel: a build from source, whose requirements nothing pins, is never needed.
         kept |= {"PIP_ONLY_BINARY": ":all:", "UV_NO_BUILD": "1"}
+        kept |= {"POETRY_INSTALLER_ONLY_BINARY": ":all:", "POETRY_INSTALLER_NO_BINARY": ":none:"}
     return kept, cleared
 
 

