@@ -327,6 +327,28 @@ def file_doors() -> str:
 
 
 @example
+def provenance() -> str:
+    """The address of PEP 740 objects, and what is there."""
+    return _docstring("countermark_server.index.provenance", 0, 1)
+
+
+@example
+def pypi_json() -> str:
+    """A project as one document."""
+    return _docstring("countermark_server.index.pypi", 0, 1)
+
+
+@example
+def osv() -> str:
+    """The doors for advisories, and one of them."""
+    return (
+        _docstring("countermark_server.index.osv")
+        + "\n\n"
+        + _docstring("countermark_server.index.advisories")
+    )
+
+
+@example
 def ceremony_input() -> str:
     """What `init` hands to a ceremony."""
     return _docstring("countermark_ceremony.handover")

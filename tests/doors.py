@@ -25,7 +25,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from countermark.statement import Envelope, KeySigner, Statement, sign
-from countermark_server import db
+from countermark_server import db, serials
 from countermark_server.accounts import codes, people, tokens
 from countermark_server.app import create_app
 from countermark_server.ruleview import SqlView
@@ -125,6 +125,8 @@ class DoorWorld(LogWorld):
     def set_state(self, filename: str, **columns: Any) -> None:
         """Move a row by hand, as the stations behind the log would."""
         with db.write(self.engine) as connection:
+            query = select(db.submission.c.project).where(db.submission.c.served_name == filename)
+            serials.touch(connection, connection.execute(query).scalars(), now=int(self.clock()))
             done = connection.execute(
                 update(db.submission).where(db.submission.c.served_name == filename).values(**columns)
             )

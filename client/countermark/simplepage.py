@@ -8,8 +8,8 @@
        data-core-metadata="sha256=77ab...">demo-1.0-py3-none-any.whl</a>
 
 JSON (PEP 691, api-version 1.4) is the page. HTML is its frozen subset for old tools (PEP 833): PEP 503's links with
-hash and `data-requires-python`, PEP 658's metadata digest, PEP 592's `data-yanked` with the reason, PEP 792's status.
-HTML has no place for size, upload time or our own keys.
+hash and `data-requires-python`, PEP 658's metadata digest, PEP 592's `data-yanked` with the reason, PEP 740's
+`data-provenance`, PEP 792's status. HTML has no place for size, upload time or our own keys.
 
 The registry writes its pages with this, and so does the proxy. Nothing in a page is believed by our own client.
 """
@@ -141,6 +141,8 @@ def _attributes(file: Mapping[str, Any]) -> dict[str, str]:
         digest = f"sha256={file['core-metadata']['sha256']}"
         # PEP 714: readers take the first name, older ones know only the second.
         found |= {"data-core-metadata": digest, "data-dist-info-metadata": digest}
+    if file.get("provenance"):
+        found["data-provenance"] = file["provenance"]
     yanked = file.get("yanked")
     if yanked:
         found["data-yanked"] = yanked if isinstance(yanked, str) else ""

@@ -6,8 +6,8 @@
                POST /api/v1/projects/NAME/owners  GET  /api/v1/releases/  /api/v1/staged/
                GET  /login/device  /login/callback  POST /login/device  /api/v1/login/device
     upload     POST /legacy/  /api/v1/statements
-    index      GET  /simple/  /packages/  /api/v1/files/  /api/v1/logged/  /api/v1/registry
-                    /log/  /tuf/  /blobs/
+    index      GET  /simple/  /pypi/  /packages/  /integrity/  /v1/vulns/  /api/v1/files/  /api/v1/logged/
+                    /api/v1/registry  /log/  /tuf/  /blobs/     POST /v1/query  /v1/querybatch
                GET  /sign-in  /me/...  POST /sign-in  /sign-out  /me/tokens
     web        GET  /  /h/CODE  /e/INDEX  /api/v1/openapi.json
     upload     POST /log/add      with `testing.raw_add` alone, and then nothing else writes
@@ -49,7 +49,8 @@ from countermark_server.accounts.tokenroom import TokenRoom, Uses
 from countermark_server.accounts.unsigned import Unsigned
 from countermark_server.asking import Answers
 from countermark_server.bells import Bell
-from countermark_server.index import about, evidence, files, logged, simple, static
+from countermark_server.index import about, evidence, files, logged, osv, provenance, pypi, simple, static
+from countermark_server.index.advisories import Advisories
 from countermark_server.published import Published
 from countermark_server.settings import Settings, SettingsError
 from countermark_server.stores import places
@@ -157,7 +158,11 @@ def create_app(
         )
     )
     app.register_blueprint(upload_views.blueprint(receiver, early, base_url=base_url))
-    app.register_blueprint(simple.blueprint(engine))
+    advisories = Advisories(engine, origin=settings.registry.origin, base_url=base_url)
+    app.register_blueprint(simple.blueprint(engine, base_url=base_url))
+    app.register_blueprint(pypi.blueprint(engine, blobs, advisories, base_url=base_url))
+    app.register_blueprint(provenance.blueprint(engine, served))
+    app.register_blueprint(osv.blueprint(advisories))
     app.register_blueprint(files.blueprint(served))
     app.register_blueprint(logged.blueprint(logged.Logged(engine, published)))
     app.register_blueprint(evidence.blueprint(engine, blobs))

@@ -296,8 +296,8 @@ verdict = Table(
     Column("body", Text, nullable=False),  # findings as JSON
 )
 
-# Tables of organisations and browsers are declared in a module of their own, in the same metadata.
-from countermark_server import orgtables  # noqa: E402, F401
+# Tables of organisations and browsers, and of serials, are declared in modules of their own, in the same metadata.
+from countermark_server import orgtables, serials  # noqa: E402, F401
 
 # Writers of this process take turns, engine by engine; values hold nothing of their keys.
 _TURNS: weakref.WeakKeyDictionary[Engine, threading.Lock] = weakref.WeakKeyDictionary()

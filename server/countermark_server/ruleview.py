@@ -30,12 +30,15 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Table, Text, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from countermark_server import db
+from countermark.rules import LOG
+from countermark_server import db, serials
 
 Key = tuple[str, ...]
 Value = dict[str, Any]
 _ENCODE = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode
 _ALIKE = str.maketrans("lio", "110")
+# What a page shows of a file that is listed, or does not; a verdict alone takes nothing from a page.
+_SHOWN = ("cleared", "hold", "removed", "takedown", "yank")
 KEYS_PER_QUERY = 512  # SQLite takes 999 parameters at the least
 # Built once: building a statement costs more than running it.
 _SELECTS = {
@@ -69,6 +72,7 @@ class SqlView:
         self._changed: set[Key] = set()
         self._elsewhere: dict[Key, Value] = {}
         self._begun: list[str] = []
+        self._shown: set[str] = set()
 
     def __enter__(self) -> SqlView:
         return self
@@ -115,6 +119,8 @@ class SqlView:
         """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
         if len(key) == 3 and key[0] == "project" and not key[1] and self._known.get(key) is None:
             self._begun.append(key[2])
+        if _changes_page(key, self._known.get(key), value):
+            self._shown.add(key[2])
         self._known[key] = None if value is None else dict(value)
         self._changed.add(key)
         if len(key) == 4 and key[0] == "file" and key[1] and value is not None:
@@ -137,11 +143,15 @@ class SqlView:
         if self._begun and self._table is db.rules_state:
             names = [{"skeleton": skeleton(name), "project": name} for name in self._begun]
             self._connection.execute(self._once(db.project_name), names)
+        if self._shown and self._table is db.rules_state:
+            log = self.get(LOG)
+            serials.touch(self._connection, self._shown, now=log["time"] if log else 0)
         if gone:
             self._connection.execute(delete(self._table).where(self._table.c.key == bindparam("k")), gone)
         self._changed.clear()
         self._elsewhere.clear()
         self._begun.clear()
+        self._shown.clear()
 
     def _once(self, table: Table) -> Any:
         """A file's hash and index never change, nor a project's name: the first row stays."""
@@ -156,6 +166,14 @@ class SqlView:
         else:
             each = [{"key": key, "value": value} for key, value in rows.items()]
             self._connection.execute(_UPSERTS[self._table.name, "sqlite"], each)
+
+
+def _changes_page(key: Key, before: Value | None, after: Mapping[str, Any] | None) -> bool:
+    """Whether the project's page changes: by a file that was there before, or by a compromised key."""
+    if before is None or after is None or len(key) < 3 or key[1]:
+        return False
+    names = _SHOWN if key[0] == "file" else ("compromised",) if key[0] == "project" else ()
+    return any(before.get(name) != after.get(name) for name in names)
 
 
 def _upsert(insert: Any) -> Any:

@@ -44,6 +44,7 @@ class Standing:
     listed: bool = False  # whether the rules list it: served, and passed by verdict or moderator
     listable: bool = False  # the same, but for approvals that may be missing
     waiting: Waiting | None = None  # the approvals that its release still needs
+    cause: str | None = None  # the type of that entry
     owner_head: str | None = None  # leaf hash of the owner's newest entry: what their next one follows
 
     @property
@@ -114,12 +115,13 @@ def _standing(view: Mapping[rules.Key, Any], key: rules.Key) -> Standing:
         "waiting": None if approved(view, file) else _waiting(view, file),
     }
     causes = {"removed": ("takedown", "removed"), "held": ("hold",), "yanked": ("yank",)}.get(name, ())
-    entry = next((file[cause] for cause in causes if file[cause] is not None), None)
+    cause = next((cause for cause in causes if file[cause] is not None), None)
+    entry = None if cause is None else file[cause]
     if name == "held" and entry is None:  # its key was revoked as compromised
         project, namespace = holders(view, key[1], key[2])
         assert project is not None, "a publish makes its project"
-        entry = compromised_by(file, project, namespace)
-    return Standing(name, entry, **rest)
+        cause, entry = "key-revoke", compromised_by(file, project, namespace)
+    return Standing(name, entry, cause={"removed": "remove"}.get(cause or "", cause), **rest)
 
 
 def _waiting(view: Mapping[rules.Key, Any], file: rules.State) -> Waiting | None:

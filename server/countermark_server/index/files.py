@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, send_file
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping
 
 from countermark.entry import normalise_filename, normalise_project
 from countermark.errors import MalformedError
@@ -26,7 +26,8 @@ from countermark.rules import State as RulesState
 from countermark_server import db, recorded, submission
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
-from countermark_server.journey import ENDS, State
+from countermark_server.index.shown import logged_rows
+from countermark_server.journey import State
 from countermark_server.published import Published
 from countermark_server.standings import Standing, said, standings, state_of
 from countermark_server.stores.blobs import Blobs
@@ -107,7 +108,7 @@ class Files:
         except MalformedError as error:
             raise ServerError("not-found", str(error)) from None
         with db.read(self._engine) as connection:
-            rows = _logged_rows(connection, name)
+            rows = logged_rows(connection, name)
             found = standings(connection, rows)
             here = {row["leaf_index"] for row in rows}
             bare = [file for file in recorded.files_of(connection, name) if file["index"] not in here]
@@ -136,23 +137,6 @@ def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...]
         raise ServerError("file-held", f"{name} is held for review{standing.by}{because}")
     if state is not State.LISTED and state not in also:
         raise ServerError("not-listed", f"{name}: {said(state, standing)}")
-
-
-def listed_files(engine: Engine, project: str) -> tuple[bool, list[tuple[RowMapping, Standing]]]:
-    """Whether the log knows this project, and its listed files with their standing, in the order of the log."""
-    with db.read(engine) as connection:
-        rows = _logged_rows(connection, project)
-        ended = [row for row in rows if row["state"] in ENDS]
-        found = standings(connection, ended)
-        known = bool(rows) or recorded.knows_project(connection, project)
-    listed = [(row, found[row["id"]]) for row in ended if state_of(row, found[row["id"]]) is State.LISTED]
-    return known, [(row, standing) for row, standing in listed if standing.served]
-
-
-def _logged_rows(connection: Connection, project: str) -> list[RowMapping]:
-    table = db.submission
-    query = select(table).where(table.c.namespace == "", table.c.project == project).order_by(table.c.id)
-    return [row for row in connection.execute(query).mappings() if row["leaf_index"] is not None]
 
 
 def _described(row: RowMapping, standing: Standing) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """The simple index (PEP 691, api-version 1.4): which files of a project an installer may choose from.
 
-    {"files":[{"_countermark":{"index":6,"leaf_hash":"9f2c..."},
+    {"files":[{"_countermark":{"index":6,"leaf_hash":"9f2c...","status":"../../api/v1/files/demo/demo-1.0.tar.gz"},
                "core-metadata":{"sha256":"77ab..."},"filename":"demo-1.0-py3-none-any.whl",
-               "hashes":{"sha256":"5891..."},"requires-python":">=3.9","size":1421,
+               "hashes":{"sha256":"5891..."},"provenance":null,"requires-python":">=3.9","size":1421,
                "upload-time":"2025-11-22T08:26:40Z","url":"../../packages/demo/demo-1.0-py3-none-any.whl",
                "yanked":false}],
-     "meta":{"api-version":"1.4"},"name":"demo","versions":["1.0"]}
+     "meta":{"_last-serial":1763800000003,"api-version":"1.4"},"name":"demo",
+     "project-status":{"status":"active"},"versions":["1.0"]}
 
 A file that an import brought in has no `upload-time` and no `core-metadata`, which no entry vouches for; its
 `_countermark` names the import.
 
-Old tools that take no JSON get the frozen HTML form of the same page (countermark.simplepage).
+The list of projects says of each at which serial it is (serials.py); a project that once had a listed file stays in
+it, so that mirrors hear of the day on which it has none. Old tools that take no JSON get the frozen HTML form of the
+same page (countermark.simplepage).
 
 Nothing here is believed by our own client: it verifies hashes against TUF metadata and the log. A project of which
 nothing may be chosen is an empty page and not a 404, since uv would go on to the next index. Pages live a minute:
@@ -25,81 +28,103 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, redirect, request, url_for
-from sqlalchemy import Engine, RowMapping, select
+from sqlalchemy import Engine, RowMapping
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
 from countermark.simplepage import META, content_type, encode_page, negotiate
-from countermark_server import db
+from countermark_server import db, serials
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
-from countermark_server.index.files import listed_files
 from countermark_server.index.kept import Kept, Page
-from countermark_server.journey import State
+from countermark_server.index.provenance import provenance_url
+from countermark_server.index.shown import Shown, serial_of, shown
 from countermark_server.standings import Standing
 
+LAST_SERIAL = "X-PyPI-Last-Serial"  # by which mirrors know a page that is older than the list
 
-def blueprint(engine: Engine) -> Blueprint:
+
+def blueprint(engine: Engine, *, base_url: str) -> Blueprint:
     """The index of all projects, and a page for each."""
     doors = Blueprint("simple", __name__, url_prefix="/simple")
     kept = Kept(engine)
 
     @doors.get("/")
     def projects() -> Response:
-        return _page(kept, None, lambda: _projects(engine))
+        return _page(kept, None, lambda: _projects(engine), lambda: _newest(engine))
 
     @doors.get("/<project>/")
     def project(project: str) -> Any:
-        try:
-            name = normalise_project(project)
-        except MalformedError as error:
-            raise ServerError("not-found", str(error)) from None
+        name = one_spelling(project)
         if name != project:
             return redirect(url_for("simple.project", project=name))
-        return _page(kept, name, lambda: _project(engine, name))
+        return _page(
+            kept, name, lambda: _project(shown(engine, name), base_url), lambda: serial_of(engine, name)
+        )
 
     return doors
 
 
-def _projects(engine: Engine) -> dict[str, Any]:
-    return {"meta": META, "projects": [{"name": name} for name in _listed_projects(engine)]}
+def one_spelling(project: str) -> str:
+    """The normalised name. ServerError `not-found`: nothing could be called that."""
+    try:
+        return normalise_project(project)
+    except MalformedError as error:
+        raise ServerError("not-found", str(error)) from None
 
 
-def _project(engine: Engine, name: str) -> dict[str, Any]:
-    known, rows = listed_files(engine, name)
-    if not known:
-        raise ServerError("not-found", f"no project {name!r} here")
-    files = [_file(row, standing) for row, standing in rows]
-    versions = sorted({row["version"] for row, _ in rows})
-    return {"meta": META, "name": name, "versions": versions, "files": files}
+def upload_time(row: RowMapping) -> str | None:
+    """When it was uploaded, in UTC; None of an imported file: nobody knows when, or by whom."""
+    if row["import_index"] is not None:
+        return None
+    return datetime.fromtimestamp(row["uploaded"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _listed_projects(engine: Engine) -> list[str]:
-    table = db.submission
-    query = (
-        select(table.c.project)
-        .where(table.c.namespace == "", table.c.state == State.LISTED)
-        .distinct()
-        .order_by(table.c.project)
-    )
+def yanked(standing: Standing) -> str | None:
+    """Why it is yanked, in words; None where it is not."""
+    return f"yanked{standing.by}" if standing.name == "yanked" else None
+
+
+def _newest(engine: Engine) -> int:
     with db.read(engine) as connection:
-        return list(connection.execute(query).scalars())
+        return serials.newest(connection)
 
 
-def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
-    yanked = f"yanked{standing.by}" if standing.name == "yanked" else False
+def _projects(engine: Engine) -> dict[str, Any]:
+    with db.read(engine) as connection:
+        newest, listed = serials.newest(connection), serials.listed(connection)
+    projects = [{"_last-serial": serial, "name": name} for name, serial in listed]
+    return {"meta": {**META, "_last-serial": newest}, "projects": projects}
+
+
+def _project(project: Shown, base_url: str) -> dict[str, Any]:
+    return {
+        "meta": {**META, "_last-serial": project.serial},
+        "name": project.name,
+        "project-status": project.project_status,
+        "versions": project.versions,
+        "files": [_file(row, standing, base_url) for row, standing in project.files],
+    }
+
+
+def _file(row: RowMapping, standing: Standing, base_url: str) -> dict[str, Any]:
+    path = f"{row['project']}/{row['served_name']}"
     file: dict[str, Any] = {
         "filename": row["served_name"],
-        "url": f"../../packages/{row['project']}/{row['served_name']}",
+        "url": f"../../packages/{path}",
         "hashes": {"sha256": row["sha256"]},
         "size": row["length"],
-        "yanked": yanked,
-        "_countermark": {"index": row["leaf_index"], "leaf_hash": row["leaf_hash"]},
+        "yanked": yanked(standing) or False,
+        "provenance": provenance_url(row, base_url),
+        "_countermark": {
+            "index": row["leaf_index"],
+            "leaf_hash": row["leaf_hash"],
+            "status": f"../../api/v1/files/{path}",
+        },
     }
-    if row["import_index"] is None:
-        uploaded = datetime.fromtimestamp(row["uploaded"], UTC)
-        file["upload-time"] = uploaded.strftime("%Y-%m-%dT%H:%M:%SZ")
-    else:  # nobody knows when, or by whom
+    if (when := upload_time(row)) is not None:
+        file["upload-time"] = when
+    else:
         file["_countermark"]["import"] = row["import_index"]
     if row["requires_python"]:
         file["requires-python"] = row["requires_python"]
@@ -108,17 +133,24 @@ def _file(row: RowMapping, standing: Standing) -> dict[str, Any]:
     return file
 
 
-def _page(kept: Kept, project: str | None, make: Callable[[], dict[str, Any]]) -> Response:
+def _page(
+    kept: Kept, project: str | None, make: Callable[[], dict[str, Any]], serial: Callable[[], int]
+) -> Response:
     """In the form that is asked for. Who takes none of ours is told so in words: no page to be misread as empty."""
     media_type = negotiate(request.headers.get("Accept"))
     if media_type is None:
         raise ServerError(
             "not-acceptable", "the simple index is served as JSON (PEP 691) and as HTML (PEP 503)"
         )
-    page = kept.get((project, media_type), lambda: _encoded(make(), media_type))
-    response = Response(page.body, content_type=content_type(media_type))
+    page = kept.get((project, media_type), lambda: _encoded(make(), media_type), serial)
+    return brief(page, content_type(media_type), Vary="Accept")
+
+
+def brief(page: Page, media_type: str, **headers: str) -> Response:
+    """A page that caches may keep for a minute, under its tag; 304 for who has it."""
+    response = Response(page.body, content_type=media_type, headers=headers)
     response.headers["Cache-Control"] = BRIEF
-    response.headers["Vary"] = "Accept"
+    response.headers[LAST_SERIAL] = str(page.serial)
     response.set_etag(page.etag)
     response.make_conditional(request)
     return response
@@ -126,4 +158,4 @@ def _page(kept: Kept, project: str | None, make: Callable[[], dict[str, Any]]) -
 
 def _encoded(document: dict[str, Any], media_type: str) -> Page:
     body = encode_page(document, media_type)
-    return Page(body, hashlib.sha256(body).hexdigest())
+    return Page(body, hashlib.sha256(body).hexdigest(), document["meta"]["_last-serial"])

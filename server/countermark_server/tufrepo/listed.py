@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, Table, select
 
 from countermark import rules
 from countermark.rules import Key
-from countermark_server import db, submission
+from countermark_server import db, serials, submission
 from countermark_server.journey import State
 from countermark_server.ruleview import SqlView
 
@@ -36,6 +36,7 @@ def move(connection: Connection, cleared: Iterable[Mapping[Any, Any]], *, now: i
     view = _state(connection, db.tufrepo_state, rows)
     done = [key for key in rows if rules.is_listed(view, key)]
     submission.finish_all(connection, [rows[key] for key in done], State.CLEARED, State.LISTED, now=now)
+    serials.touch(connection, [project for _, namespace, project, _ in done if not namespace], now=now)
     # What we applied may be older than a moderator's clear that moved the row here: the newest state decides.
     left = [key for key in rows.keys() - set(done) if rules.standing_of(view, key) in HELD]
     newest = _state(connection, db.rules_state, left)

@@ -50,7 +50,7 @@ def test_a_page_in_html_says_what_the_json_says(world: DoorWorld) -> None:
     answer = world.client.get("/simple/demo/", headers={"Accept": "text/html"})
     assert answer.content_type == "text/html; charset=utf-8" and answer.headers["Vary"] == "Accept"
     page = Links(answer.get_data(as_text=True))
-    assert page.meta == {"pypi:repository-version": "1.4"}
+    assert page.meta == {"pypi:repository-version": "1.4", "pypi:project-status": "active"}
     sha256 = hashlib.sha256(wheel(extra=EXTRA)).hexdigest()
     inside = "sha256=" + hashlib.sha256(metadata("demo", "1.0", EXTRA)).hexdigest()
     expected = {

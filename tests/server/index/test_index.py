@@ -62,8 +62,9 @@ def test_the_simple_page_says_all_that_installers_read(world: DoorWorld) -> None
     data = wheel(extra="Requires-Python: >=3.9\n")
     (row,) = [row for row in world.submissions() if row["served_name"] == WHEEL]
     assert body == {
-        "meta": {"api-version": "1.4"},
+        "meta": {"api-version": "1.4", "_last-serial": int(answer.headers["X-PyPI-Last-Serial"])},
         "name": "demo",
+        "project-status": {"status": "active"},
         "versions": ["1.0"],
         "files": [
             {
@@ -77,20 +78,28 @@ def test_the_simple_page_says_all_that_installers_read(world: DoorWorld) -> None
                     "sha256": hashlib.sha256(metadata("demo", "1.0", "Requires-Python: >=3.9\n")).hexdigest()
                 },
                 "yanked": False,
-                "_countermark": {"index": row["leaf_index"], "leaf_hash": row["leaf_hash"]},
+                "provenance": None,
+                "_countermark": {
+                    "index": row["leaf_index"],
+                    "leaf_hash": row["leaf_hash"],
+                    "status": f"../../api/v1/files/demo/{WHEEL}",
+                },
             }
         ],
     }
     again = world.client.get("/simple/demo/", headers={**JSON, "If-None-Match": answer.headers["ETag"]})
     assert again.status_code == 304 and not again.get_data()
-    assert page(world, "/simple/")["projects"] == [{"name": "demo"}]
+    serial = body["meta"]["_last-serial"]
+    assert page(world, "/simple/")["projects"] == [{"_last-serial": serial, "name": "demo"}]
 
 
 def test_a_known_project_without_listed_files_is_an_empty_page(world: DoorWorld) -> None:
     """Not a 404, since some installers go on to the next index; unknown projects are one."""
     for state in ("logged", "scanned", "cleared", "held", "rejected"):
         world.set_state(WHEEL, state=state)
-        assert page(world)["files"] == [] and page(world, "/simple/")["projects"] == []
+        assert page(world)["files"] == []
+        # It stays in the list, with a larger serial: mirrors learn that there is nothing any more.
+        assert [each["name"] for each in page(world, "/simple/")["projects"]] == ["demo"]
     world.set_state(WHEEL, state="listed")
     assert world.client.get("/simple/unknown/", headers=JSON).get_json()["code"] == "not-found"
     assert world.client.get("/simple/-/", headers=JSON).get_json()["code"] == "not-found"

@@ -1,0 +1,99 @@
+"""What a project shows: its files that may be chosen, and its status (PEP 792) where none may be.
+
+    shown(engine, "demo")  ->  Shown(serial=1763800000003, files=[(row, standing)], status="active", reason=None)
+
+A project of which every file is withheld by the registry is `quarantined`: an empty page with the reason, and never a
+404, since uv would go on to the next index. One whose owners removed everything is an empty page that is active.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+from sqlalchemy import Connection, Engine, RowMapping, func, select
+
+from countermark_server import db, recorded, serials
+from countermark_server.errors import ServerError
+from countermark_server.journey import ENDS, State
+from countermark_server.standings import Standing, standings, state_of
+
+ACTIVE, QUARANTINED = "active", "quarantined"
+WITHHELD_BY_REGISTRY = ("hold", "key-revoke", "takedown")
+# What is uploaded beside files is read one by one (provenance.py): 5,000 files can bring 50 MB of it.
+_COLUMNS = [column for column in db.submission.c if column.name != "attestations"]
+_HAS_PROVENANCE = func.coalesce(db.submission.c.attestations.contains('"verification_material"'), False)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One project as its readers see it at one moment."""
+
+    name: str
+    serial: int
+    files: list[tuple[RowMapping, Standing]]  # that may be chosen, in the order of the log
+    status: str
+    reason: str | None
+
+    @property
+    def versions(self) -> list[str]:
+        """Those with a file, the oldest first."""
+        return sorted({row["version"] for row, _ in self.files}, key=order)
+
+    @property
+    def project_status(self) -> dict[str, str]:
+        """PEP 792's member of a page."""
+        return {"status": self.status} | ({"reason": self.reason} if self.reason else {})
+
+
+def shown(engine: Engine, project: str) -> Shown:
+    """What a (normalised) project shows now. ServerError `not-found`: the log knows no such project."""
+    with db.read(engine) as connection:
+        serial = serials.of(connection, project)
+        rows = logged_rows(connection, project)
+        found = standings(connection, [row for row in rows if row["state"] in (*ENDS, State.HELD)])
+        if not rows and not recorded.knows_project(connection, project):
+            raise ServerError("not-found", f"no project {project!r} here")
+    ended = [(row, found[row["id"]]) for row in rows if row["state"] in ENDS]
+    files = [(row, each) for row, each in ended if state_of(row, each) is State.LISTED and each.served]
+    reason = None if files else _withheld(rows, found)
+    return Shown(project, serial, files, QUARANTINED if reason else ACTIVE, reason)
+
+
+def serial_of(engine: Engine, project: str) -> int:
+    """At which serial the project's page is."""
+    with db.read(engine) as connection:
+        return serials.of(connection, project)
+
+
+def logged_rows(connection: Connection, project: str) -> list[RowMapping]:
+    """The submissions of a project that the log has, in its order; without what was uploaded beside them."""
+    table = db.submission
+    query = (
+        select(*_COLUMNS, _HAS_PROVENANCE.label("has_provenance"))
+        .where(table.c.namespace == "", table.c.project == project, table.c.leaf_index.is_not(None))
+        .order_by(table.c.id)
+    )
+    return list(connection.execute(query).mappings())
+
+
+def order(version: str) -> tuple[bool, Any]:
+    """Sorts versions as PEP 440 does; what is none comes first."""
+    try:
+        return True, Version(version)
+    except InvalidVersion:
+        return False, version
+
+
+def _withheld(rows: list[RowMapping], found: dict[int, Standing]) -> str | None:
+    """Why the registry shows none of these files, by the newest of them; None where it withholds none."""
+    for row in reversed(rows):
+        standing = found.get(row["id"])
+        if standing is None:
+            continue
+        if standing.cause in WITHHELD_BY_REGISTRY:
+            return f"{row['served_name']} is {standing.name}{standing.by}"
+        if row["state"] == State.HELD:
+            return f"{row['served_name']} is held for review"
+    return None
