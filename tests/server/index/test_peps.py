@@ -43,7 +43,7 @@ def attestation(data: bytes, *, says: dict[str, str] | None = None) -> dict[str,
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": WHEEL, "digest": {"sha256": digest.finalize().hex()}}],
-        "predicateType": "https://docs.pypi.org/attestations/publish/v1",
+        "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": None,
     }
     return {
