@@ -17,6 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from countermark import keyfile, manifest, rules, schema
+from countermark.actfile import Act
 from countermark.bundle import Logged
 from countermark.entry import make_entry, make_imported
 from countermark.filelist import files_digest
@@ -206,6 +207,14 @@ def timeline() -> str:
 def pins() -> str:
     """The folder of a pinned registry."""
     return _docstring("countermark.pins")
+
+
+@example
+def act_file() -> str:
+    """An act that one of two has signed."""
+    statement = next(each for each in _statements() if each.type == "require-approvals")
+    raw = Act.begin("https://registry.example", statement, publisher_signer()).format()
+    return fence(json.dumps(shortened(json.loads(raw)), indent=1), "json")
 
 
 @example

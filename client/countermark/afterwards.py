@@ -5,32 +5,37 @@
     countermark remove acme_demo-1.0-py3-none-any.whl --reason secret       for ever; its name stays spent
     countermark key rotate                                  a new key, vouched for by the old one
     countermark owner add acme ACCOUNT                      another account may upload; remove, transfer, signing-off
+    countermark owner require-approvals acme 2              a release is listed once two people approved it
     countermark key recover acme                            without the old key: in effect after seven days, unless
     countermark key veto acme                               somebody who has it vetoes
     countermark key revoke KEYID --reason compromised --compromised-since 31
 
-Each is a statement signed by an enrolled key of the project, and reaches the log through a signed-in session; an
-upload token can do none of it. What the registry's API says (which files there are, what to follow in `prev`) is a
-hint: a file is looked up in the log before anything is signed about it, and the log's rules judge what we signed.
-What we report as done comes from a checked proof that this very statement is an entry.
+Each is a statement signed by an enrolled key of the project: by k of them where it shares its power, and then it is
+an act that travels (actfile.py); by the registry for the owners of a project that never signed. It reaches the log
+through a signed-in session; an upload token can do none of it. What the registry's API says (which files there are,
+what to follow in `prev`) is a hint: a file is looked up in the log before anything is signed about it, and the
+log's rules judge what we signed. What we report as done comes from a checked proof that this very statement is an
+entry.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from countermark.actfile import Act
 from countermark.entry import Entry
 from countermark.errors import EvidenceError, MalformedError, NetworkError, PolicyError, UsageError
-from countermark.fetch import Fetcher, decode_json
+from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.logreader import LogReader
 from countermark.names import FileName, normalise_project, normalise_version, parse_filename
+from countermark.projectstate import ProjectState
 from countermark.publish import (
     ENROL_TIMEOUT,
     JSON,
-    ProjectState,
     Session,
     check_answer,
     check_proof,
@@ -44,7 +49,7 @@ from countermark.schema import (
     YANK_REASONS,
     check_statement,
 )
-from countermark.statement import Signer, Statement, is_sha256, sign
+from countermark.statement import Envelope, Signer, Statement, is_sha256, sign
 from countermark.trust import View
 from countermark.values import dataclass, replace
 from countermark.verified import Artifact
@@ -144,7 +149,7 @@ class Owner:
     def act(self, kind: str, file: Known, reason: str) -> Recorded:
         """Yank, unyank or remove one file."""
         predicate = {**self._binding(file.project, file.prev), "reason": reason}
-        return self._record(Statement(file.filename, file.sha256, kind, predicate))
+        return self.record(Statement(file.filename, file.sha256, kind, predicate))
 
     def projects(self, keyid: str) -> list[str]:
         """The projects for which a key is enrolled, by the API's word; one it omits is not touched."""
@@ -165,29 +170,102 @@ class Owner:
             return state.keys[new.keyid]
         if keyid not in state.keys:
             raise PolicyError(f"key {keyid[:16]} is not enrolled for {project} and cannot vouch for another")
-        if state.threshold > 1:
+        if lacking := state.lacking([keyid]):
             raise PolicyError(
-                f"{project} takes a further key with {state.threshold} signatures, and here is one"
+                f"{project} takes no further key from one machine: {lacking}",
+                hint=f"countermark key enrol {project} --key NEW --by OLD, and have others sign that",
             )
         return enrol(self.view, self.fetcher, self.session, new, state, now=self.now, vouching=[self.signer])
+
+    def let_in(
+        self,
+        project: str,
+        new: Signer,
+        vouching: Sequence[Signer],
+        threshold: int | None,
+        valid_for: int | None,
+    ) -> Recorded | Act:
+        """Enrol `new` for a project that has keys, or begin to: an act where others have to sign as well."""
+        state = ProjectState.fetch(self.fetcher, self.view.registry, project)
+        if not state.keys:
+            raise PolicyError(f"{project} has no key yet", hint="countermark publish enrols the first one")
+        if new.keyid in state.keys:
+            raise PolicyError(
+                f"key {new.keyid[:16]} is enrolled for {project}, by entry #{state.keys[new.keyid]}"
+            )
+        said = {
+            "key": base64.b64encode(new.public_key).decode(),
+            "scope": "project",
+            "threshold": threshold or state.threshold,
+            "valid_for": valid_for,
+        }
+        predicate = {**self._binding(project, state.prev), **said}
+        return self.together(
+            state, Statement.about(f"key:{new.keyid}", "key-enroll", predicate), new, *vouching
+        )
 
     def revoke(self, project: str, keyid: str, reason: str, compromised_since: int | None = None) -> Recorded:
         """Revoke a key of a project; what it published from `compromised_since` on becomes held."""
         state = ProjectState.fetch(self.fetcher, self.view.registry, project)
         revoked = {"compromised_since": compromised_since, "keyid": keyid, "reason": reason}
         predicate = {**self._binding(project, state.prev), **revoked}
-        return self._record(Statement.about(f"key:{keyid}", "key-revoke", predicate))
+        return self.record(Statement.about(f"key:{keyid}", "key-revoke", predicate))
 
     def change(
         self, project: str, action: str, account: str | None = None, role: str | None = None
-    ) -> Recorded:
+    ) -> Recorded | Act:
         """An `owner` entry: who owns a project, that it signs no more, or the veto against a recovery."""
         state = ProjectState.fetch(self.fetcher, self.view.registry, project)
-        if state.threshold > 1 and action != "veto":
-            raise PolicyError(f"{project} changes with {state.threshold} signatures, and here is one")
         said = {"account": account, "action": action, "role": role}
         predicate = {**self._binding(project, state.prev), **said}
-        return self._record(Statement.about(f"project:{project}", "owner", predicate))
+        statement = Statement.about(f"project:{project}", "owner", predicate)
+        if action == "veto":
+            return self.record(statement)
+        if not state.keys and not state.signed and action != "signing-off":
+            return self._in_place(project, said)
+        return self.together(state, statement, *([self.signer] if self.signer else []))
+
+    def require(self, project: str, needed: int) -> Recorded | Act:
+        """How many people must approve a release of this project from now on."""
+        state = ProjectState.fetch(self.fetcher, self.view.registry, project)
+        predicate = {**self._binding(project, state.prev), "needed": needed}
+        statement = Statement.about(f"project:{project}", "require-approvals", predicate)
+        return self.together(state, statement, *([self.signer] if self.signer else []))
+
+    def together(self, state: ProjectState, statement: Statement, *signers: Signer) -> Recorded | Act:
+        """Sign, and hand in if that is enough; else the act that others have to sign."""
+        try:
+            act = Act.begin(self.view.registry.url, statement, *signers)
+        except MalformedError as error:
+            raise UsageError(str(error)) from None
+        if act.new_keyid is None and not state.keys.keys() & set(act.envelope.keyids):
+            raise PolicyError(
+                f"key {act.envelope.keyids[0][:16]} is not enrolled for {state.project}, so it signs nothing for it",
+                hint=f"--key NAME, or countermark key enrol {state.project}",
+            )
+        if state.lacking(act.envelope.keyids) is not None:
+            return act
+        return self.submit(act)
+
+    def submit(self, act: Act) -> Recorded:
+        """Hand in an act that enough have signed, as the account that is signed in here."""
+        door = "keys" if act.new_keyid is not None else "entries"
+        return self._hand_in(act.statement, act.envelope, door)
+
+    def _in_place(self, project: str, said: dict[str, str | None]) -> Recorded:
+        """A change of owners that no key can sign, since the project has none: the registry does."""
+        self.session.check(self.view.registry, now=self.now)
+        url = f"{self.view.registry.url}/api/v1/projects/{project}/owners"
+        body = json.dumps(said).encode()
+        answer = self.fetcher.post(
+            url, body, content_type=JSON, headers=self.session.bearer, timeout=ENROL_TIMEOUT
+        )
+        what = f"{said['action']} for {project}"
+        index, leaf_hash, raw, entry = self._placed(answer, what)
+        statement = entry.statement
+        if statement is None or {name: statement.predicate.get(name) for name in said} != said:
+            raise EvidenceError(f"{what}: the proof offered is of another entry, #{index}")
+        return Recorded(index, leaf_hash, raw)
 
     def recover(self, project: str, new: Signer) -> int:
         """Ask for `new` without any old key's signature; the index of its entry. It waits for seven days."""
@@ -203,23 +281,32 @@ class Owner:
     def _binding(self, project: str, prev: str | None) -> dict[str, Any]:
         return {"namespace": "", "origin": self.view.trust_file.origin, "prev": prev, "project": project}
 
-    def _record(self, statement: Statement) -> Recorded:
+    def record(self, statement: Statement) -> Recorded:
         """Sign, hand in, and check that exactly this statement is the entry the answer proves."""
         assert self.signer is not None
-        self.session.check(self.view.registry, now=self.now)
         try:
             check_statement(statement)
         except MalformedError as error:
             raise UsageError(str(error)) from None
-        envelope = sign(statement, self.signer)
+        return self._hand_in(statement, sign(statement, self.signer), "entries")
+
+    def _hand_in(self, statement: Statement, envelope: Envelope, door: str) -> Recorded:
+        self.session.check(self.view.registry, now=self.now)
         answer = self.fetcher.post(
-            f"{self.view.registry.url}/api/v1/entries",
+            f"{self.view.registry.url}/api/v1/{door}",
             json.dumps({"envelope": envelope.to_dict()}).encode(),
             content_type=JSON,
             headers=self.session.bearer,
             timeout=ENROL_TIMEOUT,
         )
         what = f"{statement.type} of {statement.subject_name}"
+        index, leaf_hash, raw, entry = self._placed(answer, what)
+        if entry.envelope is None or entry.envelope.payload != envelope.payload:
+            raise EvidenceError(f"{what}: the proof offered is of another entry, #{index}")
+        return Recorded(index, leaf_hash, raw)
+
+    def _placed(self, answer: Answer, what: str) -> tuple[int, str, bytes, Entry]:
+        """Where an answer says that an entry is, once its proof was checked, and that entry."""
         check_answer(answer, what)
         document = document_of(answer)
         index, proof = document.get("index"), document.get("proof")
@@ -228,10 +315,7 @@ class Owner:
         leaf_hash, raw = str(document.get("leaf_hash")), str(proof).encode()
         checkpoint = check_proof(self.view, raw, index, leaf_hash, now=self.now)
         log = LogReader(self.view.registry.log_url, checkpoint, self.fetcher)
-        entry = Entry.parse(log.entry(index))
-        if entry.envelope is None or entry.envelope.payload != envelope.payload:
-            raise EvidenceError(f"{what}: the proof offered is of another entry, #{index}")
-        return Recorded(index, leaf_hash, raw)
+        return index, leaf_hash, raw, Entry.parse(log.entry(index))
 
 
 def _parse_wanted(wanted: str) -> tuple[str, Callable[[FileName], bool]]:

@@ -266,6 +266,8 @@ def _owner_arguments(commands: Any) -> None:
 
 
 def _owners_arguments(commands: Any) -> None:
+    from countermark import cli_shared  # noqa: PLC0415  (lazy: `verify` needs none of it)
+
     group = commands.add_parser("owner", help="who owns a project, in the log")
     actions = _actions(group, "ACTION")
     for name, command, text in (
@@ -281,6 +283,14 @@ def _owners_arguments(commands: Any) -> None:
         if name == "add":
             parser.add_argument("--role", choices=("owner", "maintainer"), default="maintainer")
         _signs(parser)
+        cli_shared.act_argument(parser)
+    cli_shared.owner_arguments(actions, _add)
+
+
+def _shared_arguments(commands: Any) -> None:
+    from countermark import cli_shared  # noqa: PLC0415  (lazy: `verify` needs none of it)
+
+    cli_shared.arguments(commands, _add, _actions)
 
 
 def _signs(parser: Any) -> None:
@@ -289,6 +299,8 @@ def _signs(parser: Any) -> None:
 
 
 def _key_arguments(commands: Any) -> None:
+    from countermark import cli_shared  # noqa: PLC0415  (lazy: `verify` needs none of it)
+
     key = commands.add_parser("key", help="publisher keys on this machine")
     actions = _actions(key, "ACTION")
     new = _add(actions, "new", "key.new", "make a key", registry=False)
@@ -319,7 +331,9 @@ def _key_arguments(commands: Any) -> None:
     ):
         parser = _add(actions, name, f"afterwards.{name}", text)
         parser.add_argument("project", metavar="PROJECT")
+        parser.set_defaults(act=None)
         _signs(parser)
+    cli_shared.key_arguments(actions, _add)
 
 
 def _witness_arguments(commands: Any) -> None:
@@ -404,6 +418,7 @@ _GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `-
     (_publish_arguments, "login token tokens sign publish status"),
     (_owner_arguments, "yank unyank remove"),
     (_owners_arguments, "owner"),
+    (_shared_arguments, "whoami approve act"),
     (_key_arguments, "key"),
     (_witness_arguments, "witness"),
     (_bundle_arguments, "bundle evidence"),

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from countermark import afterwards as engine
+from countermark.actfile import Act, members_of
 from countermark.commands_install import pinned
 from countermark.console import GREEN, YELLOW, confirm, put, put_json, say
+from countermark.disk import replace_file
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home
@@ -22,6 +24,8 @@ from countermark.signer import begin_rotation, finish_rotation, list_keys, load_
 from countermark.statement import Signer
 from countermark.trust import opened
 from countermark.verified import Artifact
+
+FOLDER = Path("countermark")  # where this program puts files that it makes, never dist/
 
 
 def yank(arguments: argparse.Namespace) -> int:
@@ -39,7 +43,7 @@ def remove(arguments: argparse.Namespace) -> int:
 def _withdraw(arguments: argparse.Namespace, kind: str) -> int:
     engine.check_reason(kind, arguments.reason)
     local = {wanted: _local(wanted) for wanted in arguments.files}
-    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    owner = owner_of(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
     files: list[engine.Known] = []
     for wanted, artifact in local.items():
         name = artifact.filename if artifact else wanted
@@ -78,7 +82,7 @@ def rotate(arguments: argparse.Namespace) -> int:
     home = Home()
     keyid = load_key(home.keys, arguments.name).keyid
     # Who has nothing to rotate makes no key: the projects are asked for before one is made.
-    asking = _owner(arguments, lambda _: None)
+    asking = owner_of(arguments, lambda _: None)
     projects = sorted(set(arguments.projects) or set(asking.projects(keyid)))
     if not projects:
         raise PolicyError(f"key {arguments.name} ({keyid[:16]}) is enrolled for no project")
@@ -112,7 +116,7 @@ def revoke(arguments: argparse.Namespace) -> int:
     home = Home()
     named = {key.name: key.keyid for key in list_keys(home.keys)}
     keyid = named.get(arguments.keyid) or engine.check_keyid(arguments.keyid)
-    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    owner = owner_of(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
     projects = sorted(set(arguments.project or ()) or set(owner.projects(keyid)))
     if not projects:
         raise PolicyError(f"key {keyid} is enrolled for no project")
@@ -168,19 +172,36 @@ def _change(
         say(_ASKED[action].format(account=account, project=project, role=role))
         if not confirm("sign this?"):
             raise PolicyError("nothing was changed", hint="--yes signs without asking")
-    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
-    done = owner.change(project, action, account, role)
+    owner = owner_of(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    return told(arguments, project, action, owner.change(project, action, account, role))
+
+
+def told(arguments: argparse.Namespace, project: str, what: str, done: engine.Recorded | Act) -> int:
+    """Say what became of an act: it is an entry, or a file for others to sign."""
+    if isinstance(done, engine.Recorded):
+        if arguments.json:
+            put_json({"action": what, "index": done.index, "leaf_hash": done.leaf_hash, "project": project})
+        else:
+            put(f"{project}: {what} is entry #{done.index}, proof checked", colour=GREEN)
+        return 0
+    path = arguments.act or FOLDER / f"{project}-{what}.act"
+    if path.exists():
+        raise UsageError(
+            f'"{path}" already exists', hint="an act is never overwritten: choose another --act FILE"
+        )
+    replace_file(path, done.format(), mode=0o644)
+    say(f"others must sign, too: send them {path}; they run `countermark act sign {path.name}`")
     if arguments.json:
-        put_json({"action": action, "index": done.index, "leaf_hash": done.leaf_hash, "project": project})
+        put_json({"action": what, "file": str(path), "project": project} | members_of(done))
     else:
-        put(f"{project}: {action} is entry #{done.index}, proof checked", colour=GREEN)
+        put(str(path))
     return 0
 
 
 def recover(arguments: argparse.Namespace) -> int:
     """Ask for a key without an old one's signature: its holders have seven days to veto."""
     project = engine.check_project(arguments.project)
-    owner = _owner(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
+    owner = owner_of(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
     assert owner.signer is not None
     if not arguments.yes:
         say(f"key {owner.signer.keyid} asks to sign for {project}, without any key that does now")
@@ -213,7 +234,7 @@ def _revoke(
     return documents
 
 
-def _owner(arguments: argparse.Namespace, signer: Callable[[Home], Signer | None]) -> engine.Owner:
+def owner_of(arguments: argparse.Namespace, signer: Callable[[Home], Signer | None]) -> engine.Owner:
     """Who is signed in at the pinned registry, with a verified view of it; the key is opened last."""
     home, registry, remarks = pinned(arguments)
     for remark in remarks:

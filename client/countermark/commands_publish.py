@@ -13,7 +13,7 @@ from countermark import ahead, devicelogin
 from countermark import publish as engine
 from countermark.clientpolicy import load_policies
 from countermark.commands_install import pinned
-from countermark.console import GREEN, ask, confirm, put, put_json, say
+from countermark.console import GREEN, YELLOW, ask, confirm, put, put_json, say
 from countermark.disk import replace_file
 from countermark.distribution import Distribution, distributions, read_distribution
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
@@ -130,12 +130,19 @@ def publish(arguments: argparse.Namespace) -> int:
             say(f"{file.filename}: {_proof_words(answer)}; {answer.message or answer.state}")
             uploaded.append((file, answer, started))
     # The view is closed, and with it the lock on this registry: a scan may take its time.
-    results = []
+    results, waiting = [], []
     for file, answer, started in uploaded:
-        engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
-        results.append((file, answer, (time.perf_counter() - started) * 1000))
+        state = engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+        if state.staged:
+            waiting.append(_staged(file, answer, state, json=arguments.json))
+        else:
+            results.append((file, answer, (time.perf_counter() - started) * 1000))
     # Listed: the newest view must show it, as every installer will see it.
-    artifacts = [Artifact.from_path(file.path) for file in files]
+    artifacts = [Artifact.from_path(file.path) for file, _, _ in results]
+    if not artifacts:
+        if arguments.json:
+            put_json({"artifacts": waiting, "exit_code": 0})
+        return 0
     report = verify(
         artifacts,
         registry,
@@ -143,7 +150,7 @@ def publish(arguments: argparse.Namespace) -> int:
         now=_now(),
         policies=load_policies(home.policy_file, Path.cwd(), os.environ),
     )
-    documents = []
+    documents = list(waiting)
     for (file, answer, milliseconds), outcome in zip(results, report.outcomes, strict=True):
         if not isinstance(outcome, Verified):
             say(f"{file.filename}: published, but {getattr(outcome, 'error', 'not verified')}")
@@ -161,6 +168,22 @@ def publish(arguments: argparse.Namespace) -> int:
     if arguments.json:
         put_json({"artifacts": documents, "exit_code": report.exit_code})
     return report.exit_code
+
+
+def _staged(
+    file: Distribution, answer: engine.Uploaded, state: engine.FileState, *, json: bool
+) -> dict[str, object]:
+    """A file that only people are waited for: said, with the command they run. As JSON: not verified yet."""
+    if not json:
+        put(f"{file.filename}  entry #{answer.index}  {state.message}", colour=YELLOW)
+    say(f"an owner looks at it and signs: countermark approve {file.name.project} {file.name.version}")
+    return {
+        "approvals": state.approvals,
+        "filename": file.filename,
+        "index": answer.index,
+        "message": state.message,
+        "verified": False,
+    }
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -189,6 +212,8 @@ def status(arguments: argparse.Namespace) -> int:
             put(
                 f"{file.filename}: {state.state}, {state.standing}{state.decided}, entry #{state.index}, {proof}"
             )
+            for line in _people(state):
+                put(f"    {line}")
     if arguments.json:
         put_json({"artifacts": documents, "exit_code": worst(codes)})
     return worst(codes)
@@ -204,6 +229,17 @@ def _state(
     if state.proof is not None and state.index is not None:
         engine.check_logged(view, fetcher, file, state.proof, state.index, now=_now())
     return state
+
+
+def _people(state: engine.FileState) -> list[str]:
+    """Who has approved a file that waits, and who could."""
+    if state.approvals is None:
+        return []
+    people = {
+        name: ", ".join(map(str, state.approvals.get(name, [])))
+        for name in ("approved", "rejected", "missing")
+    }
+    return [state.message, *(f"{name}: {accounts}" for name, accounts in people.items() if accounts)]
 
 
 def _known(view: View, fetcher: HttpFetcher, file: Distribution) -> engine.FileState:

@@ -62,6 +62,7 @@ OFFLINE_BUNDLE_MAX_BYTES = (
 BUNDLE_ENTRIES_MAX = 96  # the longest enrolment chain, the entries searched for a role key, and the publish
 
 # --- the client's own files -----------------------------------------------------------------------------
+COMPARED_MAX_BYTES = 256 * 1024 * 1024  # of a file that an approver's machine compares with the one before
 LOCK_MAX_BYTES = 64 * 1024 * 1024  # a uv.lock of ten thousand packages has about 20 MB
 LOCAL_FILE_MAX_BYTES = 1024 * 1024  # policy, timeline, session: kilobytes in practice
 ENROLMENT_CHAIN_MAX = 64  # rotations of one project's key that a verification walks back

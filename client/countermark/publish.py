@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.limits import LOCAL_FILE_MAX_BYTES, TLOG_PROOF_MAX_BYTES
 from countermark.logreader import LogReader
 from countermark.pins import Registry
+from countermark.projectstate import ProjectState
 from countermark.statement import Signer, Statement, sign
 from countermark.tlog import merkle
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
@@ -95,30 +96,6 @@ class Session:
 
 
 @dataclass(frozen=True)
-class ProjectState:
-    """What the API says of a project; a hint for what to sign next."""
-
-    project: str
-    prev: str | None
-    keys: Mapping[str, int]
-    threshold: int = 1  # how many of them must sign a further one's enrolment
-
-    @classmethod
-    def fetch(cls, fetcher: Fetcher, registry: Registry, project: str) -> ProjectState:
-        raw = fetcher.get(f"{registry.url}/api/v1/projects/{project}", missing_ok=True)
-        try:
-            document = decode_json(raw) if raw else {"keys": [], "prev": None}
-            keys = {str(key["keyid"]): int(key["index"]) for key in document["keys"]}
-            prev = document["prev"]
-            threshold = int(document.get("threshold", 1))
-            return cls(project, None if prev is None else str(prev), keys, threshold)
-        except (ValueError, KeyError, TypeError) as error:
-            raise MalformedError(
-                f"{registry.url} describes {project} in a way we can't read: {error!r}"
-            ) from None
-
-
-@dataclass(frozen=True)
 class Uploaded:
     """The registry's answer to an upload, and how long it took. `proof` was checked."""
 
@@ -141,10 +118,16 @@ class FileState:
     index: int | None
     proof: bytes | None
     decided: str = ""  # the entry behind the standing and its reason code, in words
+    approvals: dict[str, Any] | None = None  # what its release waits for, by accounts
 
     @property
     def listed(self) -> bool:
         return self.state == "listed"
+
+    @property
+    def staged(self) -> bool:
+        """Whether nothing but people is waited for."""
+        return self.state == "cleared" and self.approvals is not None
 
 
 def sign_in(registry: Registry, fetcher: Fetcher, code: str, *, now: int) -> Session:
@@ -170,7 +153,8 @@ def needs_enrolment(
             known = ", ".join(keyid[:16] for keyid in sorted(state.keys))
             raise PolicyError(
                 f"project {state.project} is signed by {known}, and this key ({signer_keyid[:16]}) is not enrolled",
-                hint="publish with an enrolled key (--key NAME)",
+                hint="publish with an enrolled key (--key NAME), or have this one let in: countermark key enrol "
+                f"{state.project}",
             )
     return missing
 
@@ -276,6 +260,7 @@ def file_state(view: View, fetcher: Fetcher, project: str, filename: str, *, now
             index=index if type(index) is int else None,
             proof=None if proof is None else str(proof).encode(),
             decided=_decided(document.get("standing_entry"), document.get("standing_reason")),
+            approvals=approvals if isinstance(approvals := document.get("approvals"), dict) else None,
         )
         leaf_hash = str(document["leaf_hash"])
     except (ValueError, KeyError, TypeError) as error:
@@ -297,13 +282,13 @@ def wait_listed(
     progress: Callable[[str], None],
     timeout: float = LISTED_TIMEOUT,
 ) -> FileState:
-    """Wait until the file is listed; WithdrawnError when it was held or rejected instead."""
+    """Wait until the file is listed, or waits for people; WithdrawnError when it was held or rejected instead."""
     said, waited = "", 0.0
     while True:
         state = file_state(view, fetcher, distribution.name.project, distribution.filename, now=now())
         if state is None:
             raise EvidenceError(f"{view.registry.url} took {distribution.filename} and does not know it")
-        if state.listed:
+        if state.listed or state.staged:
             return state
         if state.state in ("held", "rejected") or state.standing in ("held", "removed"):
             raise WithdrawnError(f"{distribution.filename} is {state.state}: {state.reason or state.message}")

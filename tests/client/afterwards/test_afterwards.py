@@ -34,7 +34,8 @@ class OwnersWorld(World):
             return _problem(403, "session-required", "an upload token may only upload")
         envelope = Envelope.parse(json.loads(body)["envelope"])
         statement = Statement.parse(envelope.payload)
-        index = self.submit(statement.type, envelope, {"actor": ACCOUNT})
+        adds = {"approver" if statement.type == "approve" else "actor": ACCOUNT}
+        index = self.submit(statement.type, envelope, adds)
         if isinstance(index, rules.Broken):
             return _problem(400, index.code, index.message)
         self.release()

@@ -1,0 +1,72 @@
+"""The arguments of the commands of who shares a project; cli.py says how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Add = Callable[..., Any]
+
+
+def arguments(commands: Any, add: Add, actions: Add) -> None:
+    """`whoami`, `approve` and `act ...`."""
+    add(commands, "whoami", "shared.whoami", "print the account that is signed in, as others name it")
+    told = "show what is new in a release that waits, and approve the list of its files"
+    approve = add(commands, "approve", "shared.approve", told)
+    approve.add_argument("project", metavar="PROJECT")
+    approve.add_argument("version", metavar="VERSION")
+    approve.add_argument(
+        "--reject", action="store_true", help="say no; it stays unlisted until you approve it"
+    )
+    _signs(approve)
+    group = commands.add_parser("act", help="acts that several people sign, each on their machine")
+    does = actions(group, "ACTION")
+    for name, text in (
+        ("show", "what an act does, who signed it, and what it lacks"),
+        ("sign", "show what an act does, and sign it"),
+        ("submit", "hand in an act that enough people have signed"),
+    ):
+        parser = add(does, name, f"shared.act_{name}", text)
+        parser.add_argument("file", type=Path, metavar="FILE")
+        if name == "sign":
+            _signs(parser)
+        parser.set_defaults(act=None)
+
+
+def owner_arguments(actions: Any, add: Add) -> None:
+    """`owner require-approvals`."""
+    text = "list a release only once so many people have approved it; 0 ends that"
+    parser = add(actions, "require-approvals", "shared.require", text)
+    parser.add_argument("project", metavar="PROJECT")
+    parser.add_argument("needed", type=int, metavar="NUMBER")
+    _signs(parser)
+    act_argument(parser)
+
+
+def key_arguments(actions: Any, add: Add) -> None:
+    """`key enrol`."""
+    text = "let a key of this machine sign for a project that has keys"
+    parser = add(actions, "enrol", "shared.enrol", text)
+    parser.add_argument("project", metavar="PROJECT")
+    parser.add_argument(
+        "--by", action="append", metavar="NAME", help="an enrolled key of this machine; repeatable"
+    )
+    parser.add_argument(
+        "--threshold", type=int, metavar="K", help="how many keys sign a change from now on; default: as now"
+    )
+    parser.add_argument("--valid-for", type=int, metavar="SECONDS", help="default: until it is revoked")
+    _signs(parser)
+    act_argument(parser)
+
+
+def act_argument(parser: Any) -> None:
+    """Where a command writes what others have to sign as well."""
+    parser.add_argument(
+        "--act", type=Path, metavar="FILE", help="where to write what others must sign; default: countermark/"
+    )
+
+
+def _signs(parser: Any) -> None:
+    parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
