@@ -106,11 +106,11 @@ STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "in
 COMPOSITION = {"app", "worker", "cli", "cli_accounts", "cli_orgs", "cli_log", "console", "wsgi", "operate"}
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
-    "tlog", "entry", "rules", "rules_approve", "rules_import", "rules_state", "statement", "bundle", "tufjson",
-    "replay", "fetch",
+    "tlog", "entry", "rules", "rules_approve", "rules_ci", "rules_import", "rules_state", "statement", "bundle",
+    "tufjson", "replay", "fetch",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor", "snapshotfile",
-    "tokens",
+    "tokens", "machine",
 }  # fmt: skip
 PLACES = {("places",), ("promises",), ("immutable",)}
 CEREMONY_USES = {

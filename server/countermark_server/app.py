@@ -2,7 +2,8 @@
 
     app = create_app(settings, clock=time.time)
 
-    accounts   POST /api/v1/login  /api/v1/keys  /api/v1/entries  /api/v1/tokens  GET /api/v1/projects/NAME
+    accounts   GET  /_/oidc/audience  POST /_/oidc/mint-token  burn-token  enrol-keys
+               POST /api/v1/login  /api/v1/keys  /api/v1/entries  /api/v1/tokens  GET /api/v1/projects/NAME
                POST /api/v1/projects/NAME/owners  GET  /api/v1/releases/  /api/v1/staged/
                GET  /login/device  /login/callback  POST /login/device  /api/v1/login/device
     upload     POST /legacy/  /api/v1/statements
@@ -31,13 +32,17 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Engine
 
 from countermark.fetch import HttpFetcher
+from countermark.machine import is_issuer
 from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
+from countermark_server.accounts import jobs_views, signin_views
 from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import pages as accounts_pages
-from countermark_server.accounts import signin_views
 from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
+from countermark_server.accounts.claims import KINDS, NAMED, PUBLIC
+from countermark_server.accounts.issuer import Issuer
+from countermark_server.accounts.jobs import KEYS_MAX_AGE, Jobs
 from countermark_server.accounts.organisations import ADMIN, MODERATOR
 from countermark_server.accounts.provider import Provider
 from countermark_server.accounts.releases import Releases
@@ -157,6 +162,15 @@ def create_app(
             clock=clock,
         )
     )
+    jobs = Jobs(
+        engine,
+        statements,
+        _issuers(settings, clock),
+        audience=settings.ci.audience or settings.registry.origin,
+        mapping=_claims(settings.ci.claims),
+        clock=clock,
+    )
+    app.register_blueprint(jobs_views.blueprint(jobs, statements, clock=clock))
     app.register_blueprint(upload_views.blueprint(receiver, early, base_url=base_url))
     advisories = Advisories(engine, origin=settings.registry.origin, base_url=base_url)
     app.register_blueprint(simple.blueprint(engine, base_url=base_url))
@@ -191,6 +205,28 @@ def _sign_ins(settings: Settings, engine: Engine, clock: Callable[[], float]) ->
     sealed = Sealed(settings.keys / "sealing.key")
     roles = {ADMIN: tuple(oidc.admin_groups.split()), MODERATOR: tuple(oidc.moderator_groups.split())}
     return SignIns(engine, provider, sealed, groups=tuple(oidc.groups.split()), roles=roles, clock=clock)
+
+
+def _issuers(settings: Settings, clock: Callable[[], float]) -> dict[str, tuple[str, Issuer]]:
+    """Kind and issuer by URL, of all whose jobs may publish."""
+    found = dict[str, tuple[str, Issuer]]()
+    for word in settings.ci.issuers.split():
+        kind, _, url = word.partition("=")
+        url = url or PUBLIC.get(kind, "")
+        if kind not in {*KINDS, "claims"} or not is_issuer(url):
+            raise SettingsError(
+                f"ci.issuers has {word!r}: say KIND=URL with https, kinds are {', '.join(sorted(KINDS))}, claims",
+                hint="http is for an issuer on this machine",
+            )
+        found[url] = (kind, Issuer(url, HttpFetcher(), clock=clock, keys_max_age=KEYS_MAX_AGE))
+    return found
+
+
+def _claims(text: str) -> dict[str, str]:
+    found = dict(word.partition("=")[::2] for word in text.split())
+    if unknown := sorted(name for name, claim in found.items() if name not in NAMED or not claim):
+        raise SettingsError(f"ci.claims has {unknown[0]!r}: say NAME=CLAIM, names are {', '.join(NAMED)}")
+    return found
 
 
 def _register_health(app: Flask, engine: Engine) -> None:

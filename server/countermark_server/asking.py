@@ -107,6 +107,12 @@ def holder_in(view: SqlView, namespace: str, project: str, *, now: int) -> State
     return None if state is None else settled(state, now)
 
 
+def one_run_index(view: SqlView, namespace: str, project: str, keyid: str) -> int | None:
+    """The enrolment of a CI job's key, which no project lists; the rules judge whether it lives."""
+    enrolment = view.get(("enrolment", namespace, project, keyid))
+    return enrolment["index"] if enrolment is not None and enrolment["scope"] == "ci" else None
+
+
 def refusal_of(outcome: proposal.Outcome) -> ServerError:
     """Why the log did not take it."""
     return from_rule(outcome.refusal_code or "entry-refused", outcome.refusal or "refused by the log")

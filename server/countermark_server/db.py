@@ -100,6 +100,16 @@ token = Table(
     Column("name", String(64), nullable=True),  # what its owner calls it
     Column("projects", Text, nullable=True),  # JSON array of names and patterns; null: all of the account's
     Column("actions", Text, nullable=True),  # JSON array; null: all that its kind may do
+    Column("identity", Text, nullable=True),  # JSON: the CI job that a token of the kind "job" was made for
+)
+job_token = Table(
+    "job_token",
+    metadata,
+    # Tokens of CI jobs that were used; the row is unique, so each is used once, whichever worker it came by.
+    Column("use_sha256", String(64), primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("salt", String(64), nullable=True),  # of the digest of who started the job
 )
 token_use = Table(
     "token_use",

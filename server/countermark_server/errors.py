@@ -96,6 +96,15 @@ CODES: dict[str, Code] = {
     "project-frozen": Code(400, "Project frozen"),
     "prev-stale": Code(400, "Statement follows an older entry"),
     "entry-refused": Code(400, "The log's rules refuse this entry"),
+    # --- a job of a CI system -------------------------------------------------------------------------------
+    "job-token-invalid": Code(422, "Token of the job not valid"),
+    "job-token-expired": Code(422, "Token of the job is of another time"),
+    "job-token-reused": Code(422, "Token of the job used before"),
+    "job-audience": Code(422, "Token of the job made for somebody else"),
+    "job-pull-request": Code(422, "Job started by a pull request"),
+    "job-fork": Code(422, "Job of a fork"),
+    "job-renamed": Code(422, "Repository renamed or replaced"),
+    "job-unknown-publisher": Code(422, "Nobody trusts this job"),
     # --- a file that is asked for -------------------------------------------------------------------------
     "not-listed": Code(404, "Not listed yet"),
     "file-held": Code(403, "File held for review"),
@@ -164,13 +173,17 @@ def problem(error: ServerError, base_url: str) -> Problem:
 def document(error: ServerError, base_url: str) -> dict[str, Any]:
     """The problem document of a refusal (RFC 9457): an answer's body, or one item's part of it."""
     code = CODES[error.code]
-    return {
+    found: dict[str, Any] = {
         "type": f"{base_url}/h/{error.code}",
         "title": code.title,
         "status": code.status,
         "detail": error.detail,
         "code": error.code,
     }
+    if error.code.startswith("job-"):  # what upload tools print of a refused trusted publisher
+        told = {"code": error.code, "description": f"{error.detail}: see {found['type']}"}
+        found |= {"message": "Token request failed", "success": False, "errors": [told]}
+    return found
 
 
 def reason(detail: str, help_url: str) -> str:

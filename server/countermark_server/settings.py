@@ -129,6 +129,22 @@ class Oidc:
 
 
 @dataclass(frozen=True)
+class Ci:
+    """Whose jobs may publish without a stored secret, where a project trusts them. Without `issuers`: nobody's."""
+
+    issuers: str = _setting(
+        "",
+        "`github`, `gitlab`, `buildkite`, `google`, or `KIND=URL` of one that is elsewhere, separated by blanks; "
+        "kinds are these four, `circleci`, and `claims` for any other issuer",
+    )
+    audience: str = _setting("", "for whom the jobs' tokens must be made; empty: the log's origin")
+    claims: str = _setting(
+        "",
+        "for issuers of kind `claims`: `NAME=CLAIM` for repository, repository_id, workflow, ref, run, sha, actor",
+    )
+
+
+@dataclass(frozen=True)
 class Log:
     """The sequencer."""
 
@@ -253,6 +269,7 @@ class Settings:
     upload: Upload = Upload()
     limits: Limits = Limits()
     oidc: Oidc = Oidc()
+    ci: Ci = Ci()
     log: Log = Log()
     entries: Entries = Entries()
     scan: Scan = Scan()
@@ -285,6 +302,7 @@ SECTIONS: dict[str, type[Any]] = {
     "upload": Upload,
     "limits": Limits,
     "oidc": Oidc,
+    "ci": Ci,
     "log": Log,
     "entries": Entries,
     "scan": Scan,

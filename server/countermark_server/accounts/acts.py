@@ -13,6 +13,8 @@ nothing, nor does a stolen key without its owner's sign-in. The registry adds th
 recovery of a key; signed by enrolled keys and brought by a session, like the above. To decide about a veto is for two
 moderators and not for this door.
 
+**trusted-publisher**: which jobs of a CI system may publish for a project; signed and brought like the above.
+
 **approve**, **require-approvals**: that a staged release may be listed, and how many people must say so. Whose
 session brings an approval is its approver, and the rules want the key to be theirs.
 
@@ -44,6 +46,7 @@ from sqlalchemy import Connection, Engine
 from countermark.rules_state import holder_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db
+from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokenroom import Uses
@@ -55,7 +58,7 @@ from countermark_server.accounts.tokens import (
     require_session,
 )
 from countermark_server.allowance import Cost
-from countermark_server.asking import holder_in
+from countermark_server.asking import holder_in, one_run_index
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
 from countermark_server.ruleview import SqlView
@@ -64,8 +67,9 @@ from countermark_server.together import Together
 
 PUBLISH, ATTEST = "publish", "attest"
 OWNER, BY_OWNERS = "owner", ("add", "remove", "transfer", "signing-off", "veto")
+PUBLISHER = "trusted-publisher"
 APPROVE, REQUIRE = "approve", "require-approvals"
-TYPES = ("yank", "unyank", "remove", "key-revoke", OWNER, APPROVE, REQUIRE, PUBLISH, ATTEST)
+TYPES = ("yank", "unyank", "remove", "key-revoke", PUBLISHER, OWNER, APPROVE, REQUIRE, PUBLISH, ATTEST)
 OPEN_NONCE = bytes(32)  # of blobs that are public from the start
 
 
@@ -194,6 +198,8 @@ def _holders(said: Iterable[_Said]) -> Iterator[tuple[str, ...]]:
 
 def _unseated(connection: Connection, principal: Principal, said: _Said) -> ServerError | None:
     """Why somebody may not act whom the log still names: a team let them in and does no longer (seats.py)."""
+    if principal.identity is not None:  # a job sits in no team
+        return None
     of = said.statement.predicate
     if said.statement.type == PUBLISH or not of["project"]:
         return None  # of a namespace, whose owners no team lets in
@@ -230,7 +236,20 @@ def _offer(view: SqlView, principal: Principal, said: _Said, *, now: int) -> Off
         if (action := statement.predicate["action"]) not in BY_OWNERS:
             return ServerError("statement-invalid", f"{action} is for two moderators, not for this door")
         registry["second"] = None
+    if statement.type == PUBLISHER:
+        holder = holder_in(view, said_of["namespace"], said_of["project"], now=now)
+        registry["authorised_by"] = _signed_under(view, said_of, holder, envelope)
     return Offer(statement.type, envelope, registry, statement, cost)
+
+
+def _signed_under(
+    view: SqlView, said: Mapping[str, Any], holder: Mapping[str, Any] | None, envelope: Envelope
+) -> int | str:
+    """The enrolment of a key that signed; the rules judge whether enough did, and whether it may."""
+    namespace = view.get(holder_key(said["namespace"], "")) if said["namespace"] else None
+    keys = {**(namespace or {}).get("keys", {}), **(holder or {}).get("keys", {})}
+    known = [keys[keyid]["index"] for keyid in envelope.keyids if keyid in keys]
+    return min(known) if known else "registry"
 
 
 def _publish(
@@ -246,7 +265,10 @@ def _publish(
     holders = [holder_in(view, namespace, name, now=now) for name in (project, "")]
     indexes = [h["keys"][k]["index"] for h in holders if h for k in envelope.keyids if k in h["keys"]]
     index = indexes[0] if indexes else None  # a key of the project goes before one of its namespace
-    return {"identity": None, "key_index": index, "uploader": principal.account_id}
+    if index is None:
+        index = one_run_index(view, namespace, project, envelope.keyids[0])
+    uploader = uploader_of(principal, holders[0] or holders[1], project)
+    return {"identity": principal.identity, "key_index": index, "uploader": uploader}
 
 
 def _attest(

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, select
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
+from countermark.machine import TRUSTED
 from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db
 from countermark_server.accounts.organisations import check_name
@@ -133,7 +134,18 @@ class Keys:
                 for keyid, item in sorted(keys.items())
             ],
             "owners": [] if state is None else sorted(state["owners"]),
+            "publishers": [] if state is None else _publishers(state),
         }
+
+
+def _publishers(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The jobs that a project trusts; `leaf_hash` is what the enrolment of a one-run key follows."""
+    items = sorted(state.get("publishers", {}).items(), key=lambda item: int(item[1]["index"]))
+    return [
+        {"id": known, "index": item["index"], "leaf_hash": item["lh"]}
+        | {name: item[name] for name in TRUSTED}
+        for known, item in items
+    ]
 
 
 def _recovery(pending: Mapping[str, Any] | None) -> dict[str, Any] | None:

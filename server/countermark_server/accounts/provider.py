@@ -4,10 +4,9 @@
     GET  authorization_endpoint?...&code_challenge=    where the browser goes (authorization code, PKCE S256)
     POST token_endpoint                                a code, or a refresh token, for an ID token
 
-An ID token is believed only if its signature is by a key of the provider, with an algorithm of `ALGORITHMS` (never
-`none`, never one with a shared secret), its issuer and audience are the ones in our settings, it is neither old nor
-from the future, and, at a sign-in, it carries the nonce of that very sign-in. Keys are fetched when they are needed,
-and once more when a key is unknown, at most every `KEYS_SECONDS`: a provider may rotate them in between.
+An ID token is believed only if its signature is by a key of the provider (issuer.py), its issuer and audience are the
+ones in our settings, it is neither old nor from the future, and, at a sign-in, it carries the nonce of that very
+sign-in.
 
 A provider that cannot be reached says nothing about anybody (`ProviderDownError`); one that refuses a refresh token
 says that the person is not to be signed in any more (`GoneError`).
@@ -17,8 +16,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,27 +23,23 @@ from urllib.parse import quote, urlencode
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 
 from countermark.errors import CountermarkError
-from countermark.fetch import Fetcher, decode_json
+from countermark.fetch import Fetcher
+from countermark_server.accounts.issuer import (
+    ANSWER_MAX_BYTES,
+    Issuer,
+    ProviderDownError,
+    ProviderError,
+    json_object,
+)
 from countermark_server.settings import Oidc
 
-ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
+DOORS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 SCOPES = "openid profile email groups offline_access"
 SKEW_SECONDS = 60
 ANSWER_SECONDS = 10.0
-ANSWER_MAX_BYTES = 256 * 1024
-KEYS_SECONDS = 60.0
 FORM = "application/x-www-form-urlencoded"
-
-
-class ProviderError(Exception):
-    """The provider answered something that is no good sign-in. Said to operators, not to strangers."""
-
-
-class ProviderDownError(Exception):
-    """The provider did not answer, or said that it cannot just now."""
 
 
 class GoneError(Exception):
@@ -74,10 +67,7 @@ class Provider:
         self._secret = secret
         self._redirect = redirect
         self._clock = clock
-        self._lock = threading.Lock()
-        self._described: dict[str, Any] | None = None
-        self._keys: KeySet | None = None
-        self._keys_at = -KEYS_SECONDS
+        self._issuer = Issuer(settings.issuer, fetcher, clock=clock, doors=DOORS)
 
     @property
     def issuer(self) -> str:
@@ -98,7 +88,7 @@ class Provider:
         }
         if fresh:
             asked["prompt"] = "login"
-        door: str = self._describe()["authorization_endpoint"]
+        door: str = self._issuer.describe()["authorization_endpoint"]
         return door + ("&" if "?" in door else "?") + urlencode(asked)
 
     def redeem(self, code: str, *, verifier: str, nonce: str) -> Vouched:
@@ -143,10 +133,7 @@ class Provider:
         if not isinstance(token, str):
             raise ProviderError("the provider gave no ID token")
         try:
-            try:
-                claims = jwt.decode(token, self._key_set(), algorithms=ALGORITHMS).claims
-            except (JoseError, ValueError):  # perhaps by a key that is newer than the ones at hand
-                claims = jwt.decode(token, self._key_set(anew=True), algorithms=ALGORITHMS).claims
+            claims = self._issuer.open(token)
             jwt.JWTClaimsRegistry(
                 now=int(self._clock()),
                 leeway=SKEW_SECONDS,
@@ -177,7 +164,7 @@ class Provider:
             form = {**form, "client_id": self._settings.client_id}
         try:
             answer = self._fetcher.post(
-                self._describe()["token_endpoint"],
+                self._issuer.describe()["token_endpoint"],
                 urlencode(form).encode(),
                 content_type=FORM,
                 headers=headers,
@@ -186,7 +173,7 @@ class Provider:
             )
         except CountermarkError as error:
             raise ProviderDownError(str(error)) from None
-        document = None if answer.status // 100 == 5 else _object(answer.body)
+        document = None if answer.status // 100 == 5 else json_object(answer.body)
         if document is None:
             raise ProviderDownError(f"the provider answers {answer.status}")
         if answer.ok:
@@ -194,42 +181,3 @@ class Provider:
         if document.get("error") == "invalid_grant":
             raise GoneError
         raise ProviderError(f"the provider refuses: {str(document.get('error'))[:80]}")
-
-    def _describe(self) -> dict[str, Any]:
-        if self._described is None:
-            found = self._get(f"{self.issuer}/.well-known/openid-configuration")
-            if found.get("issuer") != self.issuer:
-                raise ProviderError(
-                    f"oidc.issuer is {self.issuer!r}, the provider calls itself {found.get('issuer')!r}"
-                )
-            for door in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                if not isinstance(found.get(door), str):
-                    raise ProviderError(f"the provider does not say its {door}")
-            self._described = found
-        return self._described
-
-    def _key_set(self, *, anew: bool = False) -> KeySet:
-        with self._lock:
-            now = self._clock()
-            if self._keys is None or (anew and now - self._keys_at >= KEYS_SECONDS):
-                document: Any = self._get(self._describe()["jwks_uri"])
-                self._keys, self._keys_at = KeySet.import_key_set(document), now
-            return self._keys
-
-    def _get(self, url: str) -> dict[str, Any]:
-        try:
-            raw = self._fetcher.get(url, max_bytes=ANSWER_MAX_BYTES)
-        except CountermarkError as error:
-            raise ProviderDownError(str(error)) from None
-        found = _object(raw or b"")
-        if found is None:
-            raise ProviderDownError(f"{url} answers with something that is no JSON object")
-        return found
-
-
-def _object(raw: bytes) -> dict[str, Any] | None:
-    try:
-        found = decode_json(raw)
-    except (ValueError, json.JSONDecodeError, CountermarkError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -1,6 +1,7 @@
 """Tokens: secrets that say who is asking, and what for.
 
     cmu_3q2-7w...   an upload token: may upload files and hand in signed statements, or less
+    cmj_Xb02lq...   a CI job's: uploads to the projects that trust the job, for fifteen minutes (jobs.py)
     cms_Zk9V1T...   a session: may enrol keys too; expires after an hour
 
 Prefix and form let secret scanners recognise a leaked token (`SCANNED`); what it may do stands in the table, not
@@ -20,8 +21,9 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
@@ -29,10 +31,10 @@ from countermark_server import db
 from countermark_server.accounts.people import Randomness
 from countermark_server.errors import ServerError
 
-SESSION, UPLOAD = "session", "upload"
-_PREFIX = {SESSION: "cms_", UPLOAD: "cmu_"}
+SESSION, UPLOAD, JOB = "session", "upload", "job"
+_PREFIX = {SESSION: "cms_", UPLOAD: "cmu_", JOB: "cmj_"}
 SCANNED = (
-    r"\bcm[su]_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"  # what a scanner looks for; one in 2**256 is another's
+    r"\bcm[jsu]_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"  # what a scanner looks for; one in 2**256 is another's
 )
 SECRET_BYTES = 32
 SESSION_SECONDS = 3600
@@ -56,6 +58,7 @@ class Principal:
     projects: tuple[str, ...] | None = None
     actions: tuple[str, ...] | None = None
     since: int = 0  # UTC seconds when the token was made: for a session, when the person signed in
+    identity: Mapping[str, Any] | None = None  # of the CI job that the token was made for
 
 
 def issue_token(
@@ -68,6 +71,7 @@ def issue_token(
     name: str | None = None,
     projects: Sequence[str] | None = None,
     actions: Sequence[str] | None = None,
+    identity: str | None = None,
     randomness: Randomness = secrets.token_bytes,
 ) -> str:
     """Make a token; only its SHA-256 is kept, so it can be shown this once."""
@@ -84,6 +88,7 @@ def issue_token(
             name=name,
             projects=None if projects is None else json.dumps(sorted(projects)),
             actions=None if actions is None else json.dumps(sorted(actions)),
+            identity=identity,
         )
     )
     return secret
@@ -136,7 +141,15 @@ def _principal(digest: str | None, row: RowMapping | None, *, now: int) -> Princ
         names_of(row["projects"]),
         names_of(row["actions"]),
         row["created"],
+        None if row["identity"] is None else json.loads(row["identity"]),
     )
+
+
+def find(connection: Connection, secret: object) -> RowMapping | None:
+    """The row of a secret that somebody shows; None: there is none."""
+    if not isinstance(secret, str) or len(secret) > HEADER_MAX_CHARS:
+        return None
+    return next(iter(_rows(connection, [digest_of(secret)])), None)
 
 
 def require_session(principal: Principal) -> None:

@@ -37,10 +37,12 @@ from countermark.entry import normalise_filename
 from countermark.rules_state import State
 from countermark.statement import Envelope, Statement
 from countermark_server import db, submission
+from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.statements import Statements
 from countermark_server.accounts.tokens import Principal, require_scope
-from countermark_server.asking import foresee, holder_state
+from countermark_server.asking import foresee, holder_in, one_run_index
 from countermark_server.errors import ServerError
+from countermark_server.ruleview import SqlView
 from countermark_server.upload.artifact import Artifact
 from countermark_server.upload.attestations import PUBLISH
 
@@ -82,8 +84,13 @@ class Ahead:
         with db.read(self._engine) as connection:
             known = submission.find(connection, "", project, filename)
             if known is None or known["sha256"] != statement.subject_sha256:
-                index = key_index(holder_state(connection, "", project, now=now), envelope)
-                registry = {"uploader": principal.account_id, "key_index": index, "identity": None}
+                view = SqlView(connection, db.rules_state)
+                state = holder_in(view, "", project, now=now)
+                registry = {
+                    "uploader": uploader_of(principal, state, project),
+                    "key_index": key_index(view, project, state, envelope),
+                    "identity": principal.identity,
+                }
                 foresee(connection, PUBLISH, envelope, registry, now=now)
                 known = None
         if known is not None:  # a tool that repeats its commands: the upload was first, and nothing waits
@@ -95,10 +102,10 @@ class Ahead:
         return Taken(project, named, statement.subject_sha256, WAITING, expires)
 
 
-def key_index(state: State | None, envelope: Envelope) -> int | None:
+def key_index(view: SqlView, project: str, state: State | None, envelope: Envelope) -> int | None:
     """The enrolment of the key that signed, in this state of its project; the rules judge whether it fits."""
     item = None if state is None else state["keys"].get(envelope.keyids[0])
-    return None if item is None else item["index"]
+    return one_run_index(view, "", project, envelope.keyids[0]) if item is None else item["index"]
 
 
 def waiting(connection: Connection, artifact: Artifact, *, now: int) -> Envelope | None:

@@ -30,6 +30,7 @@ from sqlalchemy.exc import IntegrityError
 from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, recorded, submission, telemetry
+from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.seats import Seats, check_seat
 from countermark_server.accounts.tokenroom import Uses
@@ -156,6 +157,7 @@ class Receiver:
         require_scope(principal, "upload", names.project)
         with db.read(self._engine) as connection:  # (3)
             held = holder_state(connection, "", names.project, now=int(self._clock()))
+            principal = replace(principal, account_id=uploader_of(principal, held, names.project))
             inside = held is None or self._is_inside(connection, principal, names, held)
             known = submission.find(connection, "", names.project, names.filename)
             history = None if known else recorded.file(connection, names.project, names.served_name)
@@ -169,7 +171,7 @@ class Receiver:
         if history is not None:
             return self._bring(history, form)
         assert cost is not None, "a new file"
-        checked = self._check(cost, form, names)
+        checked = self._check(cost, principal.identity, form, names)
         started = time.perf_counter()
         asked = self._store(checked, form)  # (6)
         # Committed. If we stop here the log takes the entry all the same; the same upload sent again finds it.
@@ -183,7 +185,7 @@ class Receiver:
             TIME_TO_PROOF.observe(time.perf_counter() - started)
         return answer
 
-    def _check(self, cost: Cost, form: Form, names: Names) -> _Checked:
+    def _check(self, cost: Cost, identity: Mapping[str, Any] | None, form: Form, names: Names) -> _Checked:
         artifact = read_artifact(form, names, self._settings.upload)  # (4)
         attestations = read_attestations(form.attestations)
         now = int(self._clock())
@@ -191,7 +193,7 @@ class Receiver:
             view = SqlView(connection, db.rules_state)
             view.fetch((rules.LOG, rules.holder_key("", names.project)))
             envelope, key_index = self._statement(connection, view, artifact, attestations, now=now)
-            registry = {"uploader": cost.account_id, "key_index": key_index, "identity": None}
+            registry = {"uploader": cost.account_id, "key_index": key_index, "identity": identity}
             offer = Offer(PUBLISH, envelope, registry, cost=cost)
             (refusal,) = foresee_all(view, [offer], now=now)  # (5)
         if refusal is not None:
@@ -208,6 +210,8 @@ class Receiver:
         self, connection: Connection, principal: Principal, names: Names, state: rules.State
     ) -> bool:
         """Whether the log names this account; refused where that came from a team and has ended."""
+        if principal.identity is not None:  # a job: whom the project trusts, not whom it belongs to
+            return True
         if principal.account_id not in state["owners"]:
             return False
         check_seat(connection, principal.account_id, "", names.project)
@@ -228,7 +232,7 @@ class Receiver:
         envelope = attestations.publish or ahead.waiting(connection, artifact, now=now)
         if envelope is not None:
             check_publish(envelope, expected)
-            return envelope, ahead.key_index(state, envelope)
+            return envelope, ahead.key_index(view, artifact.names.project, state, envelope)
         if state is not None and state["signed"]:
             raise ahead.missing(connection, artifact)
         return self._in_place(expected), None

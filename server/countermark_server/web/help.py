@@ -39,6 +39,42 @@ HELP: dict[str, str] = {
         "A form of a page came without the value that this browser's own forms carry: another site sent it, or "
         "you signed out or in meanwhile. Nothing was done. Open the page again and send the form from there."
     ),
+    "job-token-invalid": (
+        "The token that the job brought is of no issuer this registry knows (ci.issuers), is signed by no key "
+        "that the issuer has now, or does not say which job it is. The answer says which. Run the job again; its "
+        "log of what it asked the CI system for helps."
+    ),
+    "job-token-expired": (
+        "The token of the job is too old, or from the future by more than a minute. Run the job again, and let it "
+        "ask for the token right before it uploads; if it did, one of the clocks is wrong."
+    ),
+    "job-token-reused": (
+        "Each token of a job is good for one request, to sign or to upload. GitHub and Buildkite give a new one "
+        "each time; on GitLab name two in id_tokens, or let `countermark publish --ci` do both with one. If no "
+        "request of yours came first, somebody has your token: look at the entries under your project."
+    ),
+    "job-audience": (
+        "The token was made for another service. The answer names the audience it must have, and /_/oidc/audience "
+        "says it, too."
+    ),
+    "job-pull-request": (
+        "Anybody can open a pull request, so a job that one started publishes nothing, whatever ref it runs on. "
+        "Publish from a branch or a tag."
+    ),
+    "job-fork": (
+        "The job runs in a fork, or runs a workflow of another repository. Only what an owner of the project has "
+        "added publishes."
+    ),
+    "job-renamed": (
+        "A project trusts this repository under another name, or one of this name with another number: it was "
+        "renamed, or its name was taken by somebody else. If it is yours, an owner removes the old publisher and "
+        "adds the new one: `countermark trusted-publisher remove`, then `add`."
+    ),
+    "job-unknown-publisher": (
+        "No project trusts this job: not its repository, its workflow, or the branch or tag it runs for. An owner "
+        "adds it: `countermark trusted-publisher add PROJECT --issuer URL --repository NAME --repository-id "
+        "NUMBER --workflow FILE`."
+    ),
     "too-many-attempts": "Too many attempts in a short time. Wait a minute, then try again.",
     "bad-request": "The registry did not understand the request. The answer says which part.",
     "not-found": "Nothing is known under this address. Check the spelling of the project and the file name.",

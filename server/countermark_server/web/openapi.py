@@ -99,6 +99,10 @@ _PROJECT = _object({
     "project": _STRING, "namespace": _STRING, "signed": {"type": "boolean"}, "threshold": _COUNT, "approvals": _COUNT,
     "frozen": _or_null("integer"), "recovery": _or_null("object"),
     "prev": _or_null("string"), "owners": _list(_STRING),
+    "publishers": _list(_object({
+        **dict.fromkeys(("id", "leaf_hash"), _HEX), "index": _COUNT, "ref": _or_null("string"),
+        **dict.fromkeys(("issuer", "repository", "repository_id", "workflow"), _STRING),
+    })),
     "keys": _list(_object({
         "keyid": _HEX, "index": _COUNT, "scope": _STRING, "valid_until": _or_null("integer"),
         "account": _STRING,

@@ -23,7 +23,7 @@ from sqlalchemy import select
 
 from countermark_server import db
 from countermark_server.accounts import people
-from countermark_server.accounts.provider import ProviderError
+from countermark_server.accounts.issuer import ProviderError
 from countermark_server.accounts.sealed import Sealed
 from countermark_server.app import create_app
 from countermark_server.settings import Oidc
@@ -218,7 +218,7 @@ def test_disabled_at_the_provider_is_dead_here_within_15_minutes(world: DoorWorl
 def test_a_silent_provider_is_waited_for_until_the_fifteenth_minute(world: DoorWorld, idp: Idp) -> None:
     """Then 503, which says to try again: nobody is dead because a provider is, nor alive for ever."""
     ada = sign_in(world, idp, "ada")
-    described = world.app.extensions["sign_ins"]._provider._describe()
+    described = world.app.extensions["sign_ins"]._provider._issuer.describe()
     working = described["token_endpoint"]
     described["token_endpoint"] = "http://127.0.0.1:9/token"
     world.clock.now += 800
@@ -251,8 +251,8 @@ def test_id_tokens_that_lie_are_refused(world: DoorWorld, idp: Idp, lie: str) ->
     provider = world.app.extensions["sign_ins"]._provider
     key, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    provider._keys = KeySet([RSAKey.import_key(public, {"kid": "k1"})])
-    provider._keys_at = now = int(world.clock())
+    provider._issuer._keys = KeySet([RSAKey.import_key(public, {"kid": "k1"})])
+    provider._issuer._keys_at = now = int(world.clock())
     claims: dict[str, Any] = {"iss": idp.issuer, "aud": "registry", "sub": "ada", "iat": now, "exp": now + 60}
     header = {"alg": "RS256", "kid": "k1"}
 
