@@ -36,7 +36,7 @@ setup-dev:
 
 # Programs of others that tests run for real; fetched once, into .work.
 components:
-	@scripts/components.sh nginx promtool strace systemd-analyze postgresql gcc spin softhsm chromium axe
+	@scripts/components.sh nginx promtool strace systemd-analyze postgresql gcc spin softhsm ssh chromium axe
 
 demo: setup
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)

@@ -15,6 +15,7 @@ starts() { # starts FILE: whether the program runs on this machine
     case $(basename "$1") in
         nginx) "$1" -v ;;
         spin) "$1" -V ;;
+        ssh-*) ! ldd "$1" | grep -q 'not found' ;; # they have no --version
         *) "$1" --version ;;
     esac >/dev/null 2>&1
 }
@@ -134,6 +135,7 @@ for name in "$@"; do
         chromium) need_chromium ;;
         axe) need_axe ;;
         softhsm) need_softhsm ;;
+        ssh) for each in ssh-agent ssh-add ssh-keygen; do need $each openssh-client usr/bin/$each; done ;;
         nginx) need nginx nginx usr/sbin/nginx ;;
         systemd-analyze) need systemd-analyze systemd usr/bin/systemd-analyze ;;
         promtool) need promtool prometheus usr/bin/promtool ;;

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from countermark import keyfile, manifest, rules, schema
+from countermark import keyfile, keyreference, manifest, rules, schema
 from countermark.actfile import Act
 from countermark.bundle import Logged
 from countermark.entry import make_entry, make_imported
@@ -26,7 +26,7 @@ from countermark.logbundle import LogBundle, open_log_bundle
 from countermark.machine import publisher_id
 from countermark.namespaces import Namespace
 from countermark.replay import DictView, put_all
-from countermark.statement import Statement, sign
+from countermark.statement import Statement, sign, spki_of
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.tlog import merkle, tile
 from countermark.tlog.checkpoint import Checkpoint
@@ -189,6 +189,16 @@ def key_file() -> str:
     raw = keyfile.encrypt(key, b"example", name="publisher", salt=bytes(16), n=2**10)
     assert keyfile.decrypt(raw, b"example")
     return fence(json.dumps(shortened(json.loads(raw)), indent=1), "json")
+
+
+@example
+def key_reference() -> str:
+    """A publisher's key that the ssh-agent holds."""
+    key = Ed25519PrivateKey.from_private_bytes(seed(3))
+    where = "ssh-agent:SHA256:" + "kx7W" * 10 + "abc"
+    made = keyreference.KeyReference("publisher", where, spki_of(key.public_key()))
+    assert keyreference.KeyReference.parse(made.format()) == made
+    return fence(made.format().decode(), "json")
 
 
 @example

@@ -66,6 +66,7 @@ FLOORS: list[set[str]] = [
         "distribution",
         "installed",
     },
+    {"keyreference"},
     {"fetch", "serving", "agent", "disk", "console"},
     {"httpbody", "patience"},
     {"logbundle"},
@@ -79,6 +80,7 @@ FLOORS: list[set[str]] = [
         "simplepage",
         "predecessor",
         "tokens",
+        "cloudkeys",
         "starters",
         "bytecode",
         "edits",
@@ -110,7 +112,7 @@ SERVER_USES = {
     "tufjson", "replay", "fetch",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor", "snapshotfile",
-    "tokens", "machine",
+    "tokens", "cloudkeys", "machine",
 }  # fmt: skip
 PLACES = {("places",), ("promises",), ("immutable",)}
 CEREMONY_USES = {

@@ -133,3 +133,13 @@ def test_decisions_are_numbered_without_gaps() -> None:
         text = page.read_text("utf-8")
         for part in ("Status:", "## Context", "## Decision", "## Consequences"):
             assert part in text, f"{page.name} lacks {part}"
+
+
+def test_every_variable_of_the_client_is_documented() -> None:
+    """What a program takes from its environment is a setting, too."""
+    page = (ROOT / "docs/reference/environment.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "client/countermark").rglob("*.py"))
+    asked = set(re.findall(r"\bCOUNTERMARK_[A-Z_]+\b", sources))
+    asked |= set(re.findall(r'_VARIABLE = "([A-Z0-9_]+)"', sources))
+    assert {"COUNTERMARK_HOME", "SSH_AUTH_SOCK"} <= asked
+    assert asked <= set(re.findall(r"^\| `([A-Z0-9_]+)` \|", page, re.MULTILINE))

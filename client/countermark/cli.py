@@ -306,6 +306,11 @@ def _key_arguments(commands: Any) -> None:
     new = _add(actions, "new", "key.new", "make a key", registry=False)
     new.add_argument("--name", default="publisher")
     new.add_argument("--no-passphrase", action="store_true", help="whoever can read the key file can sign")
+    add = _add(actions, "add", "key.add", "name a key that the ssh-agent or a token holds", registry=False)
+    add.add_argument(
+        "where", metavar="WHERE", help="ssh-agent[:FINGERPRINT], hsm:ID?label=L or pkcs11ed:ID?label=L"
+    )
+    add.add_argument("--name", default="publisher")
     _add(actions, "list", "key.show_all", "list keys", registry=False)
     show = _add(actions, "show", "key.show", "show one key's public half", registry=False)
     show.add_argument("name", nargs="?", default="publisher")

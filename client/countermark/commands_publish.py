@@ -13,14 +13,15 @@ from countermark import ahead, devicelogin
 from countermark import publish as engine
 from countermark.clientpolicy import load_policies
 from countermark.commands_install import pinned
+from countermark.commands_key import chosen_place
 from countermark.console import GREEN, YELLOW, ask, confirm, put, put_json, say
 from countermark.disk import replace_file
 from countermark.distribution import Distribution, distributions, read_distribution
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home, Registry, find_root, normalise_url
-from countermark.signer import ask_terminal, create_key, load_key, open_signer
-from countermark.statement import Envelope, KeySigner
+from countermark.signer import add_key, ask_terminal, create_key, load_key, open_signer
+from countermark.statement import Envelope, Signer
 from countermark.trust import View, opened
 from countermark.verified import Artifact, Verified
 from countermark.verify import verify
@@ -249,7 +250,7 @@ def _known(view: View, fetcher: HttpFetcher, file: Distribution) -> engine.FileS
     return state
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distribution], KeySigner]:
+def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distribution], Signer]:
     """The registry, the distributions, and the key that signs them, made now if there is none."""
     files = [read_distribution(path) for path in distributions(arguments.files)]
     home, registry, remarks = pinned(arguments)
@@ -258,7 +259,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distri
     return home, registry, files, _signer(home, arguments)
 
 
-def _signer(home: Home, arguments: argparse.Namespace) -> KeySigner:
+def _signer(home: Home, arguments: argparse.Namespace) -> Signer:
     try:
         key = load_key(home.keys, arguments.key)
     except UsageError:
@@ -268,8 +269,10 @@ def _signer(home: Home, arguments: argparse.Namespace) -> KeySigner:
     return open_signer(key)
 
 
-def _new_signer(home: Home, arguments: argparse.Namespace) -> KeySigner:
-    """A fresh key, opened by the passphrase that was typed for it a moment ago."""
+def _new_signer(home: Home, arguments: argparse.Namespace) -> Signer:
+    """A fresh key, opened by the passphrase that was typed for it a moment ago; or one the ssh-agent holds."""
+    if not arguments.yes and (where := chosen_place()) is not None:
+        return open_signer(add_key(home.keys, arguments.key, where))
     typed: list[str] = []
 
     def asked(prompt: str) -> str:
@@ -286,7 +289,7 @@ def _enrol(
     fetcher: HttpFetcher,
     arguments: argparse.Namespace,
     files: Sequence[Distribution],
-    signer: KeySigner,
+    signer: Signer,
 ) -> None:
     """Enrol the key where it is missing, after one question about all of it."""
     projects = {file.name.project for file in files}

@@ -98,6 +98,11 @@ MIRRORS_MAX = 16
 MIRROR_DEADLINE = timedelta(seconds=10)  # a whole answer, where another source can be asked instead
 DOWNLOAD_SLOWEST = 20_000  # bytes a second: a file of 1 GB may take 14 hours, and no longer
 
+# --- the ssh-agent --------------------------------------------------------------------------------------
+AGENT_ANSWER_MAX_BYTES = 256 * 1024  # as OpenSSH's own
+AGENT_KEYS_MAX = 256
+AGENT_PATIENCE = timedelta(seconds=120)  # somebody may have to touch or type something
+
 # --- the proxy ------------------------------------------------------------------------------------------
 PROXY_JUDGED_FOR = timedelta(seconds=60)  # a judgement's age; a hold acts here within 120 s of its entry
 PROXY_WHOLE_BYTES = (

@@ -1,11 +1,12 @@
-"""The publisher's key: one encrypted key file per name, opened by a passphrase.
+"""The publisher's key: one file per name, an encrypted key or a reference to one that is somewhere else.
 
-    ~/.config/countermark/keys/publisher.json           keyfile.py; the public half is readable
+    ~/.config/countermark/keys/publisher.json           keyfile.py, or keyreference.py; the public half is readable
                                publisher.passphrase     only after `key new --no-passphrase`
 
 The passphrase comes from COUNTERMARK_PASSPHRASE, or is asked for on the terminal, or, where somebody
 decided so in words (`--no-passphrase`), lies beside the key: then whoever reads this folder can sign.
-Without any of the three there is no key, rather than an unprotected one.
+Without any of the three there is no key, rather than an unprotected one. A key that the ssh-agent or a token holds
+needs none: who may use it is theirs to ask.
 
 Rotation gives a name to a new key, under the same passphrase; the old one stays beside it as `publisher-<keyid>`,
 until its owner deletes it.
@@ -30,8 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from countermark import keyfile
 from countermark.disk import create_file, read_file, replace_file
 from countermark.errors import UsageError
+from countermark.keyreference import KeyReference, find, is_reference, open_reference
 from countermark.limits import KEY_FILE_MAX_BYTES
-from countermark.statement import KeySigner
+from countermark.statement import KeySigner, Signer
 from countermark.values import dataclass
 
 DEFAULT_NAME = "publisher"
@@ -46,7 +48,12 @@ class StoredKey:
 
     name: str
     path: Path
-    file: keyfile.KeyFile
+    file: keyfile.KeyFile | KeyReference
+
+    @property
+    def where(self) -> str:
+        """Where its private half is, in words."""
+        return self.file.where if isinstance(self.file, KeyReference) else str(self.path)
 
     @property
     def keyid(self) -> str:
@@ -94,7 +101,17 @@ def load_key(folder: Path, name: str) -> StoredKey:
     raw = read_file(path, max_bytes=KEY_FILE_MAX_BYTES)
     if raw is None:
         raise UsageError(f'no key "{name}"', hint=f"countermark key new --name {name}")
-    return StoredKey(name, path, keyfile.KeyFile.parse(raw))
+    file = KeyReference.parse(raw) if is_reference(raw) else keyfile.KeyFile.parse(raw)
+    return StoredKey(name, path, file)
+
+
+def add_key(folder: Path, name: str, where: str, *, environment: Mapping[str, str] = os.environ) -> StoredKey:
+    """Give a name to a key that the ssh-agent or a token holds; never to two keys."""
+    path = _path(folder, name)
+    if path.exists():
+        raise UsageError(f'key "{name}" already exists', hint="choose another --name")
+    create_file(path, find(name, where, environment).format())
+    return load_key(folder, name)
 
 
 def list_keys(folder: Path) -> Iterator[StoredKey]:
@@ -105,18 +122,28 @@ def list_keys(folder: Path) -> Iterator[StoredKey]:
 
 def open_signer(
     key: StoredKey, *, environment: Mapping[str, str] = os.environ, ask: Ask = ask_terminal
-) -> KeySigner:
-    """The signer of a key, once its passphrase opened it."""
+) -> Signer:
+    """The signer of a key, once its passphrase opened it, or whoever holds it answered."""
+    if isinstance(key.file, KeyReference):
+        return open_reference(key.file, environment, ask)
     return _open(key, _passphrase(key, environment, ask))
 
 
 def begin_rotation(
     folder: Path, name: str, *, environment: Mapping[str, str] = os.environ, ask: Ask = ask_terminal
-) -> tuple[KeySigner, KeySigner]:
-    """The key of this name and its successor, made now or left by a rotation that was interrupted."""
+) -> tuple[Signer, Signer]:
+    """The key of this name and its successor, made now or left by a rotation that was interrupted.
+
+    The successor is a key file, under the old one's passphrase; after a key that is elsewhere, under a new one.
+    """
     key, waiting = load_key(folder, name), _path(folder, f"{name}-next")
-    passphrase = _passphrase(key, environment, ask)
-    old = _open(key, passphrase)
+    old: Signer
+    if isinstance(key.file, KeyReference):
+        old = open_reference(key.file, environment, ask)
+        passphrase = environment.get("COUNTERMARK_PASSPHRASE") or _ask_twice(ask)
+    else:
+        passphrase = _passphrase(key, environment, ask)
+        old = _open(key, passphrase)
     if waiting.exists() and load_key(folder, waiting.stem).keyid == old.keyid:
         waiting.unlink()  # the last rotation was finished but for this
     if not waiting.exists():

@@ -2,20 +2,14 @@
 
     keyfile:keys/bins.json                     our own encrypted file, in the data directory (the default)
     hsm:1?label=registry                       ECDSA P-256 on a PKCS#11 token; pkcs11ed: for Ed25519 (tokens.py)
-    awskms:arn:aws:kms:eu-west-1:...           AWS KMS
-    gcpkms:projects/.../cryptoKeyVersions/1    Google Cloud KMS
-    azurekms://NAME.vault.azure.net/keys/...   Azure Key Vault
-    hv:bins/1                                  HashiCorp Vault, Transit
+    awskms: gcpkms: azurekms: hv:            in a cloud service (cloudkeys.py)
 
-Settings name one URI for each role, or several with blanks between them while one key follows another. All but
-the first two lines are securesystemslib's signers: their client libraries are extras of this distribution, loaded
-when a URI asks for one, and they take address and credentials from the environment, as their pages say.
+Settings name one URI for each role, or several with blanks between them while one key follows another. The client
+libraries of cloud services are extras of this distribution.
 
 A process opens every key of its roles before it does anything else, and lets each sign a sentence of ours: a key
 that does not answer, or whose halves differ, is found at the start and not at the first publish. Which of them
 metadata accepts is said by root and index; `holder_of` refuses when that is none of ours.
-
-What this does not promise: that a cloud's key has no copy. Its name is believed, its signatures are verified.
 """
 
 from __future__ import annotations
@@ -23,45 +17,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-    load_pem_public_key,
-)
-from securesystemslib.exceptions import UnsupportedLibraryError
-from securesystemslib.signer import (
-    AWSSigner,
-    AzureSigner,
-    CryptoSigner,
-    GCPSigner,
-    Key,
-    SecretsHandler,
-    Signature,
-    Signer,
-    SSlibKey,
-    VaultSigner,
-)
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from securesystemslib.signer import CryptoSigner, Key, SecretsHandler, Signature, Signer, SSlibKey
 
 from countermark import keyfile, tokens
+from countermark.cloudkeys import CLOUDS, CloudKey, check_kind, key_spki
 from countermark.errors import CountermarkError, EvidenceError, NetworkError, SignatureError, UsageError
 from countermark.timestamp import smallest
 from countermark_server import signing
 from countermark_server.settings import Settings
 
 KEYFILE = "keyfile"
-CLOUDS: Mapping[str, tuple[type[Signer], str]] = {  # by scheme: who signs, and the extra it needs
-    AWSSigner.SCHEME: (AWSSigner, "aws"),
-    GCPSigner.SCHEME: (GCPSigner, "gcp"),
-    AzureSigner.SCHEME: (AzureSigner, "azure"),
-    VaultSigner.SCHEME: (VaultSigner, "vault"),
-}
 SCHEMES = (KEYFILE, tokens.P256, tokens.ED25519, *CLOUDS)
-KINDS = ("ed25519", "ecdsa-sha2-nistp256")  # what every TUF client of ours verifies
-_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 _PROBE = b"countermark: whether the two halves of this online key belong together"
 
 
@@ -129,15 +97,6 @@ def public_keys(settings: Settings, role: str) -> tuple[SSlibKey, ...]:
     return tuple(_public_key(settings, role, uri) for uri in uris(settings, role))
 
 
-def key_spki(key: SSlibKey) -> bytes:
-    """SPKI DER of a TUF key (Ed25519 is stored raw there, others in PEM): what fingerprints are of."""
-    public = str(key.keyval["public"])
-    if key.keytype == "ed25519":
-        return _ED25519_SPKI + bytes.fromhex(public)
-    loaded = load_pem_public_key(public.encode("ascii"))
-    return loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def open_keys(
     settings: Settings, role: str, environ: Mapping[str, str] = os.environ
 ) -> tuple[OnlineSigner, ...]:
@@ -162,20 +121,16 @@ def _public_key(settings: Settings, role: str, uri: str) -> SSlibKey:
     if scheme == KEYFILE:
         spki = keyfile.KeyFile.parse(_read(settings.data / rest, role)).public_key
     elif scheme in CLOUDS:
-        found = _of_known_kind(role, uri, _import(role, uri))
-        spki = key_spki(found)  # services differ in how they spell a PEM, and the key id is of the spelling
+        spki = _cloud(role, uri).public_key()
     else:
         spki = tokens.public_key(tokens.Place.parse(uri))
-    return _of_known_kind(role, uri, SSlibKey.from_crypto(load_der_public_key(spki)))
-
-
-def _of_known_kind(role: str, uri: str, key: SSlibKey) -> SSlibKey:
-    if key.scheme not in KINDS:
-        raise UsageError(
-            f"{setting_of(role)}: {uri} holds a key of kind {key.scheme}, which clients do not verify",
-            hint="make an Ed25519 or an ECDSA P-256 key there",
-        )
+    key = SSlibKey.from_crypto(load_der_public_key(spki))
+    check_kind(key, uri, setting_of(role))
     return key
+
+
+def _cloud(role: str, uri: str) -> CloudKey:
+    return CloudKey(uri, named_by=setting_of(role), distribution="server")
 
 
 def _open(settings: Settings, role: str, uri: str, environ: Mapping[str, str]) -> OnlineSigner:
@@ -187,7 +142,7 @@ def _open(settings: Settings, role: str, uri: str, environ: Mapping[str, str]) -
         )
         signer = OnlineSigner(uri, key, _hex(CryptoSigner(private, key)))
     elif scheme in CLOUDS:
-        signer = OnlineSigner(uri, key, _hex(_cloud(role, uri, key)))
+        signer = OnlineSigner(uri, key, _hex(_cloud(role, uri).open(key_spki(key))))
     else:
         token = tokens.open_signer(tokens.Place.parse(uri), _pin(settings, role))
         signer = OnlineSigner(uri, key, lambda payload: token.sign(payload).hex())
@@ -204,55 +159,6 @@ def _open(settings: Settings, role: str, uri: str, environ: Mapping[str, str]) -
 
 def _hex(signer: Signer) -> Callable[[bytes], str]:
     return lambda payload: signer.sign(payload).signature
-
-
-def _cloud(role: str, uri: str, key: SSlibKey) -> Signer:
-    try:
-        return CLOUDS[uri.partition(":")[0]][0].from_priv_key_uri(uri, key)
-    except Exception as error:
-        raise _unanswered(role, uri, error) from error
-
-
-def _import(role: str, uri: str) -> SSlibKey:
-    """The public half that a service shows for a URI."""
-    try:
-        found: str
-        key: SSlibKey
-        found, key = _IMPORTS[uri.partition(":")[0]](uri)
-    except Exception as error:
-        raise _unanswered(role, uri, error) from error
-    if found != uri:
-        raise UsageError(
-            f"{setting_of(role)} names {uri}, and the service shows {found}",
-            hint="a service shows the newest version alone: name that one, or make each new key under a name of "
-            "its own",
-        )
-    return key
-
-
-def _import_azure(uri: str) -> tuple[str, SSlibKey]:
-    parts = urlsplit(uri)
-    return AzureSigner.import_(parts.netloc.partition(".")[0], parts.path.split("/")[2])
-
-
-_IMPORTS: Mapping[str, Callable[[str], tuple[str, Any]]] = {
-    AWSSigner.SCHEME: lambda uri: AWSSigner.import_(uri.partition(":")[2]),
-    GCPSigner.SCHEME: lambda uri: GCPSigner.import_(uri.partition(":")[2]),
-    AzureSigner.SCHEME: _import_azure,
-    VaultSigner.SCHEME: lambda uri: VaultSigner.import_(uri.partition(":")[2].partition("/")[0]),
-}
-
-
-def _unanswered(role: str, uri: str, error: Exception) -> CountermarkError:
-    """What went wrong between us and a service: its library is missing, or it did not answer as we need."""
-    if isinstance(error, UnsupportedLibraryError):
-        extra = CLOUDS[uri.partition(":")[0]][1]
-        return UsageError(
-            f"{setting_of(role)} is {uri}, and the client library of that service is not installed",
-            hint=f"install the extra `{extra}` of the server, with the three distributions: "
-            f"pip install ./client './server[{extra}]' ./keys-ceremony",
-        )
-    return NetworkError(f"{setting_of(role)}: {uri} cannot be opened: {type(error).__name__}: {error}")
 
 
 def _pin(settings: Settings, role: str) -> str:

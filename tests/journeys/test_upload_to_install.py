@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import sshagent
 from tests.world.world import World, as_json, fresh
 
 PROJECT = "hello-countermark"
@@ -201,6 +202,22 @@ def test_an_owner_shares_a_project_and_a_lost_key_is_asked_back(world: World) ->
     assert "veto is entry #" in world.run("countermark", "key", "veto", "shared", "--yes").out
     frozen = world.run("countermark", "owner", "remove", "shared", lin["account"], "--yes", expect=5)
     assert "frozen" in frozen.said
+
+
+def test_a_key_of_the_ssh_agent_publishes(world: World) -> None:
+    """Named, enrolled and used like any other key; without the agent nothing is signed."""
+    dist = world.project("by-agent")
+    with sshagent.running(world.root) as session:
+        session.key("lin", "-t", "ed25519")
+        agent = {"SSH_AUTH_SOCK": session.environment["SSH_AUTH_SOCK"]}
+        world.run("countermark", "key", "add", "ssh-agent", "--name", "agent", **agent)
+        keyid = as_json(world.run("countermark", "key", "show", "agent", "--json"))["keyid"]
+        world.run("countermark", "publish", "--yes", "--key", "agent", *sorted(dist.iterdir()), **agent)
+    said = world.run("countermark", "verify", *dist.glob("*.whl")).out
+    assert f"signed by key {keyid[:16]}" in said
+    later = world.project("by-agent", "1.0.1")
+    refused = world.run("countermark", "sign", "--key", "agent", *sorted(later.iterdir()), expect=2)
+    assert "no ssh-agent is at hand" in refused.said
 
 
 def test_a_bundle_outlives_the_registry(world: World, dist: Path) -> None:

@@ -30,13 +30,13 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 
 from countermark import keyfile
+from countermark.cloudkeys import key_spki
 from countermark.errors import UsageError
 from countermark.limits import BIN_BITS_MAX
 from countermark.predecessor import Predecessor
 from countermark.statement import Statement, keyid_of, sign
 from countermark.tlog.note import VerifierKey
 from countermark_server import db, migrations, onlinekeys, signing
-from countermark_server.onlinekeys import key_spki
 from countermark_server.settings import Registry, Settings, load
 
 INPUT_FILE = "ceremony-input.json"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
+from countermark.cloudkeys import key_spki
 from countermark.errors import CountermarkError
 from countermark.statement import keyid_of
 from countermark_server import adopted, onlinekeys, signing
@@ -43,7 +44,7 @@ def listed(settings: Settings, role: str) -> list[Listed]:
     found = []
     uris, keys = onlinekeys.uris(settings, role), onlinekeys.public_keys(settings, role)
     for uri, key in zip(uris, keys, strict=True):
-        spki = onlinekeys.key_spki(key)
+        spki = key_spki(key)
         standing = "unknown" if named is None else "in force" if key.keyid in named else "waits"
         found.append(Listed(role, uri, standing, keyid_of(spki), base64.b64encode(spki).decode()))
     return found

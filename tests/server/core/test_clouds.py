@@ -25,6 +25,7 @@ URIS = {
 OPENS = """
 import sys
 from pathlib import Path
+from countermark.cloudkeys import key_spki
 from countermark.errors import CountermarkError
 from countermark_server import onlinekeys
 from countermark_server.settings import load
@@ -36,7 +37,7 @@ try:
     if len(sys.argv) > 2:
         Path(sys.argv[2]).touch()
         signer.sign(b"metadata")
-    print(shown.keyid, shown.scheme, onlinekeys.key_spki(shown).hex())
+    print(shown.keyid, shown.scheme, key_spki(shown).hex())
 except CountermarkError as error:
     print(f"{type(error).__name__}: {error}\\nhint: {error.hint}")
     sys.exit(error.exit_code)
