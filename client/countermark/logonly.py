@@ -48,7 +48,8 @@ from countermark.logged import Logged, check_namespace, check_pins, decided, nam
 from countermark.logreader import LogReader
 from countermark.namespaces import Namespace, read_namespace
 from countermark.pins import Registry
-from countermark.rules_state import compromised_by
+from countermark.rules_approve import waiting
+from countermark.rules_state import approved, compromised_by
 from countermark.signature import check_publisher
 from countermark.tlog.policy import NONE
 from countermark.trust import View, opened
@@ -245,6 +246,9 @@ def _check_standing(head: View, history: Namespace, artifact: Artifact, index: i
     file, standing = history.view.get(key), rules.standing_of(history.view, key)
     if file is None or file["index"] != index:
         raise TamperedError(f"{artifact.filename}: entry #{index} is not what the rules make of this name")
+    if standing in ("ok", "yanked") and not approved(history.view, file):
+        waits = waiting(history.view, artifact.namespace, artifact.project, file["version"], head.now)
+        raise PolicyError(f"{artifact.filename}, entry #{index}, is not approved: {waits or 'nobody has'}")
     if standing in ("ok", "yanked"):
         yank = file["yank"]
         return () if yank is None else (described(head, artifact, yank) or f"yanked by entry #{yank}",)

@@ -58,6 +58,13 @@ def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
         return withdrawn
     if answer.get("state") == "held":  # no hold entry: the scanner wants a person to look
         return WithdrawnError(f"{artifact.filename}, entry #{index}, is held for a moderator's decision")
+    if isinstance(waits := answer.get("approvals"), dict):
+        given, needed = waits.get("approved"), waits.get("needed")
+        given = len(given) if isinstance(given, list) else 0
+        return PolicyError(
+            f"{artifact.filename}, entry #{index}, waits for its owners: {given} of {needed} approvals",
+            hint=f"countermark approve {artifact.project} {artifact.version}",
+        )
     return PolicyError(
         f"{artifact.filename} is logged as entry #{index} and not listed yet",
         hint="wait for it and try again",

@@ -14,6 +14,7 @@ from countermark.filelist import files_digest
 from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark_server import db
 from countermark_server.journey import State
+from countermark_server.moderation.station import settle
 from countermark_server.ruleview import SqlView
 from countermark_server.standings import standings
 from tests.archives import sdist, wheel
@@ -275,6 +276,19 @@ def test_a_key_that_is_revoked_meanwhile_counts_for_nothing(world: Team) -> None
     assert world.listed(WHEEL) == [False]
     world.refused(world.bob, sign(world.approval(), world.bob.key), "key-revoked")
     world.approve(world.cy)
+    assert world.listed(WHEEL) == [True]
+
+
+def test_a_moderators_clear_is_no_approval(world: Team) -> None:
+    """A file that was held and given back goes on in its journey, and still waits for its people."""
+    world.decide("hold", WHEEL, reason="report", about=None, evidence_sha256=None)
+    world.set_state(WHEEL, state=State.HELD)
+    world.decide("clear", WHEEL, reason="reviewed", about=None, evidence_sha256=None)
+    assert settle(world.engine, now=int(world.clock())) == 1
+    assert {row["state"] for row in world.submissions() if row["served_name"] == WHEEL} == {"cleared"}
+    assert world.listed(WHEEL) == [False]
+    for person in (world.ada, world.bob):
+        world.approve(person)
     assert world.listed(WHEEL) == [True]
 
 

@@ -25,6 +25,7 @@ from countermark.statement import KeySigner, Statement, sign
 from countermark.tlog.note import Note
 from countermark.trustfile import TrustFile
 from countermark.tufjson import Root
+from tests import staged
 from tests.attacks.test_predecessor import PLANTED as PREDECESSOR_FAULTS
 from tests.machine import Machine
 from tests.simulator import ACCOUNT, HOUR, HTML, Published, World, signing_key
@@ -395,6 +396,15 @@ def a_removed_file_stays_listed(scene: Scene) -> None:
 def a_file_is_listed_that_nobody_logged(scene: Scene) -> None:
     target = scene.world.targets[scene.wheel.target]
     scene.world.targets["files/acme-demo/acme_demo-6.6-py3-none-any.whl"] = target
+    scene.publish_tuf(scene.world.write_bins())
+
+
+@fault("bin-listing", "the log demands absent")
+def a_release_is_listed_that_too_few_approved(scene: Scene) -> None:
+    staged.require(scene.world, "acme-demo", 1)
+    file = scene.world.publish("acme-demo", "6.6")
+    assert file.target not in scene.world.targets
+    scene.world.targets[file.target] = staged.target(scene.world, file)
     scene.publish_tuf(scene.world.write_bins())
 
 
@@ -802,6 +812,9 @@ def test_an_honest_life_audits_clean_step_by_step(scene: Scene) -> None:
         lambda: world.decide("hold", wheel, "malware"),
         lambda: world.publish("gamma"),
         lambda: world.publish("acme-demo", "2.0", list_it=False),
+        lambda: staged.require(world, "gamma", 1),
+        lambda: world.publish("gamma", "2.0"),
+        lambda: staged.approve(world, "gamma", "2.0"),
     ]
     position = scene.audit().position
     for step in steps:

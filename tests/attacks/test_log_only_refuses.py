@@ -17,6 +17,7 @@ from countermark.errors import UsageError
 from countermark.limits import HEAD_MAX_AGE
 from countermark.statement import KeySigner
 from countermark.tlog.note import Note
+from tests import staged
 from tests.elsewhere import Elsewhere, LogOnlyMachine, held
 from tests.simulator import HOUR, Published, World, signing_key
 
@@ -398,6 +399,19 @@ def test_a_second_first_key_is_refused(
     lie(corp, file, file.index)
     world.sign_checkpoint()
     machine.refuse_log_only(7, f"entry #{file.index} should not be in", file)
+
+
+def test_a_release_that_waits_for_approvals_is_refused(
+    machine: LogOnlyMachine, corp: Elsewhere, world: World
+) -> None:
+    """No TUF lists it, so the machine counts approvals itself; once they are in the log it is accepted."""
+    staged.require(world, "", 1, namespace="corp", key=corp.key, account=corp.account)
+    file = corp.publish(version="7.0")
+    world.sign_checkpoint()
+    machine.refuse_log_only(5, "waiting for approval 1 of 1", file)
+    staged.approve(world, "acme-demo", "7.0", namespace="corp", key=corp.key, account=corp.account)
+    world.sign_checkpoint()
+    machine.log_only(file)
 
 
 def test_an_altered_entry_is_refused(machine: LogOnlyMachine, wheel: Published, world: World) -> None:

@@ -17,6 +17,7 @@ from countermark.tlog import merkle
 from countermark_server.listing import bin_index
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.store import Store
+from tests import staged
 from tests.simulator import BIT_LENGTH, COMPACT, HOUR, signing_key
 from tests.timestamped import TimestampedWorld
 
@@ -183,6 +184,28 @@ def test_a_file_without_a_clear_verdict_may_not_be_listed(world):
     rewrite(world, bin_index(path, BIT_LENGTH), {**world.targets, path: target})
     release_after_rewrite(world)
     refused(world, "listing")
+
+
+def test_a_release_that_too_few_approved_may_not_be_listed(world):
+    """Scanned and clean, and its project asked for approvals: it is listed with them, and not before."""
+    staged.require(world, "acme", 1)
+    file = world.publish("acme", "2.0")
+    world.check()
+    wanted = {**world.targets, file.target: staged.target(world, file)}
+    rewrite(world, bin_index(file.target, BIT_LENGTH), wanted)
+    release_after_rewrite(world)
+    assert "may not be listed" in str(refused(world, "listing"))
+
+
+def test_an_approved_release_is_listed(world):
+    """The approval alone makes a publish due, of exactly its files."""
+    staged.require(world, "acme", 1)
+    file = world.publish("acme", "2.0")
+    assert file.target not in world.targets
+    staged.approve(world, "acme", "2.0")
+    world.release()
+    world.check()
+    assert file.target in world.targets
 
 
 def test_two_bins_of_one_version_are_refused(world):
