@@ -18,6 +18,7 @@ from countermark.clientpolicy import Policies, load_policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
+from countermark.fetch import FileFetcher, HttpFetcher, StatusError
 from countermark.limits import ENTRY_TIME_MAX
 from countermark.mirrors import fetcher_for
 from countermark.pins import Home, Registry
@@ -209,34 +210,53 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
 def proxy(arguments: argparse.Namespace) -> int:
     from countermark import serving  # noqa: PLC0415
+    from countermark.team import Team  # noqa: PLC0415
 
     home, registry, remarks = pinned(arguments)
-    engine = _proxy(home, registry)
-    report = engine.check()
+    known = _known(_proxy(home, registry))
+    engine = Team(lambda authorization: _proxy(home, registry, authorization))
     host, port = serving.parse_listen(arguments.listen)
     with serving.listening(engine.answer, host, port, max_body=0) as server:
         # shutdown() waits for the loop, so it must not run inside the loop's own thread.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
         for remark in remarks:
             say(remark, colour=YELLOW)
-        say(f"verified files of {registry.url} (log of {report.tree_size} entries, {report.freshness})")
+        say(f"verified files of {registry.url} ({known})")
         put(f"{server.url}/simple/")
         server.serve_forever(poll_interval=0.1)
     return 0
 
 
-def _proxy(home: Home, registry: Registry) -> Proxy:
+def _known(proxy: Proxy) -> str:
+    """What is known of the registry before anybody asks; one that wants credentials is asked when they come."""
+    try:
+        report = proxy.check()
+    except StatusError as error:
+        if error.answer.status in (401, 403):
+            return "which asks who you are: credentials are passed on"
+        raise
+    return f"log of {report.tree_size} entries, {report.freshness}"
+
+
+def _proxy(home: Home, registry: Registry, authorization: str | None = None) -> Proxy:
     from countermark.filestore import FileStore  # noqa: PLC0415
     from countermark.proxy import Proxy  # noqa: PLC0415
 
     return Proxy(
         registry,
-        fetcher_for(registry),
+        _fetcher(registry, authorization),
         FileStore(registry.folder / "files"),
         policies=load_policies(home.policy_file, Path.cwd(), os.environ),
         clock=lambda: int(time.time()),
         say=say,
     )
+
+
+def _fetcher(registry: Registry, authorization: str | None) -> FileFetcher:
+    """The network in somebody's name: what they are let in by is for the registry's host, and for no mirror."""
+    if authorization is None:
+        return fetcher_for(registry)
+    return HttpFetcher(authorization=(registry.url, authorization))
 
 
 def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = False) -> None:

@@ -121,10 +121,13 @@ class HttpFetcher:
         connect_timeout: timedelta = CONNECT_TIMEOUT,
         read_timeout: timedelta = READ_TIMEOUT,
         deadline: timedelta = FETCH_DEADLINE,
+        authorization: tuple[str, str] | None = None,
     ) -> None:
+        """`authorization`: a URL and the header of that name for its host, and for no other."""
         self._connect_timeout = connect_timeout.total_seconds()
         self._read_timeout = read_timeout.total_seconds()
         self._deadline = deadline.total_seconds()
+        self._authorization = authorization
         self._pools: dict[str | None, urllib3.PoolManager] = {}
 
     def close(self) -> None:
@@ -265,7 +268,12 @@ class HttpFetcher:
                     method,
                     url,
                     body=body,
-                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers},
+                    headers={
+                        "User-Agent": USER_AGENT,
+                        "Accept-Encoding": "gzip",
+                        **self._credentials(url),
+                        **headers,
+                    },
                     preload_content=False,
                     redirect=False,
                     retries=False,
@@ -276,6 +284,11 @@ class HttpFetcher:
                 if not (idempotent and patience.is_reused and _was_closed(error)):
                     raise
                 patience.check(url)
+
+    def _credentials(self, url: str) -> dict[str, str]:
+        if self._authorization is None or _origin(self._authorization[0]) != _origin(url):
+            return {}
+        return {"Authorization": self._authorization[1]}
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3  # noqa: PLC0415

@@ -112,4 +112,5 @@ PROXY_HELD_BACK = (
     64 * 1024
 )  # the end of a larger file, kept back until its hash is known: no archive opens without
 PROXY_STORE_BYTES = 4 * 1024 * 1024 * 1024  # verified files kept on this disk; the longest unused go first
+TEAM_USERS_MAX = 256  # credentials whose judgements are kept, of some 100 kB each
 PROXY_FILES_MAX = 20_000  # files of one project that are judged: the largest on PyPI have a quarter of that

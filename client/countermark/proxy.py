@@ -160,6 +160,8 @@ class Proxy:
             return Response(404, f"{self._registry.url} knows no project {project}\n".encode())
         for_pip = request.headers.get("user-agent", "").startswith("pip/")
         if judged.error is not None:
+            if (closed := _closed(judged.error)) is not None:
+                return closed
             self._note(Refused(Artifact(project, "", "", ""), judged.error))
             if not (for_pip and judged.offers):  # uv stops at 409 and shows the reason
                 return self._refusal(judged.error, status=409)
@@ -176,6 +178,8 @@ class Proxy:
         offer = None if judged is None else judged.offers.get(filename)
         if offer is None:
             error = judged.error if judged is not None else None
+            if (closed := _closed(error)) is not None:
+                return closed
             return self._refusal(error) if error else Response(404, f"no file {filename}\n".encode())
         error = offer.error
         if error is None:
@@ -330,6 +334,16 @@ def _given_up(offer: Offer, error: StatusError) -> CountermarkError:
     if answer.status in WITHDRAWN:
         return WithdrawnError(f"{name}: the registry gives it to nobody: {plain(answer.reason)}")
     return NetworkError(f"{name}: {error}")
+
+
+def _closed(error: CountermarkError | None) -> Response | None:
+    """The registry's own question for credentials, and its refusal of those that came: installers know what to do."""
+    if not isinstance(error, StatusError) or error.answer.status not in (401, 403):
+        return None
+    status = error.answer.status
+    asks = {"WWW-Authenticate": error.answer.headers.get("www-authenticate", 'Basic realm="registry"')}
+    told = b"the registry asks who you are\n" if status == 401 else b"the registry does not show you this\n"
+    return Response(status, told, headers=asks if status == 401 else {})
 
 
 def _answer(request: Request, body: bytes | Stream, media_type: str, tag: str) -> Response:
