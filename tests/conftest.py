@@ -15,3 +15,6 @@ settings.register_profile(
     derandomize=os.environ.get("CI") == "true",
 )
 settings.load_profile("shared")
+
+# Whoever runs tests on a desktop keeps their own keyring out of it.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"

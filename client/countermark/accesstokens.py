@@ -18,7 +18,8 @@ from urllib.parse import quote
 from countermark.errors import MalformedError
 from countermark.fetch import Fetcher, decode_json
 from countermark.pins import Registry
-from countermark.publish import JSON, Session, check_answer, document_of
+from countermark.publish import JSON, check_answer, document_of
+from countermark.session import Session
 
 DAY_SECONDS = 86_400
 

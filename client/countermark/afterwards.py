@@ -36,7 +36,6 @@ from countermark.projectstate import ProjectState
 from countermark.publish import (
     ENROL_TIMEOUT,
     JSON,
-    Session,
     check_answer,
     check_proof,
     document_of,
@@ -49,6 +48,7 @@ from countermark.schema import (
     YANK_REASONS,
     check_statement,
 )
+from countermark.session import Session
 from countermark.statement import Envelope, Signer, Statement, is_sha256, sign
 from countermark.trust import View
 from countermark.values import dataclass, replace

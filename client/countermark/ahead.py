@@ -16,7 +16,8 @@ from countermark.distribution import Distribution
 from countermark.errors import MalformedError
 from countermark.fetch import Fetcher
 from countermark.pins import Registry
-from countermark.publish import JSON, Session, check_answer, document_of
+from countermark.publish import JSON, check_answer, document_of
+from countermark.session import Session
 from countermark.statement import Envelope
 
 

@@ -197,6 +197,12 @@ def _publish_arguments(commands: Any) -> None:
     login.add_argument("--root-words", metavar="WORDS", help="the root's words, where no root is pinned yet")
     login.add_argument("--code", help="the one-time code; else the browser, or asked for")
     login.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
+    login.add_argument(
+        "--tokens",
+        choices=("auto", "keyring", "file"),
+        default="auto",
+        help="where session and token are kept",
+    )
     token = _add(
         commands, "token", "publish.token", "print the upload token, for other upload tools", registry=False
     )

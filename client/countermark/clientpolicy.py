@@ -49,6 +49,7 @@ from countermark.demands import Demands, Facts, read_demands
 from countermark.disk import read_file
 from countermark.errors import CountermarkError, UsageError
 from countermark.limits import EXCEPTION_MAX, LOCAL_FILE_MAX_BYTES
+from countermark.teams import spelled_out
 from countermark.trustfile import CentralPolicy
 from countermark.values import dataclass, field, replace
 
@@ -297,11 +298,12 @@ def load_policy(path: Path) -> ClientPolicy:
         document = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f'policy "{path}" is not TOML: {error}') from None
-    _only(path, document, {"mode", "pattern", "pins", "exception", "log-only"} | DEMANDS)
+    _only(path, document, {"mode", "pattern", "pins", "exception", "log-only", "teams"} | DEMANDS)
     try:
+        document = spelled_out(document)
         demands = read_demands(document)
     except UsageError as error:
-        raise UsageError(f'policy "{path}": {error}') from None
+        raise UsageError(f'policy "{path}": {error}', hint=error.hint) from None
     rules = [_rule(path, item) for item in _tables(path, document, "pattern")]
     return ClientPolicy(
         mode=Mode.parse(document.get("mode", "observe")),

@@ -19,7 +19,7 @@ from countermark.disk import replace_file
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home
-from countermark.publish import Session
+from countermark.session import Session
 from countermark.signer import begin_rotation, finish_rotation, list_keys, load_key, open_signer
 from countermark.statement import Signer
 from countermark.trust import opened

@@ -20,6 +20,8 @@ from countermark.distribution import Distribution, distributions, read_distribut
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home, Registry, find_root, normalise_url
+from countermark.secretstore import find_keyring
+from countermark.session import Session
 from countermark.signer import add_key, ask_terminal, create_key, load_key, open_signer
 from countermark.statement import Envelope, Signer
 from countermark.trust import View, opened
@@ -31,6 +33,7 @@ from countermark.words import check_root_words
 def login(arguments: argparse.Namespace) -> int:
     """Pin the root if there is none, check that the server is that registry, then sign in: by a browser or a code."""
     home, fetcher, url = Home(), HttpFetcher(), normalise_url(arguments.url)
+    keyring = find_keyring(arguments.tokens)
     registry = _pinned_by_words(home, fetcher, url, arguments.root_words)
     for remark in registry.admit(os.environ, allow_trial=arguments.allow_trial):
         say(remark)
@@ -40,6 +43,7 @@ def login(arguments: argparse.Namespace) -> int:
         if not code:
             raise UsageError("no one-time code was given", hint="the operator makes one for you: --code CODE")
         session = engine.sign_in(registry, fetcher, code, now=_now())
+    say(session.save(registry, keyring))
     if arguments.json:
         put_json({"account": session.account, "login": session.login, "url": url})
     else:
@@ -47,7 +51,7 @@ def login(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _by_browser(registry: Registry, fetcher: HttpFetcher) -> engine.Session | None:
+def _by_browser(registry: Registry, fetcher: HttpFetcher) -> Session | None:
     """A person vouches for this machine at the identity provider. None: the registry has none."""
     waiting = devicelogin.begin(registry, fetcher, now=_now())
     if waiting is None:
@@ -75,7 +79,7 @@ def _pinned_by_words(home: Home, fetcher: HttpFetcher, url: str, words: str | No
 
 def token(arguments: argparse.Namespace) -> int:
     registry = Home().registry(arguments.url)
-    session = engine.Session.load(registry)
+    session = Session.load(registry)
     if arguments.json:
         put_json({"upload_token": session.upload_token, "username": "__token__"})
     else:
@@ -88,7 +92,7 @@ def sign(arguments: argparse.Namespace) -> int:
     fetcher, documents = HttpFetcher(), []
     with opened(registry, fetcher, now=_now()) as view:
         _enrol(view, fetcher, arguments, files, signer)
-        session = engine.Session.load(registry) if arguments.submit else None
+        session = Session.load(registry) if arguments.submit else None
         for file in files:
             envelope = file.attest(view.trust_file.origin, signer)
             document = {"attestation": str(file.attestation_path), "keyid": signer.keyid}
@@ -103,7 +107,7 @@ def sign(arguments: argparse.Namespace) -> int:
 
 
 def _submit(
-    registry: Registry, fetcher: HttpFetcher, session: engine.Session, file: Distribution, envelope: Envelope
+    registry: Registry, fetcher: HttpFetcher, session: Session, file: Distribution, envelope: Envelope
 ) -> str:
     """Hand one statement in, and say until when it waits for its file."""
     expires = ahead.submit(registry, fetcher, session, file, envelope)
@@ -117,7 +121,7 @@ def _submit(
 
 def publish(arguments: argparse.Namespace) -> int:
     home, registry, files, signer = _prepare(arguments)
-    fetcher, session = HttpFetcher(), engine.Session.load(registry)
+    fetcher, session = HttpFetcher(), Session.load(registry)
     uploaded = []
     with opened(registry, fetcher, now=_now()) as view:
         _enrol(view, fetcher, arguments, files, signer)
@@ -302,7 +306,7 @@ def _enrol(
         say("it stays in the public log for ever, and so does your account id; it may identify you")
         if not confirm(f"enrol it for {names}?"):
             raise PolicyError(f"the key is not enrolled for {names}", hint="--yes enrols it without asking")
-    session = engine.Session.load(view.registry)
+    session = Session.load(view.registry)
     for state in missing:
         index = engine.enrol(view, fetcher, session, signer, state, now=_now())
         say(f"key {signer.keyid[:16]} enrolled for {state.project}, entry #{index}, first seen there")

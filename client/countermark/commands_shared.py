@@ -20,7 +20,7 @@ from countermark.disk import read_file, replace_file
 from countermark.errors import PolicyError, UsageError
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark.pins import Home
-from countermark.publish import Session
+from countermark.session import Session
 from countermark.signer import list_keys, load_key, open_signer
 
 

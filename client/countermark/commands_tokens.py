@@ -12,7 +12,7 @@ from countermark.commands_install import pinned
 from countermark.console import put, put_json, say
 from countermark.fetch import HttpFetcher
 from countermark.pins import Registry
-from countermark.publish import Session
+from countermark.session import Session
 from countermark.trust import opened
 
 

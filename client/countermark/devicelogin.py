@@ -15,7 +15,8 @@ from collections.abc import Callable
 from countermark.errors import MalformedError, NetworkError, PolicyError
 from countermark.fetch import Fetcher
 from countermark.pins import Registry
-from countermark.publish import JSON, Session, check_answer, document_of
+from countermark.publish import JSON, check_answer, document_of
+from countermark.session import Session
 from countermark.trust import opened
 from countermark.values import dataclass
 
@@ -66,7 +67,7 @@ def wait(
     timer: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Session:
-    """Ask until somebody vouched for this machine; the session is kept. PolicyError: nobody did in time."""
+    """Ask until somebody vouched for this machine; the session, not kept yet. PolicyError: nobody did in time."""
     body, deadline = json.dumps({"device_code": waiting.device_code}).encode(), timer() + waiting.expires_in
     while timer() < deadline:
         sleep(waiting.interval)
@@ -77,7 +78,5 @@ def wait(
         if answer.status == 400 and document_of(answer).get("code") == PENDING:
             continue
         check_answer(answer, DOING)
-        session = Session.parse(answer.body)
-        session.save(registry)
-        return session
+        return Session.parse(answer.body)
     raise PolicyError("nobody vouched for this machine in time", hint=f"countermark login {registry.url}")

@@ -18,10 +18,8 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from countermark.disk import read_file, replace_file
 from countermark.distribution import Distribution
 from countermark.entry import Entry
 from countermark.errors import (
@@ -29,14 +27,14 @@ from countermark.errors import (
     MalformedError,
     NetworkError,
     PolicyError,
-    UsageError,
     WithdrawnError,
 )
 from countermark.fetch import Answer, Fetcher, decode_json
-from countermark.limits import LOCAL_FILE_MAX_BYTES, TLOG_PROOF_MAX_BYTES
+from countermark.limits import TLOG_PROOF_MAX_BYTES
 from countermark.logreader import LogReader
 from countermark.pins import Registry
 from countermark.projectstate import ProjectState
+from countermark.session import Session
 from countermark.statement import Signer, Statement, sign
 from countermark.tlog import merkle
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
@@ -48,51 +46,6 @@ POLL_SECONDS = 0.1  # between two looks at a file's state
 LISTED_TIMEOUT = 180.0  # seconds; a scan takes longer than this only when somebody must look
 ENROL_TIMEOUT = 60.0
 JSON = "application/json"
-
-
-@dataclass(frozen=True)
-class Session:
-    """What signing in gave us. The session enrols keys, the token uploads; neither can do the other's."""
-
-    account: str
-    login: str
-    session: str
-    session_expires: int
-    upload_token: str
-
-    @classmethod
-    def load(cls, registry: Registry) -> Session:
-        raw = read_file(_session_file(registry), max_bytes=LOCAL_FILE_MAX_BYTES)
-        if raw is None:
-            raise UsageError(f"not signed in at {registry.url}", hint=f"countermark login {registry.url}")
-        return cls.parse(raw)
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Session:
-        try:
-            document = decode_json(raw)
-            return cls(
-                account=str(document["account"]),
-                login=str(document["login"]),
-                session=str(document["session"]),
-                session_expires=int(document["session_expires"]),
-                upload_token=str(document["upload_token"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise MalformedError(f"the answer to a sign-in lacks what it must have: {error!r}") from None
-
-    @property
-    def bearer(self) -> dict[str, str]:
-        """The header that says who is signed in."""
-        return {"Authorization": f"Bearer {self.session}"}
-
-    def check(self, registry: Registry, *, now: int) -> None:
-        """PolicyError once the sign-in has expired."""
-        if self.session_expires <= now:
-            raise PolicyError("the sign-in has expired", hint=f"countermark login {registry.url}")
-
-    def save(self, registry: Registry) -> None:
-        replace_file(_session_file(registry), json.dumps(vars(self), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -131,15 +84,13 @@ class FileState:
 
 
 def sign_in(registry: Registry, fetcher: Fetcher, code: str, *, now: int) -> Session:
-    """Redeem a one-time code, after the server proved to be the registry that is pinned."""
+    """Redeem a one-time code, after the server proved to be the registry that is pinned. Kept by `Session.save`."""
     with opened(registry, fetcher, now=now):
         pass
     body = json.dumps({"code": code.strip()}).encode()
     answer = fetcher.post(f"{registry.url}/api/v1/login", body, content_type=JSON)
     check_answer(answer, "signing in")
-    session = Session.parse(answer.body)
-    session.save(registry)
-    return session
+    return Session.parse(answer.body)
 
 
 def needs_enrolment(
@@ -386,7 +337,3 @@ def document_of(answer: Answer) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _session_file(registry: Registry) -> Path:
-    return registry.folder / "session.json"

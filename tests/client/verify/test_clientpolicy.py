@@ -139,3 +139,44 @@ def test_demands_are_enforced_unless_the_file_says_otherwise(
     policies = Policies(CentralPolicy(0, "observe"), load(tmp_path, mode + PROJECT))
     assert policies.objections_to_name("evil-x", now=NOW)[0][1].refused is refused
     assert policies.mode_for("other") is Mode.parse(mode.split('"')[1] if mode else "observe")
+
+
+ML, OPS = ["1" * 64, "2" * 64], ["3" * 64, "ci:https://ci.example/acme/ops@release.yml"]
+TEAMS = f"""
+[teams]
+ml = {ML}
+ops = {OPS}
+[[pattern]]
+project = "acme-ml-*"
+keys = ["team:ml", "{"4" * 64}"]
+[[log-only]]
+namespace = "corp"
+keys = ["team:ops"]
+[pins]
+acme-web = ["team:ops"]
+"""
+
+
+def test_a_team_is_the_keys_that_the_file_gives_it(tmp_path: Path) -> None:
+    """`team:ml` stands for its keys wherever keys are listed, and for nobody else's."""
+    policy = load(tmp_path, TEAMS)
+    assert policy.pins_for("acme-ml-x") == {*ML, "4" * 64} and policy.pins_for("acme-web") == set(OPS)
+    assert policy.log_only[0].keys == set(OPS) and policy.pins_for("other") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("team:ml", "team:mI", "team:mI is not explained: this file has the teams ml, ops"),
+        ("[teams]", "[pins2]", "unknown pins2"),
+        (f"ml = {ML}", "ml = []", "team ml: its keys are a list of keyids"),
+        (f"ml = {ML}", 'ml = ["team:ops"]', "team ml: its keys are a list of keyids"),
+        (f"ml = {ML}", 'ml = "all"', "team ml: its keys are a list of keyids"),
+        ("ops = ", '"Ops!" = ', "'Ops!' is no name of a team"),
+        (TEAMS, '[[pattern]]\nproject = "x"\nkeys = ["team:ml"]', "this file has no \\[teams\\]"),
+    ],
+)
+def test_a_team_without_keys_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    """A name that the file does not explain pins nothing, so the file is not taken."""
+    with pytest.raises(UsageError, match=words):
+        load(tmp_path, TEAMS.replace(old, new, 1))
