@@ -83,6 +83,15 @@ def tampered(wheel: Path, scratch: Path) -> Path:
     return forged
 
 
+def _project(wheel: Path) -> str:
+    return wheel.name.split("-", maxsplit=1)[0].replace("_", "-")
+
+
+def _counted(database: sqlite3.Connection, wheel: Path) -> None:
+    """The page's serial rises, as whoever changes a page by hand has it rise: else it is shown some seconds later."""
+    database.execute("UPDATE index_serial SET serial = serial + 1 WHERE project = ?", (_project(wheel),))
+
+
 def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
     """What an insider with every key of the machine's doors does: bytes, index and database; no log, no TUF.
 
@@ -99,8 +108,9 @@ def swap(world: World, wheel: Path, scratch: Path) -> tuple[str, str]:
             "UPDATE submission SET sha256 = ?, length = ? WHERE sha256 = ?",
             (after, forged.stat().st_size, before),
         ).rowcount
+        _counted(database, wheel)
     must(changed == 1, f"the database held {changed} rows of the wheel")
-    page = world.get(f"/simple/{wheel.name.split('-', maxsplit=1)[0].replace('_', '-')}/").decode()
+    page = world.get(f"/simple/{_project(wheel)}/").decode()
     must(after in page and before not in page, "the simple index does not show the swapped hash")
     return before, after
 
@@ -113,6 +123,7 @@ def unswap(world: World, wheel: Path, swapped: str) -> None:
             "UPDATE submission SET sha256 = ?, length = ? WHERE sha256 = ?",
             (true, wheel.stat().st_size, swapped),
         ).rowcount
+        _counted(database, wheel)
     must(changed == 1, f"the database held {changed} rows of the swapped wheel")
 
 
