@@ -1,8 +1,10 @@
 # Countermark. `make demo` and `make test` set up all they need; everything else builds on those two.
 #
-#   make demo          watch a package travel, and an insider's swap refused (KEEP=1 leaves it running)
+#   make demo          watch a package travel, and an insider's swap refused (KEEP=1 leaves it running,
+#                      RECORD=1 writes what you see to README.md and docs/demo.md)
 #   make test          every test that needs no other Python than this one
-#   make serve         a trial registry on 127.0.0.1:8080 (DATA=.work/registry)
+#   make setup         the programs, in .venv/bin
+#   make serve         a trial registry, until Ctrl-C (DATA=.work/registry LISTEN=127.0.0.1:8080)
 #   make lint          style, types (three platforms for the client), import arrows, documentation
 #   make bench         every figure we quote, printed and written to bench/results.json
 #   make docs          write the generated pages anew (make lint fails when they are not true)
@@ -17,6 +19,7 @@ PYTHON ?= python3
 DATA ?= .work/registry
 LISTEN ?= 127.0.0.1:8080
 KEEP ?=
+RECORD ?=
 SECONDS_OF_SOAK := $(or $(SECONDS),600)
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
@@ -26,7 +29,7 @@ export PYTHON
 .PHONY: help demo test test-full soak serve lint bench docs lock setup setup-dev components clean
 
 help:
-	@sed -n '3,15p' Makefile | cut -c3-
+	@sed -n '3,17p' Makefile | cut -c3-
 
 setup:
 	@scripts/setup.sh run
@@ -39,7 +42,7 @@ components:
 	@scripts/components.sh nginx promtool strace systemd-analyze postgresql gcc spin softhsm ssh chromium axe
 
 demo: setup
-	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
+	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
 # A file's tests stay on one worker, in their order: a journey tells one story in one registry.
 test: setup-dev components

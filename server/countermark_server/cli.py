@@ -20,11 +20,11 @@ import click
 
 from countermark.errors import CountermarkError
 from countermark_server import cli_accounts, cli_log, cli_orgs
-from countermark_server.console import DATA, PROGRAM, account_of, say, settings_of
+from countermark_server.console import DATA, PROGRAM, Group, account_of, say, settings_of
 from countermark_server.contradiction import ContradictionError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name=PROGRAM, prog_name=PROGRAM)
 def commands() -> None:
     """Run a package registry whose every file and decision is in a witnessed log and in TUF."""

@@ -14,16 +14,16 @@ from typing import Final
 
 import click
 
-from countermark_server.console import DATA, engine_of, say
+from countermark_server.console import DATA, Group, engine_of, say
 
 
 @click.command("login-code")
 @DATA
 @click.option("--login", required=True, help="Whose code; an account is made when there is none.")
 def login_code(data: Path, login: str) -> None:
-    """Print a one-time code with which a person signs in (`countermark login`)."""
+    """Print a code with which a person signs in, once and within ten minutes (`countermark login`)."""
     from countermark_server import db  # noqa: PLC0415
-    from countermark_server.accounts.codes import create_login_code  # noqa: PLC0415
+    from countermark_server.accounts.codes import VALID_SECONDS, create_login_code  # noqa: PLC0415
     from countermark_server.accounts.people import add_account, find_account  # noqa: PLC0415
 
     now = int(time.time())
@@ -32,9 +32,10 @@ def login_code(data: Path, login: str) -> None:
             say(f"made account {add_account(connection, login, now=now).id} for {login}")
         code = create_login_code(connection, login, now=now)
     click.echo(code)
+    say(f"good once, for {VALID_SECONDS // 60} minutes: {login} types `countermark login URL` and this code")
 
 
-@click.group()
+@click.group(cls=Group)
 def account() -> None:
     """People."""
 
@@ -80,7 +81,7 @@ def account_name(data: Path, account_id: str, login: str) -> None:
         name_account(connection, account_id, login)
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Tokens of an account. Their secrets are known to nobody but who got them."""
 

@@ -12,7 +12,19 @@ from typing import Any
 import click
 
 PROGRAM = "countermark-server"
+SENTENCE = 200  # characters of a help text's first sentence that a list of commands shows
 DATA = click.option("--data", type=click.Path(path_type=Path), required=True, help="The data directory.")
+
+
+class Group(click.Group):
+    """A group whose help says what each command does to the end of the sentence, on as many lines as that takes."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One row for each command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(SENTENCE)) for name in self.list_commands(ctx)]
+            )
 
 
 def settings_of(data: Path) -> Any:

@@ -110,7 +110,10 @@ class Stage:
         self.line(f"All {len(self.times)} acts went as told in {total:.1f} s.", "1;32")
         self.line()
         self.line("For a registry and a project of your own:", "1")
-        self.line("   $ make serve")
+        self.line("   $ make serve      (it prints twelve words; then, in a second terminal:)")
+        self.line("   $ . .venv/bin/activate")
+        self.line("   $ countermark-server login-code --data .work/registry --login alice")
+        self.line("   $ countermark login http://127.0.0.1:8080 --root-words '<the twelve words>'")
         self.line("   $ countermark publish dist/*")
 
     def went_wrong(self, error: StoryError) -> None:

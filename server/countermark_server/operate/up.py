@@ -39,11 +39,15 @@ from countermark_server.stores import places
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 
 TRIAL_ORIGIN = "registry.test/trial"
+TRIAL_OUTPUT, ROOT_WORDS = "ceremony", "root-words.txt"  # where a played ceremony leaves its words
 TRIAL_BIT_LENGTH = 8  # 256 bins: a trial holds a handful of files, and is ready seconds sooner
 LOG_HEARD_SECONDS = 20.0  # longer than the log waits for its witnesses before it refuses to start
 READY_SECONDS = 60.0
 SCAN_NICE = 10  # examining can wait; whoever uploads is waiting for a proof
 FIRST = ("web", "scan", "tufrepo", "timestamper")  # stopped first; then the log, then its witness
+ALREADY_UP = (
+    "run/up.lock is held: stop the other with Ctrl-C where it runs; run/*.json says what answers where"
+)
 Say = Callable[[str], None]
 
 
@@ -75,6 +79,8 @@ def prepare(request: Request, say: Say) -> Settings:
     if adoption.is_adopted(settings):
         if request.ceremony is not None:
             adoption.check_same(settings, request.ceremony)
+        if (words := data / TRIAL_OUTPUT / ROOT_WORDS).exists():  # of a real ceremony, its people have them
+            say(f"root words: {words.read_text('utf-8').strip()}")
         return settings
     output = request.ceremony
     if output is None and request.trial:
@@ -91,7 +97,7 @@ def prepare(request: Request, say: Say) -> Settings:
 
 
 def _trial_ceremony(data: Path, say: Say) -> Path:
-    output = data / "ceremony"
+    output = data / TRIAL_OUTPUT
     shutil.rmtree(output, ignore_errors=True)  # of an earlier try that was never adopted
     argv = [sys.executable, "-m", "countermark_ceremony.cli", "trial", str(data / INPUT_FILE), "--out"]
     done = subprocess.run([*argv, str(output)], capture_output=True, text=True, check=False, timeout=120)
@@ -225,6 +231,7 @@ class _Registry:
         self.say(f"log            {self.base_url}/log/checkpoint")
         if not self.raw:
             self.say(f"a person       countermark-server login-code --data {self.data} --login NAME")
+            self.say(f"signs in       countermark login {self.base_url} --root-words '...'")
         self.say(f"ready          {self.base_url}  ({seconds:.1f} s)")
 
     def watch(self) -> None:
@@ -290,5 +297,5 @@ def only_one(data: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f'"{data}" is up already') from None
+            raise UsageError(f'"{data}" is up already', hint=ALREADY_UP) from None
         yield

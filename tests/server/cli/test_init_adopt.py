@@ -300,11 +300,18 @@ def test_the_commands_print_data_on_stdout_and_talk_on_stderr(tmp_path: Path) ->
     done = command("account", "add", "--data", data, "ada")
     assert done.returncode == 0 and len(done.stdout.strip()) == 32
     done = command("login-code", "--data", data, "--login", "ada")
-    assert done.returncode == 0 and done.stdout.count("-") == 3 and done.stderr == ""
+    assert done.returncode == 0 and done.stdout.count("-") == 3 and "for 10 minutes" in done.stderr
     done = command("login-code", "--data", data, "--login", "grace")
     assert done.returncode == 0 and "made account" in done.stderr
     done = command("fsck", "--data", data)
     assert (done.returncode, done.stdout) == (0, "") and "no findings" in done.stderr
+
+
+def test_help_says_what_each_command_does_to_the_end_of_the_sentence() -> None:
+    """A list of commands that breaks off with dots helps nobody to choose one."""
+    said = " ".join(command("--help").stdout.split())
+    assert "..." not in said.partition("Commands:")[2]
+    assert "once and within ten minutes (`countermark login`)." in said
 
 
 @pytest.mark.parametrize(
