@@ -12,7 +12,9 @@ that is why everything read back from them is checked again where it matters (tr
 
 `shutil` and `tempfile` are imported where something is written: an offline check only reads, and starts faster.
 
-The POSIX and the Windows halves of `_acquire` are guarded by `sys.platform`; nothing else here differs.
+Windows differs in three ways, each behind a function here: locks (`_acquire`); a rename that fails for as long as
+somebody, a virus scanner for example, has the file open, and is tried again for a while (`_moved`); names that are
+devices whatever their ending (`safe_name`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,12 @@ from countermark.errors import NetworkError, UsageError
 
 LOCK_TIMEOUT = 60.0  # seconds; a verification holds the lock for milliseconds, a cold one for seconds
 LOCK_POLL = 0.02  # seconds between two tries
+MOVE_PATIENCE = (
+    2.0  # seconds; on Windows a reader lets go of a file within milliseconds, a scanner within a second
+)
+DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")}
+)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -35,7 +43,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     temporary = _write_beside(path, data, mode)
     try:
         # If we stop here a stray temporary file stays behind; the old content is untouched.
-        Path(temporary).replace(path)
+        _moved(Path(temporary), path)
     except IsADirectoryError:
         Path(temporary).unlink(missing_ok=True)
         raise UsageError(f'"{path}" is a directory') from None
@@ -43,6 +51,28 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def safe_name(name: str) -> str:
+    """A name for a file on every platform: `con` and the like, devices to Windows, get a dash in front."""
+    return f"-{name}" if name.partition(".")[0].lower() in DEVICES else name
+
+
+def _is_windows() -> bool:
+    return sys.platform == "win32"
+
+
+def _moved(source: Path, target: Path) -> None:
+    """Rename, in the place of a file that is there; on Windows as soon as nobody has it open."""
+    deadline = time.monotonic() + MOVE_PATIENCE
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if not _is_windows() or time.monotonic() >= deadline:
+                raise
+            time.sleep(LOCK_POLL)
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -136,7 +166,7 @@ def recover_swap(folder: Path) -> None:
 
     old = folder.with_name(f".{folder.name}.old")
     if old.is_dir() and not os.path.lexists(folder):
-        old.rename(folder)
+        _moved(old, folder)
     _remove(old)
     for stray in folder.parent.glob(f".{folder.name}.*"):  # copies of a process that was killed
         shutil.rmtree(stray, ignore_errors=True)
@@ -145,9 +175,9 @@ def recover_swap(folder: Path) -> None:
 def _swap(new: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     if os.path.lexists(folder):
-        folder.rename(old)
+        _moved(folder, old)
     # If we stop here the folder is gone and `.old` holds it; recover_swap() puts it back.
-    new.rename(folder)
+    _moved(new, folder)
     # Committed. If we stop here recover_swap() removes the old one.
     _remove(old)
     _sync_folder(folder.parent)

@@ -31,6 +31,7 @@ from urllib.parse import quote
 
 from countermark import rules
 from countermark.clientpolicy import Policies
+from countermark.disk import safe_name
 from countermark.errors import (
     CountermarkError,
     EvidenceError,
@@ -136,7 +137,7 @@ def verify_log_only(
 
 def memory_of(registry: Registry, namespace: str) -> Path:
     """Where this machine keeps how far it has read a namespace."""
-    return registry.folder / "namespaces" / f"{namespace}.json"
+    return registry.folder / "namespaces" / safe_name(f"{namespace}.json")
 
 
 def newest(view: View, namespace: str) -> tuple[View, Namespace]:

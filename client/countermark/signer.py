@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from countermark import keyfile
-from countermark.disk import create_file, read_file, replace_file
+from countermark.disk import create_file, read_file, replace_file, safe_name
 from countermark.errors import UsageError
 from countermark.keyreference import KeyReference, find, is_reference, open_reference
 from countermark.limits import KEY_FILE_MAX_BYTES
@@ -201,4 +201,4 @@ def _ask_twice(ask: Ask) -> str:
 def _path(folder: Path, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UsageError(f'"{name}" is no key name: small letters, digits, dash and underscore')
-    return folder / f"{name}.json"
+    return folder / safe_name(f"{name}.json")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,88 @@ def test_home_is_where_the_environment_says() -> None:
     """COUNTERMARK_HOME wins over the platform's place."""
     assert disk.config_home({"COUNTERMARK_HOME": "/x"}) == Path("/x")
     assert disk.config_home({"XDG_CONFIG_HOME": "/y"}).name == "countermark"
+
+
+class Windows:
+    """As much of Windows as the client can tell: locks by msvcrt, and files that cannot be replaced while open."""
+
+    LK_NBLCK = 2
+
+    def __init__(self) -> None:
+        self.open: set[Path] = set()
+        self.refused = 0
+        self._replace = Path.replace
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError at once, as there
+
+    def replace(self, source: Path, target: Path) -> Path:
+        if self.open & {source, target}:
+            self.refused += 1
+            raise PermissionError(13, "Access is denied")
+        return self._replace(source, target)
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> Windows:
+    windows = Windows()
+    module = types.ModuleType("msvcrt")
+    module.LK_NBLCK, module.locking = windows.LK_NBLCK, windows.locking  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "msvcrt", module)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(Path, "replace", lambda source, target: windows.replace(source, Path(target)))
+    return windows
+
+
+def test_on_windows_a_file_that_is_open_is_replaced_when_it_is_let_go(
+    windows: Windows, tmp_path: Path
+) -> None:
+    """A reader or a scanner delays a replace and does not fail it; who never lets go leaves the old bytes."""
+    path = tmp_path / "timeline.json"
+    disk.replace_file(path, b"one")
+    windows.open.add(path)
+    reader = threading.Timer(0.15, windows.open.clear)
+    reader.start()
+    disk.replace_file(path, b"two")
+    reader.join()
+    assert path.read_bytes() == b"two" and windows.refused > 1
+    windows.open.add(path)
+    with pytest.MonkeyPatch.context() as patience:
+        patience.setattr(disk, "MOVE_PATIENCE", 0.1)
+        with pytest.raises(PermissionError):
+            disk.replace_file(path, b"three")
+    assert path.read_bytes() == b"two" and [p.name for p in tmp_path.iterdir()] == ["timeline.json"]
+
+
+def test_on_windows_a_folder_is_swapped_when_it_is_let_go(windows: Windows, tmp_path: Path) -> None:
+    """The cache is exchanged as a whole, also when somebody looks into it at that moment."""
+    folder = tmp_path / "tuf"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"old")
+    windows.open.add(folder)
+    reader = threading.Timer(0.15, windows.open.clear)
+    reader.start()
+    with disk.working_copy(folder) as copy:
+        (copy / "a").write_bytes(b"new")
+    reader.join()
+    assert (folder / "a").read_bytes() == b"new" and windows.refused > 1
+    assert [p.name for p in tmp_path.iterdir()] == ["tuf"]
+
+
+def test_on_windows_locks_exclude(windows: Windows, tmp_path: Path) -> None:
+    """The same promise by msvcrt: one at a time, and the next one after it."""
+    lock = tmp_path / "lock"
+    refused = pytest.raises(NetworkError, match="another process holds")
+    with disk.locked(lock), refused, disk.locked(lock, timeout=0.1):
+        pass
+    with disk.locked(lock, timeout=0.1):
+        pass
+
+
+@pytest.mark.parametrize("name", ["con", "NUL.json", "aux.tar.gz", "com1", "lpt9.whl"])
+def test_names_of_devices_get_a_dash(name: str) -> None:
+    """On Windows `con.json` is the console; nothing else is renamed."""
+    assert disk.safe_name(name) == f"-{name}"
+    for other in ("console.json", "con-1.0.whl", "com0", "com10", "corp.json"):
+        assert disk.safe_name(other) == other
