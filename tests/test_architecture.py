@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"cli_policy", "cli_shared"},
-    {"commands_policy", "commands_shared"},
+    {"commands_policy", "commands_shared", "commands_jobs"},
     {"commands_afterwards", "commands_configure", "commands_publish", "commands_tokens"},
     {
         "commands_audit",
@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"plans"},
     {"approving"},
     {"countersign"},
-    {"accesstokens", "afterwards", "ahead", "devicelogin", "team"},
+    {"accesstokens", "afterwards", "ahead", "devicelogin", "jobs", "team"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
     {"audit_state"},

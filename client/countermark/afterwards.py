@@ -5,6 +5,7 @@
     countermark remove acme_demo-1.0-py3-none-any.whl --reason secret       for ever; its name stays spent
     countermark key rotate                                  a new key, vouched for by the old one
     countermark owner add acme ACCOUNT                      another account may upload; remove, transfer, signing-off
+    countermark trusted-publisher add acme ...              jobs of a CI system may publish for it
     countermark owner require-approvals acme 2              a release is listed once two people approved it
     countermark key recover acme                            without the old key: in effect after seven days, unless
     countermark key veto acme                               somebody who has it vetoes
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from countermark.entry import Entry
 from countermark.errors import EvidenceError, MalformedError, NetworkError, PolicyError, UsageError
 from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.logreader import LogReader
+from countermark.machine import publisher_id
 from countermark.names import FileName, normalise_project, normalise_version, parse_filename
 from countermark.projectstate import ProjectState
 from countermark.publish import (
@@ -230,6 +232,13 @@ class Owner:
         state = ProjectState.fetch(self.fetcher, self.view.registry, project)
         predicate = {**self._binding(project, state.prev), "needed": needed}
         statement = Statement.about(f"project:{project}", "require-approvals", predicate)
+        return self.together(state, statement, *([self.signer] if self.signer else []))
+
+    def trust(self, project: str, action: str, publisher: Mapping[str, Any]) -> Recorded | Act:
+        """Which jobs of a CI system may publish for a project: one more, or one less."""
+        state = ProjectState.fetch(self.fetcher, self.view.registry, project)
+        predicate = {**self._binding(project, state.prev), **publisher, "action": action}
+        statement = Statement.about(f"publisher:{publisher_id(publisher)}", "trusted-publisher", predicate)
         return self.together(state, statement, *([self.signer] if self.signer else []))
 
     def together(self, state: ProjectState, statement: Statement, *signers: Signer) -> Recorded | Act:

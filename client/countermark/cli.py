@@ -216,6 +216,9 @@ def _publish_arguments(commands: Any) -> None:
         parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
         parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
         parser.add_argument("--yes", action="store_true", help="enrol the key without asking")
+        parser.add_argument(
+            "--ci", action="store_true", help="in a CI job: a key for this run, by the job's OIDC token"
+        )
         parser.add_argument("--no-passphrase", action="store_true", help="a key made now gets no passphrase")
         if name == "sign":
             parser.add_argument(
@@ -291,6 +294,12 @@ def _owners_arguments(commands: Any) -> None:
         _signs(parser)
         cli_shared.act_argument(parser)
     cli_shared.owner_arguments(actions, _add)
+
+
+def _jobs_arguments(commands: Any) -> None:
+    from countermark import cli_shared  # noqa: PLC0415  (lazy: `verify` needs none of it)
+
+    cli_shared.job_arguments(commands, _add, _actions)
 
 
 def _shared_arguments(commands: Any) -> None:
@@ -429,6 +438,7 @@ _GROUPS: tuple[tuple[Callable[[Any], None], str], ...] = (  # in the order of `-
     (_publish_arguments, "login token tokens sign publish status"),
     (_owner_arguments, "yank unyank remove"),
     (_owners_arguments, "owner"),
+    (_jobs_arguments, "trusted-publisher"),
     (_shared_arguments, "whoami approve act"),
     (_key_arguments, "key"),
     (_witness_arguments, "witness"),

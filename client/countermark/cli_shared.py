@@ -67,6 +67,36 @@ def act_argument(parser: Any) -> None:
     )
 
 
+def job_arguments(commands: Any, add: Add, actions: Add) -> None:
+    """`trusted-publisher ...`."""
+    group = commands.add_parser(
+        "trusted-publisher", help="which jobs of a CI system may publish for a project"
+    )
+    does = actions(group, "ACTION")
+    new = add(does, "add", "jobs.add", "trust the jobs of one workflow of one repository")
+    new.add_argument("project", metavar="PROJECT")
+    for name, metavar, told in (
+        ("issuer", "URL", "who signs the jobs' tokens, such as https://token.actions.githubusercontent.com"),
+        ("repository", "NAME", "owner/name"),
+        ("repository-id", "NUMBER", "the number that its host gave it: names can be taken over"),
+    ):
+        new.add_argument(f"--{name}", metavar=metavar, required=True, help=told)
+    new.add_argument(
+        "--workflow", metavar="FILE", default="-", help="such as release.yml; - where tokens name none"
+    )
+    new.add_argument(
+        "--ref", metavar="PATTERN", help="refs/tags/* or refs/heads/main; default: any branch or tag"
+    )
+    old = add(does, "remove", "jobs.remove", "trust them no longer; their living keys end with it")
+    old.add_argument("project", metavar="PROJECT")
+    old.add_argument("id", metavar="ID", help="the beginning of the publisher's ID, 8 digits at least")
+    for parser in (new, old):
+        _signs(parser)
+        act_argument(parser)
+    show = add(does, "list", "jobs.show_all", "list the jobs that a project trusts")
+    show.add_argument("project", metavar="PROJECT")
+
+
 def _signs(parser: Any) -> None:
     parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
     parser.add_argument("--yes", action="store_true", help="do not ask")

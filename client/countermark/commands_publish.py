@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from countermark import ahead, devicelogin
+from countermark import ahead, devicelogin, jobs
 from countermark import publish as engine
 from countermark.clientpolicy import load_policies
 from countermark.commands_install import pinned
@@ -88,15 +88,15 @@ def token(arguments: argparse.Namespace) -> int:
 
 
 def sign(arguments: argparse.Namespace) -> int:
-    _, registry, files, signer = _prepare(arguments)
+    home, registry, files = _prepare(arguments)
     fetcher, documents = HttpFetcher(), []
+    person = None if arguments.ci else _signer(home, arguments)
     with opened(registry, fetcher, now=_now()) as view:
-        _enrol(view, fetcher, arguments, files, signer)
-        session = Session.load(registry) if arguments.submit else None
+        signer, session = _signing(view, fetcher, arguments, files, person, uploads=arguments.submit)
         for file in files:
             envelope = file.attest(view.trust_file.origin, signer)
             document = {"attestation": str(file.attestation_path), "keyid": signer.keyid}
-            if session is not None:
+            if arguments.submit and session is not None:
                 document["submitted"] = _submit(registry, fetcher, session, file, envelope)
             documents.append(document)
             if not arguments.json:
@@ -120,11 +120,13 @@ def _submit(
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    home, registry, files, signer = _prepare(arguments)
-    fetcher, session = HttpFetcher(), Session.load(registry)
+    home, registry, files = _prepare(arguments)
+    fetcher = HttpFetcher()
+    person = None if arguments.ci else _signer(home, arguments)
     uploaded = []
     with opened(registry, fetcher, now=_now()) as view:
-        _enrol(view, fetcher, arguments, files, signer)
+        signer, session = _signing(view, fetcher, arguments, files, person, uploads=True)
+        assert session is not None
         for file in files:
             envelope = file.attest(view.trust_file.origin, signer)
             attestation = envelope.to_json()
@@ -254,13 +256,36 @@ def _known(view: View, fetcher: HttpFetcher, file: Distribution) -> engine.FileS
     return state
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distribution], Signer]:
-    """The registry, the distributions, and the key that signs them, made now if there is none."""
+def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distribution]]:
+    """The registry and the distributions."""
     files = [read_distribution(path) for path in distributions(arguments.files)]
     home, registry, remarks = pinned(arguments)
     for remark in remarks:
         say(remark)
-    return home, registry, files, _signer(home, arguments)
+    return home, registry, files
+
+
+def _signing(
+    view: View,
+    fetcher: HttpFetcher,
+    arguments: argparse.Namespace,
+    files: Sequence[Distribution],
+    person: Signer | None,
+    *,
+    uploads: bool,
+) -> tuple[Signer, Session | None]:
+    """Who signs, enrolled for all of it, and with what they upload: a person, or this job with a key of its own."""
+    if person is not None:
+        session = Session.load(view.registry) if uploads else None
+        _enrol(view, fetcher, arguments, files, person)
+        return person, session
+    wanted = jobs.audience(view.registry, fetcher)
+    token = jobs.ambient_token(os.environ, fetcher, wanted)
+    projects = sorted({file.name.project for file in files})
+    run, session, indexes = jobs.enrol_run(view, fetcher, token, projects, now=_now())
+    for project, index in indexes.items():
+        say(f"key {run.keyid[:16]} of this run enrolled for {project}, entry #{index}, for fifteen minutes")
+    return run, session
 
 
 def _signer(home: Home, arguments: argparse.Namespace) -> Signer:

@@ -6,6 +6,7 @@ A hint. It decides what we sign next; the log's rules decide whether that was ri
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from countermark.errors import MalformedError
 from countermark.fetch import Fetcher, decode_json
@@ -25,6 +26,7 @@ class ProjectState:
     accounts: Mapping[str, str] | None = None  # keyid -> whose it is, as far as the API says
     signed: bool = True
     exists: bool = True
+    publishers: tuple[Mapping[str, Any], ...] = ()  # the CI jobs that it trusts
 
     @classmethod
     def fetch(cls, fetcher: Fetcher, registry: Registry, project: str) -> ProjectState:
@@ -42,6 +44,7 @@ class ProjectState:
                 {str(key["keyid"]): str(key["account"]) for key in document["keys"] if "account" in key},
                 bool(document.get("signed", True)),
                 bool(document.get("owners", True)),
+                tuple(map(_publisher, document.get("publishers", ()))),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedError(
@@ -60,3 +63,10 @@ class ProjectState:
         if len(people) < self.approvals:
             return f"{len(people)} of {self.approvals} people have signed"
         return None if ours else "no key of the project has signed"
+
+
+def _publisher(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        **{name: said[name] for name in ("id", "index", "leaf_hash", "ref")},
+        **{name: str(said[name]) for name in ("issuer", "repository", "repository_id", "workflow")},
+    }

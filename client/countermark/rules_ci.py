@@ -26,7 +26,7 @@ from typing import Any
 from countermark.limits import KEYS_MAX, PUBLISHERS_MAX, REPOSITORY_PROJECTS_MAX
 from countermark.machine import TRUSTED, publisher_id, why_not
 from countermark.rules_state import Key, State, holder_key
-from countermark.rules_step import REGISTRY, Party, Step, check_actor, refuse, threshold_of
+from countermark.rules_step import REGISTRY, Party, Step, check_actor, check_count, refuse
 from countermark.statement import keyid_of
 
 
@@ -48,7 +48,9 @@ def trusted_publisher(step: Step) -> None:
     adds = step.predicate["action"] == "add"
     signers = [step.find_signer(keyid, roles=() if adds else [REGISTRY], owner=True) for keyid in step.keyids]
     step.verify(signers)
-    _check_signers(step, signers, threshold_of(project, namespace) if adds else 1)
+    _check_signers(step, signers)
+    if adds:
+        check_count(signers, project, namespace)
     if signers[0].role is None or step.registry["actor"] is not None:
         check_actor(step, step.registry["actor"], project, namespace, role="owner")
     step.check_prev(holder["head"])
@@ -59,10 +61,10 @@ def trusted_publisher(step: Step) -> None:
         _list_project(step, key, any(_same(step, item, name) for item in changed.values()))
 
 
-def _check_signers(step: Step, signers: list[Party], needed: int) -> None:
+def _check_signers(step: Step, signers: list[Party]) -> None:
     by_registry = any(signer.role is not None for signer in signers)
-    if len(signers) < needed or (by_registry and len(signers) > 1):
-        refuse("not-authorised", f"{len(signers)} keys signed, {needed} are needed")
+    if by_registry and len(signers) > 1:
+        refuse("not-authorised", f"the registry signs alone, not one of {len(signers)}")
     known = ["registry"] if by_registry else [signer.index for signer in signers]
     if (by := step.registry["authorised_by"]) not in known:
         refuse("authorised-by", f"entry names {by}, not one of the keys that signed", "log")

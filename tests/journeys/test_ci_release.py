@@ -1,0 +1,116 @@
+"""A release from a CI job without a stored secret: real programs, real uv, TLS by nginx under a private authority."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.clients.pinned import executable
+from tests.deploy.front import Front
+from tests.deploy.privateca import make_certificate
+from tests.jobissuer import JobIssuer, running
+from tests.world.world import World, as_json, free_port
+
+PROJECT = "hello-countermark"
+WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+
+
+@dataclass
+class JobWorld(World):
+    """A registry that knows an issuer, and a job that has nothing but what its CI system gives it."""
+
+    issuer: JobIssuer | None = None
+    job: dict[str, str] = field(default_factory=dict)  # the variables of the job that runs now
+
+    def env(self, home: str = "home", **extra: str) -> dict[str, str]:
+        return super().env(home, **self.job, **extra)
+
+    def token(self, **changes: str) -> str:  # type: ignore[override]
+        """A fresh token for a job of acme/widgets on GitLab."""
+        assert self.issuer is not None
+        return self.issuer.sign(self.issuer.gitlab(self.origin, **changes))
+
+    def begin_job(self, **changes: str) -> None:
+        """What GitLab puts into a job's environment: two tokens, one to sign with and one to upload with."""
+        named = re.sub(r"[^A-Z0-9]", "_", self.origin.upper()) + "_ID_TOKEN"
+        self.job = {
+            "CI": "true",
+            "GITLAB_CI": "true",
+            "COUNTERMARK_SIGN_ID_TOKEN": self.token(**changes),
+            named: self.token(**changes),
+        }
+
+    def end_job(self) -> None:
+        self.job = {}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[JobWorld]:
+    with running() as issuer:
+        settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_CI_ISSUERS": f"gitlab={issuer.url}"}
+        with JobWorld(
+            tmp_path / "world", origin="registry.test/trial", settings=settings, issuer=issuer
+        ) as world:
+            world.up("--trial")
+            yield world
+
+
+def words(world: World) -> str:
+    return world.words(world.data / "ceremony")
+
+
+def add_publisher(world: JobWorld, **said: str) -> None:
+    """What an owner does once, on a machine of their own."""
+    assert world.issuer is not None
+    options = {
+        "issuer": world.issuer.url,
+        "repository": "acme/widgets",
+        "repository-id": "4711",
+        "workflow": ".gitlab-ci.yml",
+        "ref": "refs/tags/*",
+    }
+    named = [word for name, value in (options | said).items() for word in (f"--{name}", value)]
+    world.run("countermark", "trusted-publisher", "add", PROJECT, *named, "--yes")
+
+
+def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> None:
+    """`sign --ci`, then `uv publish --trusted-publishing always`: listed, verified, and the job stands in clear."""
+    authority, chain, key = make_certificate(tmp_path)
+    port = free_port()
+    web = f"127.0.0.1:{world.port}"
+    front = Front(tmp_path / "nginx", port, world.data / "public", web, certificate=(chain, key))
+    world.login("alice", words(world))
+    world.run("countermark", "key", "new")
+    add_publisher(world)
+    files = sorted(
+        path for path in world.project(PROJECT, "1.0.0").iterdir() if path.suffix in (".whl", ".gz")
+    )
+    world.run("countermark", "trust", "add", world.url, "--root-words", words(world), home="job")
+    uv = ("publish", "--no-config", "--trusted-publishing", "always", "--publish-url")
+    door = f"https://localhost:{port}/legacy/"
+    with front.running():
+        world.begin_job(ref_path="refs/merge-requests/1/head")
+        refused = world.run(
+            executable("uv"), *uv, door, *files, home="job", expect=None, SSL_CERT_FILE=str(authority)
+        )
+        assert refused.code != 0 and "job-pull-request" in refused.said, refused.said
+        world.begin_job()
+        world.run("countermark", "sign", "--ci", "--allow-trial", *files, home="job")
+        sent = sorted(files[0].parent.iterdir())  # with the attestations: `dist/*`
+        done = world.run(executable("uv"), *uv, door, *sent, home="job", SSL_CERT_FILE=str(authority))
+        assert "could not be invalidated" not in done.said, done.said
+    again = world.run("countermark", "sign", "--ci", "--allow-trial", *files, home="job", expect=5)
+    assert "was used before" in again.said
+    assert not list((world.root / "job" / "countermark").glob("keys/*"))  # nothing is left on that machine
+    assert not list((world.root / "job" / "countermark").glob("registries/*/session.json"))
+    world.end_job()
+    world.run("countermark", "status", "--wait", *files)
+    for result in as_json(world.run("countermark", "verify", "--json", *files))["artifacts"]:  # type: ignore[attr-defined]
+        assert result["verified"] is True
+        assert "by a job of acme/widgets, .gitlab-ci.yml at refs/tags/v1.0" in result["signed_by"]["sentence"]
+        assert "identity as checked by the registry" in result["signed_by"]["sentence"]
+    world.run("countermark", "audit", world.url)
