@@ -24,9 +24,11 @@ from countermark_server import db, proposal
 from countermark_server.bells import Bell
 from countermark_server.errors import ServerError, from_rule
 from countermark_server.ruleview import SqlView
+from countermark_server.together import Told
 
 LOOK = 0.002  # seconds between two looks at the least; the log publishes within some milliseconds
-PATIENCE = 0.02  # seconds without a look while the log rings for what it has settled
+DEAF = 3  # times that there was something to hear and nothing heard: then nobody rings
+PATIENCE = 0.05  # seconds without a look while the log rings for what it has settled
 
 
 def foresee(
@@ -80,12 +82,12 @@ def _foresee(view: SqlView, entry: Entry) -> ServerError | None:
     return None
 
 
-def make_room(connection: Connection, adding: int, *, most: int) -> None:
-    """ServerError `busy` when so many more proposals would be too many; the caller's transaction ends with it."""
-    try:
-        proposal.check_room(connection, adding, most=most)
-    except proposal.QueueFullError as error:
-        raise ServerError("busy", f"{error}; nothing of this request was taken") from None
+def busy(waiting: int, most: int) -> ServerError:
+    """The refusal of a request with more entries than there are places."""
+    return ServerError(
+        "busy",
+        f"{waiting} entries wait for the log, which keeps at most {most} waiting; nothing of this request was taken",
+    )
 
 
 def no_room(most: int) -> ServerError:
@@ -118,13 +120,20 @@ def refusal_of(outcome: proposal.Outcome) -> ServerError:
     return from_rule(outcome.refusal_code or "entry-refused", outcome.refusal or "refused by the log")
 
 
-class _Waiting:
-    """Somebody who waits for one proposal."""
+def taken(outcome: proposal.Outcome) -> proposal.Outcome:
+    """The same. ServerError: the rules refused it."""
+    if outcome.state == proposal.REFUSED:
+        raise refusal_of(outcome)
+    return outcome
 
-    def __init__(self, proposal_id: int) -> None:
+
+class Expected(Told):
+    """The outcome of one proposal, which somebody waits for."""
+
+    def __init__(self, proposal_id: int, deadline: float) -> None:
+        super().__init__()
         self.proposal_id = proposal_id
-        self.told = threading.Lock()  # held until there is something to tell: the cheapest way to wait once
-        self.told.acquire()
+        self.deadline = deadline  # by the clock that never jumps; then it is told without an outcome
         self.outcome: proposal.Outcome | None = None
         self.error: BaseException | None = None
 
@@ -134,22 +143,19 @@ class Answers:
 
     One thread looks for all of them, and only while somebody waits: a hundred waiting uploads cost no more looks
     than one, and hear of a publication within milliseconds. With a bell the log says when to look; where it was
-    not heard although there was something to hear, the thread looks by itself until the log rings again.
+    not heard although there was something to hear, again and again, the thread looks by itself until it rings.
     """
 
     def __init__(self, engine: Engine, bell: Bell | None = None) -> None:
         self._engine = engine
         self._bell = bell
         self._news = threading.Condition()
-        self._waiting: set[_Waiting] = set()
+        self._waiting: set[Expected] = set()
         self._watcher: threading.Thread | None = None
 
     def wait_for(self, proposal_id: int, *, seconds: float) -> proposal.Outcome:
         """The proposal's outcome, once settled or after `seconds`. ServerError: the rules refused it."""
-        outcome = self.outcome(proposal_id, seconds=seconds)
-        if outcome.state == proposal.REFUSED:
-            raise refusal_of(outcome)
-        return outcome
+        return taken(self.outcome(proposal_id, seconds=seconds))
 
     def outcomes(self, proposal_ids: Sequence[int], *, seconds: float) -> dict[int, proposal.Outcome]:
         """What became of these, proposed together, once all are settled or after `seconds`."""
@@ -170,45 +176,62 @@ class Answers:
 
     def outcome(self, proposal_id: int, *, seconds: float) -> proposal.Outcome:
         """The proposal's outcome, refused ones too, once settled or after `seconds`."""
-        waiting = _Waiting(proposal_id)
+        (expected,) = self.expect([proposal_id], seconds=seconds)
+        told = threading.Lock()  # held until there is something to tell: the cheapest way to wait once
+        told.acquire()
+        expected.then(told.release)
+        if not told.acquire(timeout=seconds):
+            with self._news:
+                self._waiting.discard(expected)
+        return self.heard(expected)
+
+    def expect(self, proposal_ids: Sequence[int], *, seconds: float) -> list[Expected]:
+        """Look for these, which are committed, from now on: each is told once it is settled, or after `seconds`."""
+        deadline = time.monotonic() + seconds
+        expected = [Expected(each, deadline) for each in proposal_ids]
+        if not expected:
+            return expected
         with self._news:
-            self._waiting.add(waiting)
+            self._waiting.update(expected)
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="answers", daemon=True)
                 self._watcher.start()
             self._news.notify()
         if self._bell is not None:
             self._bell.ring()  # what we wait for is committed: the log need not wait for its next look
-        if not waiting.told.acquire(timeout=seconds):
-            with self._news:
-                self._waiting.discard(waiting)
-        if waiting.error is not None:
-            raise waiting.error
-        if waiting.outcome is None:
+        return expected
+
+    def heard(self, expected: Expected) -> proposal.Outcome:
+        """The outcome that was told; what is known so far, where nobody told one in time."""
+        if expected.error is not None:
+            raise expected.error
+        if expected.outcome is None:
             with db.read(self._engine) as connection:
-                return proposal.outcome(connection, proposal_id)
-        return waiting.outcome
+                return proposal.outcome(connection, expected.proposal_id)
+        return expected.outcome
 
     def _watch(self) -> None:
         """Look while anybody waits, for ever; an error goes to everybody who does, and ends it until the next."""
-        news, asked = db.News(self._engine), set[_Waiting]()
-        pace, deaf = LOOK, True
+        news, asked = db.News(self._engine), set[Expected]()
+        pace, unheard = LOOK, DEAF
         try:
             while True:
                 with self._news:
                     if not self._waiting:
                         news.close()
                         self._news.wait_for(lambda: self._waiting)
-                rung = self._wait(pace, PATIENCE if not deaf else pace)
+                rung = self._wait(pace, PATIENCE if unheard < DEAF else pace)
                 with self._news:
                     wanted = set(self._waiting)
                 begun = time.thread_time()
                 told = 0
                 # Somebody new may have been answered before we knew of them.
-                if rung or not news.cheap or news.any() or not wanted <= asked:
+                if rung or self._is_worth_a_look(news, wanted, asked):
                     told = self._tell(news, wanted)
                 asked = wanted
-                deaf = not rung and (deaf or told > 0)
+                now = time.monotonic()
+                self._give([each for each in wanted if each.outcome is None and each.deadline <= now], {})
+                unheard = 0 if rung else unheard + (told > 0)
                 # A look costs as much as a request: under load never more than a tenth of this thread's time.
                 pace = max(LOOK, 9 * (time.thread_time() - begun))
         except BaseException as error:
@@ -217,9 +240,16 @@ class Answers:
                 failed, self._waiting = self._waiting, set()
             for waiting in failed:
                 waiting.error = error
-                waiting.told.release()
+                waiting.tell()
         finally:
             news.close()
+
+    def _is_worth_a_look(self, news: db.News, wanted: set[Expected], asked: set[Expected]) -> bool:
+        """Whether anything may be settled that nobody rang for: a question cheaper than one about all of them."""
+        if news.cheap:
+            return news.any() or not wanted <= asked
+        first = min((each.proposal_id for each in wanted), default=0)  # the log goes by their order
+        return bool(news.ask(partial(proposal.settled, proposal_ids=(first,))))
 
     def _wait(self, least: float, most: float) -> bool:
         """Wait for the bell; at least so long, however often it rings, and no longer than `most`. True: it rang."""
@@ -231,14 +261,17 @@ class Answers:
         time.sleep(max(0.0, least - (time.monotonic() - begun)))
         return rung
 
-    def _tell(self, news: db.News, wanted: set[_Waiting]) -> int:
+    def _tell(self, news: db.News, wanted: set[Expected]) -> int:
         """Give those of them their outcome who have one; how many."""
         ids = {waiting.proposal_id for waiting in wanted}
         outcomes = news.ask(partial(proposal.settled, proposal_ids=ids))
         told = [waiting for waiting in wanted if waiting.proposal_id in outcomes]
+        self._give(told, outcomes)
+        return len(told)
+
+    def _give(self, told: Sequence[Expected], outcomes: Mapping[int, proposal.Outcome]) -> None:
         with self._news:
             self._waiting.difference_update(told)
         for waiting in told:
-            waiting.outcome = outcomes[waiting.proposal_id]
-            waiting.told.release()
-        return len(told)
+            waiting.outcome = outcomes.get(waiting.proposal_id)
+            waiting.tell()

@@ -386,6 +386,11 @@ def write(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
+def reads_beside_writers(engine: Engine) -> bool:
+    """Whether a write transaction makes nobody wait before it writes: SQLite has one for all."""
+    return engine.dialect.name == "postgresql"
+
+
 T = TypeVar("T")
 
 

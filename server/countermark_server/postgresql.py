@@ -16,9 +16,11 @@
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DisconnectionError
 
 from countermark.errors import UsageError
 
@@ -41,9 +43,14 @@ class UnfitServerError(UsageError):
 def open_engine(url: str, *, pool_size: int) -> Engine:
     """The engine for a PostgreSQL server. UnfitServerError, at the first connection: it may lose commits."""
     arguments = {"connect_timeout": CONNECT_SECONDS}
-    # A restart of the server cuts every pooled connection: ask before use, so that it costs no request an error.
-    pool: dict[str, Any] = {"pool_size": pool_size, "pool_use_lifo": True, "pool_pre_ping": True}
-    engine = create_engine(url, connect_args=arguments, **pool)
+    engine = create_engine(url, connect_args=arguments, pool_size=pool_size, pool_use_lifo=True)
+
+    @event.listens_for(engine, "checkout")
+    def _look(connection: Any, _record: Any, _proxy: Any) -> None:
+        # A restart of the server cuts every pooled connection, which must cost no request an error. Nobody speaks
+        # on a connection that rests but a server that ends it: a look at the socket says as much as a question.
+        if _has_spoken(connection.fileno()):
+            raise DisconnectionError("the server has ended this connection")  # the pool opens another
 
     @event.listens_for(engine, "connect")
     def _check(connection: Any, _record: Any) -> None:
@@ -54,6 +61,12 @@ def open_engine(url: str, *, pool_size: int) -> Engine:
         connection.commit()
 
     return engine
+
+
+def _has_spoken(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def check_promises(fsync: str, synchronous_commit: str, encoding: str) -> None:

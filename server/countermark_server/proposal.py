@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, func, select, text, update
+from sqlalchemy import BigInteger, Connection, RowMapping, Text, bindparam, cast, func, select, text, update
 
 from countermark.canonical import encode_canonical
 from countermark.statement import Envelope, Statement
@@ -68,13 +68,18 @@ _PUBLISH = (
 _PENDING = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(bindparam("most"))
 _WAITING = select(func.count()).select_from(_PENDING.subquery())
 IDS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
-_ALL_SETTLED = select(*_SAID).where(_TABLE.c.state.in_((PUBLISHED, REFUSED)))
+_ALL_SETTLED = select(*_SAID).where(
+    (_TABLE.c.state == PUBLISHED) | (_TABLE.c.state == REFUSED)
+)  # no IN: it is spelled out anew each time
 _SETTLED = _ALL_SETTLED.where(_TABLE.c.id.in_(bindparam("p", expanding=True)))
+_SETTLED_ONE = _ALL_SETTLED.where(_TABLE.c.id == bindparam("p"))
+# PostgreSQL takes them as one text: a parameter for each, with its place in the statement, costs more than the rows.
+_SETTLED_POSTGRESQL = _ALL_SETTLED.where(
+    _TABLE.c.id.in_(
+        select(cast(func.unnest(func.string_to_array(bindparam("p", type_=Text), ",")), BigInteger))
+    )
+)
 _SETTLED_BETWEEN = _ALL_SETTLED.where(_TABLE.c.id.between(bindparam("first"), bindparam("last")))
-
-
-class QueueFullError(Exception):
-    """Too many proposals wait for the log; nothing was added."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,6 @@ def room(connection: Connection, *, most: int) -> int:
     return most - waiting
 
 
-def check_room(connection: Connection, adding: int, *, most: int) -> None:
-    """QueueFullError when fewer than `adding` places are left among the `most` that may wait."""
-    left = room(connection, most=most)
-    if adding > left:
-        raise QueueFullError(f"{most - left} entries wait for the log, which keeps at most {most} waiting")
-
-
 def _row(
     type_: str,
     envelope: Mapping[str, Any] | None,
@@ -226,16 +224,25 @@ def outcome(connection: Connection, proposal_id: int) -> Outcome:
 
 def settled(connection: Connection, proposal_ids: Collection[int]) -> dict[int, Outcome]:
     """Those of these that are published or refused."""
-    asked = set(proposal_ids)
-    wanted, found = sorted(asked), dict[int, Outcome]()
-    if len(wanted) > 1 and wanted[-1] - wanted[0] < 2 * len(
-        wanted
-    ):  # proposed together: one question for all
-        between = connection.execute(_SETTLED_BETWEEN, {"first": wanted[0], "last": wanted[-1]}).mappings()
-        return {row["id"]: _outcome(row) for row in between if row["id"] in asked}
+    wanted = sorted(set(proposal_ids))
+    if len(wanted) == 1:
+        rows = connection.execute(_SETTLED_ONE, {"p": wanted[0]})
+    elif connection.dialect.name == "postgresql":
+        rows = connection.execute(_SETTLED_POSTGRESQL, {"p": ",".join(map(str, wanted))})
+    else:
+        return _settled_on_sqlite(connection, wanted)
+    return {row[0]: Outcome(*row[1:]) for row in rows}
+
+
+def _settled_on_sqlite(connection: Connection, wanted: Sequence[int]) -> dict[int, Outcome]:
+    found = dict[int, Outcome]()
+    if wanted and wanted[-1] - wanted[0] < 2 * len(wanted):  # proposed together: one question for all
+        between, asked = {"first": wanted[0], "last": wanted[-1]}, set(wanted)
+        rows = connection.execute(_SETTLED_BETWEEN, between)
+        return {row[0]: Outcome(*row[1:]) for row in rows if row[0] in asked}
     for start in range(0, len(wanted), IDS_PER_QUERY):
-        rows = connection.execute(_SETTLED, {"p": wanted[start : start + IDS_PER_QUERY]}).mappings()
-        found.update((row["id"], _outcome(row)) for row in rows)
+        rows = connection.execute(_SETTLED, {"p": wanted[start : start + IDS_PER_QUERY]})
+        found.update((row[0], Outcome(*row[1:])) for row in rows)
     return found
 
 

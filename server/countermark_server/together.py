@@ -11,6 +11,9 @@ takes all that are seated. Alone, one pays for one transaction and nothing else.
 `work` opens its transactions itself and returns once they have committed. An Exception that it puts in an item's
 place is raised for that item alone, so it must find out before it writes. What `work` itself raises (the commit
 failed), everybody of this transaction gets: nothing of it happened.
+
+What was committed may have to be waited for still (asking.py). With `until`, which finds the `Told` in an answer, its
+caller sleeps on until that is told: one sleep for a request, where being woken costs as much as a look at a table.
 """
 
 from __future__ import annotations
@@ -27,6 +30,32 @@ Answer = TypeVar("Answer")
 Work = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 
 
+class Told:
+    """Something that happens once: `then` calls back when it has, at once where it has already."""
+
+    def __init__(self) -> None:
+        self._call: Callable[[], object] | None = None
+        self._is_told = False
+
+    def tell(self) -> None:
+        """It happened."""
+        with _TELLING:
+            self._is_told, call = True, self._call
+        if call is not None:
+            call()
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Call this once, from whichever thread comes second."""
+        with _TELLING:
+            if not self._is_told:
+                self._call = call
+                return
+        call()
+
+
+_TELLING = threading.Lock()  # one for all: held for two assignments
+
+
 class _Seat(Generic[Item, Answer]):
     """Somebody who waits: for an answer, or to lead."""
 
@@ -41,15 +70,25 @@ class _Seat(Generic[Item, Answer]):
 class Together(Generic[Item, Answer]):
     """One kind of work, whose callers share transactions. For any number of threads."""
 
-    def __init__(self, work: Work[Item, Answer], *, most: int = MOST) -> None:
+    def __init__(
+        self,
+        work: Work[Item, Answer],
+        *,
+        most: int = MOST,
+        until: Callable[[Answer], Told | None] = lambda _: None,
+    ) -> None:
         self._work = work
         self._most = most
+        self._until = until
         self._lock = threading.Lock()
         self._seated: deque[_Seat[Item, Answer]] = deque()
         self._led = False
 
     def __call__(self, item: Item) -> Answer:
-        """The item's answer, once the transaction it was part of has committed; or the error in its place."""
+        """The item's answer, once the transaction it was part of has committed and what it waits for was told.
+
+        Or the error in its place.
+        """
         seat = _Seat[Item, Answer](item)
         with self._lock:
             self._seated.append(seat)
@@ -58,6 +97,7 @@ class Together(Generic[Item, Answer]):
             seat.told.acquire()
         if seat.leads:
             self._lead()
+            seat.told.acquire()
         if isinstance(seat.answer, BaseException):
             raise seat.answer
         return seat.answer  # type: ignore[return-value]
@@ -80,5 +120,9 @@ class Together(Generic[Item, Answer]):
         if following is not None:  # before the answers: it need not wait until all of them are told
             following.leads = True
             following.told.release()
-        for seat in taken[1:]:
-            seat.told.release()
+        for seat in taken:
+            waits = None if isinstance(seat.answer, BaseException) else self._until(seat.answer)  # type: ignore[arg-type]
+            if waits is None:
+                seat.told.release()
+            else:
+                waits.then(seat.told.release)

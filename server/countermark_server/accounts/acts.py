@@ -43,12 +43,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from countermark.rules_state import holder_key
+from countermark import rules
+from countermark.entry import Entry
 from countermark.statement import Envelope, Statement
 from countermark_server import db
 from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.seats import check_seat
-from countermark_server.accounts.statements import Placed, Statements
+from countermark_server.accounts.statements import Judged, Placed, Statements
 from countermark_server.accounts.tokenroom import Uses
 from countermark_server.accounts.tokens import (
     Principal,
@@ -58,7 +59,7 @@ from countermark_server.accounts.tokens import (
     require_session,
 )
 from countermark_server.allowance import Cost
-from countermark_server.asking import holder_in, one_run_index
+from countermark_server.asking import Expected, holder_in, one_run_index
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
 from countermark_server.ruleview import SqlView
@@ -91,6 +92,15 @@ class _Asked:
     now: int
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """What became of a request: the entry it asks for, where that stands, and what is waited for still."""
+
+    offer: Offer | ServerError
+    taken: Placed | ServerError
+    expected: Expected | None
+
+
 class Acts:
     """The two doors of this module."""
 
@@ -102,7 +112,7 @@ class Acts:
         self._blobs = blobs
         self._statements = statements
         self._batch_max = batch_max
-        self._propose = Together(self._propose_all)
+        self._propose = Together(self._propose_all, until=lambda taken: taken.expected)
 
     def one(self, authorization: str | None, body: object, *, now: int) -> Placed:
         """Propose the statement in `body`, together with what others send meanwhile, and wait for its place."""
@@ -113,10 +123,10 @@ class Acts:
             raise said
         asked = _Asked(authorization, said, now)
         if said.blob is None:
-            offer, taken = self._propose(asked)
+            taken = self._propose(asked)
         else:  # nobody else waits for a blob to be written
-            ((offer, taken),) = self._propose_all([asked])
-        (done,) = self._statements.finish([offer], [taken])
+            taken = Together(self._propose_all, until=lambda taken: taken.expected)(asked)
+        done = self._statements.answered(taken.offer, taken.taken, taken.expected)
         if isinstance(done, ServerError):
             raise done
         return done
@@ -131,7 +141,7 @@ class Acts:
         read = [self._read(item) for item in given]
         with db.read(self._engine) as connection:
             view = SqlView(connection, db.rules_state)
-            view.fetch(_holders(each for each in read if not isinstance(each, ServerError)))
+            view.fetch(_touched(each for each in read if not isinstance(each, ServerError)))
             offers = [
                 each
                 if isinstance(each, ServerError)
@@ -143,26 +153,40 @@ class Acts:
         taken = self._statements.take(judged, now=now, all_or_none=True)
         return self._statements.finish(offers, taken)
 
-    def _propose_all(self, asked: Sequence[_Asked]) -> list[tuple[Offer | ServerError, Placed | ServerError]]:
+    def _propose_all(self, asked: Sequence[_Asked]) -> list[_Taken]:
         """One look at tokens and state for all who ask now, and one transaction for those the rules would take."""
         now = max(each.now for each in asked)
-        with db.read(self._engine) as connection:
-            principals = authenticate_all(connection, [each.authorization for each in asked], now=now)
-            view = SqlView(connection, db.rules_state)
-            view.fetch(_holders(each.said for each in asked))
-            offers = [
-                who
-                if isinstance(who, ServerError)
-                else _unseated(connection, who, each.said) or _offer(view, who, each.said, now=now)
-                for who, each in zip(principals, asked, strict=True)
-            ]
-            judged = self._statements.judge(view, offers, now=now)
+        if db.reads_beside_writers(self._engine):
+            with db.write(self._engine) as connection:
+                principals, offers, judged = self._judge(connection, asked, now=now)
+                taken = self._statements.take_in(connection, judged, now=now, all_or_none=False)
+        else:  # nobody else writes while a signature is verified: that is done before
+            with db.read(self._engine) as connection:
+                principals, offers, judged = self._judge(connection, asked, now=now)
+            taken = self._statements.take(judged, now=now, all_or_none=False)
+        # Committed. If we stop here the log takes the entries all the same, and their senders find them there.
+        expected = self._statements.expect(taken)
         for who in principals:
             if isinstance(who, Principal):
                 self._uses.note(who, now=now)
+        return list(map(_Taken, offers, taken, expected))
+
+    def _judge(
+        self, connection: Connection, asked: Sequence[_Asked], *, now: int
+    ) -> tuple[list[Principal | ServerError], list[Offer | ServerError], list[Judged]]:
+        """Who asks, for which entry, and what the log would say; the blobs of what it would take are kept."""
+        principals = authenticate_all(connection, [each.authorization for each in asked], now=now)
+        view = SqlView(connection, db.rules_state)
+        view.fetch(_touched(each.said for each in asked))
+        offers = [
+            who
+            if isinstance(who, ServerError)
+            else _unseated(connection, who, each.said) or _offer(view, who, each.said, now=now)
+            for who, each in zip(principals, asked, strict=True)
+        ]
+        judged = self._statements.judge(view, offers, now=now)
         self._keep([each.said for each in asked], judged)
-        taken = self._statements.take(judged, now=now, all_or_none=False)
-        return list(zip(offers, taken, strict=True))
+        return principals, offers, judged
 
     def _keep(self, said: Sequence[_Said | ServerError], judged: Sequence[object]) -> None:
         """Keep the blobs of those that nothing speaks against: a refusal leaves none behind."""
@@ -186,14 +210,11 @@ class Acts:
         return _Said(envelope, statement, blob)
 
 
-def _holders(said: Iterable[_Said]) -> Iterator[tuple[str, ...]]:
-    """The rules' keys under which projects and namespaces of these statements are known."""
+def _touched(said: Iterable[_Said]) -> Iterator[rules.Key]:
+    """The rules' keys that these statements touch, those of projects and namespaces among them."""
     for each in said:
-        namespace, project = each.statement.predicate["namespace"], each.statement.predicate["project"]
-        if project:
-            yield holder_key(namespace, project)
-        if namespace:
-            yield holder_key(namespace, "")
+        statement = each.statement
+        yield from rules.keys(Entry(1, statement.type, 0, each.envelope, {}, b"", statement))
 
 
 def _unseated(connection: Connection, principal: Principal, said: _Said) -> ServerError | None:
@@ -246,7 +267,7 @@ def _signed_under(
     view: SqlView, said: Mapping[str, Any], holder: Mapping[str, Any] | None, envelope: Envelope
 ) -> int | str:
     """The enrolment of a key that signed; the rules judge whether enough did, and whether it may."""
-    namespace = view.get(holder_key(said["namespace"], "")) if said["namespace"] else None
+    namespace = view.get(rules.holder_key(said["namespace"], "")) if said["namespace"] else None
     keys = {**(namespace or {}).get("keys", {}), **(holder or {}).get("keys", {})}
     known = [keys[keyid]["index"] for keyid in envelope.keyids if keyid in keys]
     return min(known) if known else "registry"

@@ -22,7 +22,7 @@ from countermark.rules import file_key
 from countermark.statement import Envelope, Statement
 from countermark_server import db, proposal
 from countermark_server.allowance import Cost, check_allowance
-from countermark_server.asking import Answers, foresee_all, make_room, no_room, refusal_of
+from countermark_server.asking import Answers, Expected, busy, foresee_all, no_room, refusal_of
 from countermark_server.errors import ServerError
 from countermark_server.proposal import Offer
 from countermark_server.published import Published
@@ -125,13 +125,19 @@ class Statements:
         if not any(isinstance(each, Offer) for each in judged):
             return [each for each in judged if not isinstance(each, Offer)]
         with db.write(self._engine) as connection:
-            judged = self._allowed(connection, judged, now=now)
-            offers = [each for each in judged if isinstance(each, Offer)]
-            if all_or_none:
-                make_room(connection, len(offers), most=self._queue_max)
-            left = proposal.room(connection, most=self._queue_max)
-            ids = iter(proposal.propose_all(connection, offers[: max(left, 0)], now=now))
+            return self.take_in(connection, judged, now=now, all_or_none=all_or_none)
         # Committed. If we stop here the log takes the entries all the same, and the sender finds them there.
+
+    def take_in(
+        self, connection: Connection, judged: Sequence[Judged], *, now: int, all_or_none: bool
+    ) -> list[Placed | ServerError]:
+        """The same, in the caller's transaction."""
+        judged = self._allowed(connection, judged, now=now)
+        offers = [each for each in judged if isinstance(each, Offer)]
+        left = proposal.room(connection, most=self._queue_max) if offers else 0
+        if all_or_none and len(offers) > left:
+            raise busy(self._queue_max - left, self._queue_max)
+        ids = iter(proposal.propose_all(connection, offers[: max(left, 0)], now=now))
         answers = list[Placed | ServerError]()
         for each in judged:
             if not isinstance(each, Offer):
@@ -165,9 +171,30 @@ class Statements:
         self, asked: Sequence[Offer | ServerError], taken: Sequence[Placed | ServerError]
     ) -> list[Placed | ServerError]:
         """Wait once for all that are on their way; an answer for each, in order."""
-        ids = [each.proposal for each in taken if isinstance(each, Placed) and not each.public]
-        waited = [each for each in ids if each is not None]
-        outcomes = self._answers.outcomes(waited, seconds=self._wait) if waited else {}
+        waited = _on_their_way(taken)
+        return self._told(asked, taken, self._answers.outcomes(waited, seconds=self._wait) if waited else {})
+
+    def expect(self, taken: Sequence[Placed | ServerError]) -> list[Expected | None]:
+        """What each of these that is on its way waits for, from now on."""
+        expected = {
+            each.proposal_id: each for each in self._answers.expect(_on_their_way(taken), seconds=self._wait)
+        }
+        return [expected.get(each.proposal or 0) if isinstance(each, Placed) else None for each in taken]
+
+    def answered(
+        self, asked: Offer | ServerError, taken: Placed | ServerError, expected: Expected | None
+    ) -> Placed | ServerError:
+        """The answer, once what it waited for was told."""
+        outcomes = {} if expected is None else {expected.proposal_id: self._answers.heard(expected)}
+        (done,) = self._told([asked], [taken], outcomes)
+        return done
+
+    def _told(
+        self,
+        asked: Sequence[Offer | ServerError],
+        taken: Sequence[Placed | ServerError],
+        outcomes: Mapping[int, proposal.Outcome],
+    ) -> list[Placed | ServerError]:
         refused = any(outcome.state == proposal.REFUSED for outcome in outcomes.values())
         # Only who was refused meanwhile needs another look: the log may have taken the same file from another.
         with db.read(self._engine) if refused else nullcontext() as connection:
@@ -228,6 +255,11 @@ class Statements:
         if file is None or file["sha256"] != said.subject_sha256:
             return refusal
         return Placed(self._published.covers(file["index"]), file["index"], file["lh"], None)
+
+
+def _on_their_way(taken: Sequence[Placed | ServerError]) -> list[int]:
+    found = (each.proposal for each in taken if isinstance(each, Placed) and not each.public)
+    return [each for each in found if each is not None]
 
 
 def _placed(asked_id: int, outcome: proposal.Outcome) -> Placed:

@@ -85,7 +85,15 @@ class Publisher:
         """This checkpoint's tiles are readable; publish it, or a newer one."""
         with self._news:
             self._offered = checkpoint
-            self._news.notify()
+            self._news.notify_all()
+
+    def wait_until_public(self, seconds: float) -> None:
+        """Wait for the publication of what was offered last, or so long; or until somebody stops us."""
+        with self._news:
+            self._news.wait_for(self._has_caught_up, timeout=seconds)
+
+    def _has_caught_up(self) -> bool:
+        return self._stopping or self._offered is None or self._offered.size <= self._published
 
     def start(self) -> None:
         self._thread.start()
@@ -94,7 +102,7 @@ class Publisher:
         """Finish the publication in hand, then stop."""
         with self._news:
             self._stopping = True
-            self._news.notify()
+            self._news.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -126,10 +134,9 @@ class Publisher:
         telemetry.QUORUM_SINCE.set(verified.quorum_time)
         telemetry.LOG_PUBLICATION.observe(time.perf_counter() - started)
         self.settle(verified.size)
-        self._published, self._published_at = (
-            verified.size,
-            time.monotonic(),
-        )  # not before: else nobody retries
+        with self._news:  # not before: else nobody retries
+            self._published, self._published_at = verified.size, time.monotonic()
+            self._news.notify_all()
         # Told, and the head names no bundle that this covers. If we stop here such bundles stay on the disk;
         # the next publication drops them.
         self.tidy(verified.size)

@@ -18,32 +18,32 @@ them are in the log, the rules' state says, which the same transaction changes.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark import rules
-from countermark.entry import Entry, make_entry, make_imported
+from countermark.entry import Entry, make_imported
 from countermark.errors import CountermarkError, ProofError
 from countermark.predecessor import TYPE as PREDECESSOR
 from countermark.rules_import import line_keys, why_passed_over
-from countermark.statement import Envelope
 from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
 from countermark.tlog.note import NoteSigner, sign_note
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
 from countermark_server import db, proposal, submission, telemetry
 from countermark_server.contradiction import ContradictionError
+from countermark_server.log.asked import formed
 from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
 from countermark_server.log.keysets import signed_by_all
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
-from countermark_server.proposal import PENDING, raw_body
+from countermark_server.proposal import PENDING
 from countermark_server.ruleview import SqlView
 from countermark_server.stores import heads
 from countermark_server.stores.heads import Head
@@ -53,6 +53,7 @@ from countermark_server.stores.public import Public
 _TABLE = db.proposal
 _PENDING = select(_TABLE).where(_TABLE.c.state == PENDING).order_by(_TABLE.c.id)
 _WAITING = _PENDING.limit(bindparam("n"))
+_ANYBODY = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(1)
 
 GENESIS_TYPES = ("key-enroll", "key-enroll", "key-enroll", "tuf")
 
@@ -94,6 +95,7 @@ class Sequencer:
         self._backfill = backfill
         self._opened_import: Mapping[str, Any] | None = None
         self._engine = engine
+        self._news = db.News(engine)
         self._public = public
         self._tree = public_tree(public)
         self._staging = staging
@@ -150,15 +152,17 @@ class Sequencer:
         """Whether lines of an import are there to be appended, whoever else waits."""
         return self._backfill is not None and self._backfill.due(self._opened_import)
 
+    def close(self) -> None:
+        """Look no more: its connection goes back."""
+        self._news.close()
+
     def round(self) -> int:
         """One round. After an exception nothing is sequenced until `load` has succeeded."""
         old, checkpoint = self._head, self._checkpoint
         if old is None or checkpoint is None:
             raise LogError("the log is not loaded")
-        if not self.importing:
-            with db.read(self._engine) as connection:
-                if not self._waiting(connection, old, limit=1):
-                    return 0
+        if not self.importing and not self._news.ask(partial(self._is_waited_for, old)):
+            return 0
         self._head = None
         with telemetry.LOG_ROUND.time():
             settled, new, checkpoint, bundle = self._round(old, checkpoint)
@@ -201,6 +205,11 @@ class Sequencer:
         self._opened_import = judged.opened
         return len(rows) + judged.lines, new, signed, bundle
 
+    def _is_waited_for(self, head: Head, connection: Connection) -> bool:
+        if head.tree_size == 0:
+            return bool(self._waiting(connection, head, limit=1))
+        return connection.execute(_ANYBODY).first() is not None
+
     def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
         """Pending proposals in the order of their ids; at genesis the four (and a predecessor before), or none."""
         if head.tree_size or self._raw_add:
@@ -220,9 +229,9 @@ class Sequencer:
         judged = Judged([], [], [], 0)
         with SqlView(connection, db.rules_state) as view:
             time = max(int(self._clock()), last_time(view))  # a clock that went back stands still here
-            formed = [_formed(row, time) for row in rows]
-            view.fetch(key for entry in formed if isinstance(entry, Entry) for key in rules.keys(entry))
-            for row, asked in zip(rows, formed, strict=True):
+            entries = [formed(row, time) for row in rows]
+            view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
+            for row, asked in zip(rows, entries, strict=True):
                 entry, refusal = _try(view, row, asked)
                 if entry is None:
                     judged.refused.append({"p": row["id"], "s": row["submission_id"], **refusal})
@@ -337,29 +346,6 @@ def check_kind(view: SqlView, *, raw_add: bool) -> None:
     if state is not None and state["raw_add"] != raw_add:
         kind = "for raw bytes only" if state["raw_add"] else "of signed entries"
         raise LogError(f"this log was created as one {kind}, and testing.raw_add is {raw_add}".lower())
-
-
-def _formed(row: RowMapping, time: int) -> Entry | Exception:
-    """The leaf that a proposal asks for, of whatever the rules will say; or why there can be none."""
-    try:
-        return _entry(row, time)
-    except Exception as error:
-        return error
-
-
-def _entry(row: RowMapping, time: int) -> Entry:
-    if row["type"] == "opaque":
-        return Entry.opaque(raw_body(row))
-    if row["verified"]:
-        return Entry.reassemble(
-            type=row["type"], envelope=row["envelope"], registry=row["registry"], time=time
-        )
-    return make_entry(
-        type=row["type"],
-        envelope=Envelope.parse(json.loads(row["envelope"] or "null")),
-        registry=json.loads(row["registry"]),
-        time=time,
-    )
 
 
 def _try(view: SqlView, row: RowMapping, asked: Entry | Exception) -> tuple[Entry | None, dict[str, str]]:

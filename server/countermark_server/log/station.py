@@ -51,6 +51,7 @@ START_RETRY = 0.05  # seconds between two tries
 SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
 GARBAGE = (50_000, 20, 50)  # a round makes very many values and no cycles: look for those less often
 BREATH = 0.001  # seconds between two rounds
+PACE = 0.05  # seconds that a round waits at most for the publication of the last one
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
 
@@ -176,14 +177,16 @@ class Station:
         try:
             while not stop.is_set():
                 # Asked before the round looks: what is committed after the answer is news the next time.
-                if again or rung or news.any() or self.sequencer.importing:
+                if again or rung or not news.cheap or news.any() or self.sequencer.importing:
                     again = self._round()
                 # Also after a full round: whoever waits to propose gets the write lock, and the next round
                 # takes what gathers meanwhile. However often it rings: no round begins before that pause is over.
+                self.publisher.wait_until_public(PACE)
                 stop.wait(BREATH)
                 rung = self.desk.wait(0 if again else max(0.0, poll_interval - BREATH))
         finally:
             news.close()
+            self.sequencer.close()
             self.publisher.stop()
             self.desk.close()
             self.quorum.close()

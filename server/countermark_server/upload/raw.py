@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark_server import db, proposal
-from countermark_server.asking import Answers, no_room
+from countermark_server.asking import Answers, Expected, no_room, taken
 from countermark_server.errors import ServerError
 from countermark_server.settings import Settings
 from countermark_server.together import Together
@@ -33,7 +33,9 @@ def blueprint(
 ) -> Blueprint:
     """The one write door of a raw log, and the bar in front of all others."""
     doors = Blueprint("raw", __name__)
-    propose: Together[bytes, int] = Together(partial(_propose, settings, engine, clock))
+    propose: Together[bytes, Expected] = Together(
+        partial(_propose, settings, engine, answers, clock), until=lambda expected: expected
+    )
 
     @doors.before_app_request
     def _nothing_else() -> None:
@@ -45,7 +47,7 @@ def blueprint(
     @doors.post(PATH)
     def add() -> Response:
         # Once this returns the leaf comes in any case; its sender, if we stop here, knows no index.
-        index = _index(answers.wait_for(propose(_body()), seconds=settings.web.wait))
+        index = _index(taken(answers.heard(propose(_body()))))
         headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
         return Response(str(index), headers=headers)
 
@@ -66,14 +68,18 @@ def _body() -> bytes:
 
 
 def _propose(
-    settings: Settings, engine: Engine, clock: Callable[[], float], bodies: Sequence[bytes]
-) -> list[int | Exception]:
+    settings: Settings,
+    engine: Engine,
+    answers: Answers,
+    clock: Callable[[], float],
+    bodies: Sequence[bytes],
+) -> list[Expected | Exception]:
     """Their proposals, in one transaction: for as many as there is room for."""
     most = settings.entries.queue_max
     with db.write(engine) as connection:
-        taken = bodies[: max(proposal.room(connection, most=most), 0)]
-        ids = proposal.propose_raw(connection, taken, now=int(clock()))
-    return [*ids, *(no_room(most) for _ in bodies[len(taken) :])]
+        fit = bodies[: max(proposal.room(connection, most=most), 0)]
+        ids = proposal.propose_raw(connection, fit, now=int(clock()))
+    return [*answers.expect(ids, seconds=settings.web.wait), *(no_room(most) for _ in bodies[len(fit) :])]
 
 
 def _index(outcome: proposal.Outcome) -> int:

@@ -36,7 +36,7 @@ from countermark_server.accounts.seats import Seats, check_seat
 from countermark_server.accounts.tokenroom import Uses
 from countermark_server.accounts.tokens import Principal, authenticate, require_scope
 from countermark_server.allowance import Cost
-from countermark_server.asking import Answers, foresee_all, holder_in, holder_state, no_room
+from countermark_server.asking import Answers, Expected, foresee_all, holder_in, holder_state, no_room, taken
 from countermark_server.errors import ServerError
 from countermark_server.journey import State
 from countermark_server.proposal import PUBLISHED, Offer, Outcome
@@ -119,7 +119,7 @@ class Receiver:
         self._uses = uses
         self._vouch = vouch
         self._clock = clock
-        self._propose = Together(self._propose_all)
+        self._propose = Together(self._expect_all, until=lambda expected: expected)
         self._pace = RateLimit(settings.limits.uploads_a_minute, 60.0)
 
     @property
@@ -173,11 +173,12 @@ class Receiver:
         assert cost is not None, "a new file"
         checked = self._check(cost, principal.identity, form, names)
         started = time.perf_counter()
-        asked = self._store(checked, form)  # (6)
-        # Committed. If we stop here the log takes the entry all the same; the same upload sent again finds it.
-        if asked is None:  # another upload of this name was first, between (3) and (6)
+        expected = self._store(checked, form)  # (6), (7)
+        # Committed, and told. Had we stopped in between, the log would have taken the entry all the same; the same
+        # upload sent again finds it.
+        if expected is None:  # another upload of this name was first, between (3) and (6)
             return self._take(principal, form)
-        outcome = self._answers.wait_for(asked, seconds=self._settings.web.wait)  # (7)
+        outcome = taken(self._answers.heard(expected))
         if held is None:
             self._seats.founded(principal.account_id, "", names.project)
         answer = self._answered(checked.artifact, outcome)  # (8)
@@ -240,12 +241,20 @@ class Receiver:
     def _in_place(self, statement: Statement) -> Envelope:
         return sign(statement, self._registry)
 
-    def _store(self, checked: _Checked, form: Form) -> int | None:
-        """Keep the bytes, then row and proposal together; the proposal's id, or None if the name was taken."""
+    def _store(self, checked: _Checked, form: Form) -> Expected | None:
+        """Keep the bytes, then row and proposal together, and wait; None if the name was taken."""
         artifact = checked.artifact
         self._blobs.keep({artifact.sha256: form.file, artifact.metadata_sha256: artifact.metadata})
         # Blobs are durable. If we stop here no row names them, and the client, who got no answer, sends again.
         return self._propose(checked)
+
+    def _expect_all(self, asked: Sequence[_Checked]) -> list[Expected | Exception | None]:
+        """The same, and for each proposal what its upload waits for."""
+        found = self._propose_all(asked)
+        # Committed. If we stop here the log takes the entries all the same; the same uploads sent again find them.
+        ids = [each for each in found if isinstance(each, int)]
+        expected = iter(self._answers.expect(ids, seconds=self._settings.web.wait))
+        return [next(expected) if isinstance(each, int) else each for each in found]
 
     def _propose_all(self, asked: Sequence[_Checked]) -> list[int | Exception | None]:
         """Rows and proposals of all who come now, in one transaction; each one's proposal, or None."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from countermark_server.together import Together
+from countermark_server.together import Together, Told
 
 CALLERS = 40
 
@@ -98,3 +98,22 @@ def test_nobody_is_forgotten(threads: int) -> None:
         assert list(pool.map(propose, range(2000), timeout=60)) == list(range(2000))
     assert not propose._led
     assert not propose._seated
+
+
+@pytest.mark.parametrize("order", ["told before anybody asks", "told later"])
+def test_one_sleeps_until_what_the_answer_waits_for_was_told(order: str) -> None:
+    """Committed is not enough: nobody has an answer before that, others of the transaction have theirs meanwhile."""
+    told, done = {1: Told(), 2: Told(), 3: Told()}, threading.Semaphore(0)
+    propose = Together[int, int](list, until=told.get)
+    if order == "told before anybody asks":
+        for one in told.values():
+            one.tell()
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(propose, number) for number in told]
+        for each in waiting:
+            each.add_done_callback(lambda _: done.release())
+        assert threads.submit(propose, 0).result(30) == 0, "nobody waits for those who wait"
+        assert done.acquire(timeout=0.05) == (order == "told before anybody asks")
+        for one in told.values():
+            one.tell()
+        assert [each.result(30) for each in waiting] == [1, 2, 3]
