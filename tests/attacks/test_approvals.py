@@ -18,6 +18,7 @@ from countermark_server.moderation.station import settle
 from countermark_server.ruleview import SqlView
 from countermark_server.standings import standings
 from tests.archives import sdist, wheel
+from tests.attacks.test_pages import signed_in
 from tests.doors import DoorWorld, Person
 from tests.log_world import ORIGIN
 
@@ -154,6 +155,15 @@ def test_two_of_three_list_a_release(world: Team) -> None:
     shown = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
     assert shown["message"] == "logged and cleared, not listed: waiting for approval 2 of 2"
     assert shown["approvals"]["approved"] == [world.ada.account]
+    page = " ".join(signed_in(world, "bob").get("/me/projects/demo").get_data(as_text=True).split())
+    for words in (
+        "listed once 2 people",
+        "approval 2 of 2",
+        "Approved by ada.",
+        "Missing:",
+        "countermark approve demo 1.0",
+    ):
+        assert words in page, words
     answer = world.client.get(f"/packages/demo/{WHEEL}")
     assert answer.get_json()["code"] == "not-listed" and "approval 2 of 2" in answer.get_json()["detail"]
     assert world.listed(WHEEL, SDIST) == [False, False]

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from countermark.entry import Entry
 from countermark.errors import CountermarkError
+from countermark.rules_approve import Waiting
 from countermark_server import db
 from countermark_server.asking import holder_state
 from countermark_server.errors import ServerError
@@ -56,6 +57,7 @@ class Release:
 
     version: str
     files: tuple[File, ...]
+    waiting: Waiting | None = None  # the approvals that it still needs
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def releases_of(connection: Connection, project: str) -> list[Release]:
     versions = dict[str, list[File]]()
     for row in rows:
         versions.setdefault(row["version"], []).append(_file(row, standing[row["id"]]))
-    return [Release(version, tuple(files)) for version, files in versions.items()]
+    waits = {row["version"]: each.waiting for row in rows if (each := standing[row["id"]]).waiting}
+    return [Release(version, tuple(files), waits.get(version)) for version, files in versions.items()]
 
 
 def _file(row: RowMapping, standing: Any) -> File:

@@ -172,7 +172,16 @@ def blueprint(
             releases = holdings.releases_of(connection, said["project"])
             held = holdings.keys_of(connection, said["project"], published.entry, now=int(clock()))
             owners = holdings.owners_of(connection, said["project"], now=int(clock()))
-        return page("me_project.html", browser, project=said, releases=releases, keys=held, owners=owners)
+        logins = {owner.account_id: owner.login for owner in owners}
+        return page(
+            "me_project.html",
+            browser,
+            project=said,
+            releases=releases,
+            keys=held,
+            owners=owners,
+            logins=logins,
+        )
 
     @pages.get("/me/organisations/<name>")
     def organisation(name: str) -> Any:

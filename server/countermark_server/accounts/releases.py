@@ -21,6 +21,7 @@ from countermark.entry import normalise_filename, normalise_project, normalise_v
 from countermark.errors import MalformedError
 from countermark.rules_approve import waiting
 from countermark_server import db, submission
+from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.tokens import Principal
 from countermark_server.asking import holder_in
 from countermark_server.errors import ServerError
@@ -84,6 +85,7 @@ class Releases:
         state = holder_in(SqlView(connection, db.rules_state), "", project, now=int(self._clock()))
         if state is None or principal.account_id not in state["owners"]:
             raise ServerError("not-owner", f"only owners of {project!r} see its files before they are listed")
+        check_seat(connection, principal.account_id, "", project)
 
 
 def _files(view: SqlView, project: str, release: rules.State) -> list[dict[str, Any]]:

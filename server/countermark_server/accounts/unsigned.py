@@ -18,6 +18,7 @@ from countermark.entry import check_statement, normalise_project
 from countermark.errors import MalformedError
 from countermark.statement import Signer, Statement, sign
 from countermark_server import db
+from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_fresh
 from countermark_server.allowance import Cost
@@ -61,6 +62,7 @@ class Unsigned:
             raise ServerError("name-invalid", str(error)) from None
         with db.read(self._engine) as connection:
             state = holder_state(connection, "", project, now=now)
+            check_seat(connection, principal.account_id, "", project)
         if state is None:
             raise ServerError("not-found", f"{project!r} has no entry in the log yet")
         if state["signed"] or state.get("approvals"):
