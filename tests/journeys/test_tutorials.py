@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,30 @@ def test_an_installer_from_the_pin_to_a_refusal(world: World) -> None:
     }
     typist = Typist(world, Page.read("installer"), trial_words(world), "bob-home", work, elsewhere)
     typist.type()
+
+
+@pytest.mark.exhaustive  # twenty seconds of programs; what it tells is tested piece by piece elsewhere
+def test_a_team_shares_a_project_and_one_leaves(world: World) -> None:
+    """An operator and three people, each at their own terminal: names, a shared project, a refusal, an end."""
+    page, words, typists = Page.read("teams"), trial_words(world), dict[str, Typist]()
+    (world.root / "registry").exists() or (world.root / "registry").symlink_to(world.data)
+
+    def builds(who: str, project: str, version: str) -> None:
+        work = world.root / who
+        shutil.rmtree(work / "dist", ignore_errors=True)
+        work.mkdir(exist_ok=True)
+        world.project(project, version).rename(work / "dist")
+        typists[who] = Typist(world, page, words, who, work, login=who)
+
+    steps = [step.meanwhile.split() for step in page.steps if step.meanwhile]
+    meanwhile = {" ".join(said): partial(builds, said[0], said[2], said[3]) for said in steps}
+    operator = Typist(world, page, words, "operator", world.root, meanwhile)
+    for section, who in (("1.", operator), ("2.", "grace"), ("3.", "linus"), ("4.", "eve"), ("5.", operator)):
+        typist = who if isinstance(who, Typist) else typists[who]
+        typist.meanwhile = meanwhile
+        typist.type(section)
+    typists["linus"].type("6.")
+    world.run("countermark-server", "fsck", "--data", world.data)
 
 
 def test_a_registry_that_keeps_serving_its_own_files(world: World) -> None:

@@ -35,9 +35,8 @@ PROJECT = "acme-ml-tool"
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: str) -> Iterator[DoorWorld]:
+def world(tmp_path: Path) -> Iterator[DoorWorld]:
     """A registry with acme: Ada owns it, Grace and Linus maintain `acme-ml-*`; Eve is somebody else."""
-    assert database
     made = DoorWorld(tmp_path)
     with made.run():
         made.people = {who: made.person(who) for who in ("ada", "grace", "linus", "eve")}  # type: ignore[attr-defined]
@@ -79,6 +78,7 @@ def seats(world: DoorWorld) -> Seats:
     return Seats(world.engine, Answers(world.engine), registry, origin=ORIGIN, wait=5.0, clock=world.clock)
 
 
+@pytest.mark.usefixtures("database")
 def test_a_team_shares_a_project_and_leaves_it(world: DoorWorld) -> None:
     """Begun by one, the organisation's by the log, uploaded to by another; who leaves the team is out at once."""
     assert upload(world, "grace").status_code == 200

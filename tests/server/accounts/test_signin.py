@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import KeySet, RSAKey
 from sqlalchemy import select
 
-from countermark_server import db
-from countermark_server.accounts import people
+from countermark_server import db, orgtables
+from countermark_server.accounts import organisations, people
 from countermark_server.accounts.issuer import ProviderError
 from countermark_server.accounts.sealed import Sealed
 from countermark_server.app import create_app
@@ -55,6 +55,8 @@ def world(tmp_path: Path, idp: Idp) -> Iterator[DoorWorld]:
             client_id="registry",
             client_secret_file=str(secret),
             groups="publishers admins",
+            admin_groups="publishers",
+            moderator_groups="somebody-else",
         ),
     )
     made.settings.keys.mkdir(parents=True, exist_ok=True)
@@ -213,6 +215,41 @@ def test_disabled_at_the_provider_is_dead_here_within_15_minutes(world: DoorWorl
     assert upload(world, ada["upload_token"]).status_code == 200
     refused(world.client.get("/api/v1/tokens", headers=session), "not-authenticated")
     assert robot.owner == ada["account"]
+
+
+def test_groups_give_roles_for_as_long_as_the_provider_says_so(world: DoorWorld, idp: Idp) -> None:
+    """A group of the settings makes an admin; what it said of groups is forgotten when it says something else."""
+    ada = sign_in(world, idp, "ada")["account"]
+    roles = {"admin": ("publishers",), "moderator": ("somebody-else",)}
+    with db.write(world.engine) as connection:
+        assert organisations.has_role(connection, ada, "admin")
+        assert not organisations.has_role(connection, ada, "moderator")
+        organisations.grant_role(connection, ada, "moderator", now=1)  # by the operator: no group takes that
+        organisations.note_groups(connection, ada, None, roles, now=1)
+        assert organisations.has_role(connection, ada, "admin")
+        organisations.note_groups(connection, ada, ["guests"], roles, now=1)
+        assert not organisations.has_role(connection, ada, "admin")
+        assert organisations.has_role(connection, ada, "moderator")
+        groups = connection.execute(select(orgtables.identity_group.c.name)).scalars().all()
+    assert groups == ["guests"]
+
+
+def test_a_browser_of_somebody_disabled_is_out_within_15_minutes(world: DoorWorld, idp: Idp) -> None:
+    """The page says so; nothing of theirs is shown."""
+    browser = world.app.test_client()
+    sent = browser.get("/sign-in/provider?next=/me/tokens")
+    back = idp.sign_in(sent.headers["Location"], "ada")
+    answer = browser.get("/login/callback", query_string=back)
+    assert answer.status_code == 303 and answer.headers["Location"] == "/me/tokens"
+    assert browser.get("/me").status_code == 200
+    stranger = world.app.test_client()
+    stranger.get("/sign-in/provider")
+    assert stranger.get("/login/callback", query_string=back).status_code == 401
+    idp.disable("ada")
+    world.clock.now += 899
+    answer = browser.get("/me")
+    assert answer.status_code == 401 and "no longer vouches" in answer.get_data(as_text=True)
+    assert "ada@example.com" not in answer.get_data(as_text=True)
 
 
 def test_a_silent_provider_is_waited_for_until_the_fifteenth_minute(world: DoorWorld, idp: Idp) -> None:
