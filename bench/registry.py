@@ -23,6 +23,7 @@ UNBOUND = {  # one account does what a registry's accounts do together
     "COUNTERMARK_TUF_MIN_INTERVAL": "0.2",
     "COUNTERMARK_LIMITS_UPLOADS_A_MINUTE": "0",
     "COUNTERMARK_LIMITS_ENTRIES_A_DAY": "0",
+    "COUNTERMARK_LIMITS_PROJECTS_A_DAY": "0",
 }
 
 
@@ -85,30 +86,31 @@ def signed_wheels(world: World, count: int, *, start: int = 0) -> list[Wheel]:
     """`count` wheels of about 1 kB, signed by alice's enrolled key."""
     folder = world.root / "wheels"
     folder.mkdir(exist_ok=True)
-    paths = [_wheel(folder, f"1.0.{start + number}") for number in range(count)]
+    paths = [make_wheel(folder, f"1.0.{start + number}") for number in range(count)]
     for first in range(0, count, 100):
         world.run("countermark", "sign", "--yes", *paths[first : first + 100])
     return [Wheel(path, path.with_name(path.name + ".publish.attestation").read_bytes()) for path in paths]
 
 
-def _wheel(folder: Path, version: str) -> Path:
+def make_wheel(folder: Path, version: str, project: str = PROJECT) -> Path:
+    """A small wheel with one empty module."""
     members = {
-        f"{PROJECT}.py": b"",
-        f"{PROJECT}-{version}.dist-info/METADATA": (
-            f"Metadata-Version: 2.1\nName: {PROJECT}\nVersion: {version}\n".encode()
+        f"{project}.py": b"",
+        f"{project}-{version}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n".encode()
         ),
-        f"{PROJECT}-{version}.dist-info/WHEEL": (
+        f"{project}-{version}.dist-info/WHEEL": (
             b"Wheel-Version: 1.0\nGenerator: bench\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         ),
     }
     record = "".join(f"{name},sha256={_digest(body)},{len(body)}\n" for name, body in members.items())
-    record += f"{PROJECT}-{version}.dist-info/RECORD,,\n"
-    members[f"{PROJECT}-{version}.dist-info/RECORD"] = record.encode()
+    record += f"{project}-{version}.dist-info/RECORD,,\n"
+    members[f"{project}-{version}.dist-info/RECORD"] = record.encode()
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body in members.items():
             archive.writestr(name, body)
-    path = folder / f"{PROJECT}-{version}-py3-none-any.whl"
+    path = folder / f"{project}-{version}-py3-none-any.whl"
     path.write_bytes(raw.getvalue())
     return path
 

@@ -28,6 +28,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from countermark.canonical import encode_canonical
@@ -223,6 +224,7 @@ def _way_down(
         name = hashes[place]
 
 
+@lru_cache(maxsize=64)  # every file of a lock is looked up in one of few tiles
 def open_tile(raw: bytes, name: bytes) -> tuple[bytes, ...]:
     """The hashes of a tile, once their root is its name."""
     if not raw or len(raw) % merkle.HASH_SIZE or len(raw) > TILE_MAX_BYTES:

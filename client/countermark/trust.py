@@ -84,6 +84,7 @@ class View:
     cache: Path
     timeline: Timeline
     newer: list[LogReader] = field(default_factory=list)  # heads read since, each beyond the last
+    tiles: dict[str, bytes] = field(default_factory=dict)  # of the bins tree, named by their hash, read once
 
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
@@ -147,9 +148,11 @@ class View:
         return replace(self, checkpoint=head, log=log, head=words)
 
     def _bins_tile(self, name: str) -> bytes:
-        raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
-        assert raw is not None
-        return raw
+        if name not in self.tiles:
+            raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
+            assert raw is not None
+            self.tiles[name] = raw  # whoever reads it compares its hash with the name
+        return self.tiles[name]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from countermark.canonical import encode_canonical, parse_canonical
@@ -121,7 +122,7 @@ class TrustFile:
         """Hex SHA-256 of the file, as a root lists it."""
         return hashlib.sha256(self.format()).hexdigest()
 
-    @property
+    @cached_property
     def policy(self) -> Policy:
         """The witness policy, parsed."""
         return Policy.parse(self.witness_policy)

@@ -208,3 +208,17 @@ def test_offline_claims_only_what_was_checked_and_no_pin(tmp_path: Path) -> None
     pinned = ClientPolicy(rules=(Rule("acme-*", Mode.ENFORCE, frozenset({"ab" * 32})),))
     report = verify([artifact(file)], machine.registry, world, now=world.now, policies=Policies(local=pinned))
     assert report.exit_code == 3
+
+
+def test_many_files_ask_for_each_tile_once(tmp_path: Path) -> None:
+    """Ten projects in as many bins: a warm machine asks for the moment, one tile and the log, and not for each."""
+    world = World(bit_length=8)
+    files = [world.publish(f"acme-{number}") for number in range(10)]
+    machine = Machine(tmp_path, world)
+    machine.accept(*files)
+    assert len(world.asked) < 40, "cold: a bin for each file, and little else"
+    world.asked.clear()
+    machine.accept(*files)
+    assert len(world.asked) == len(set(world.asked)), "nothing is asked for twice"
+    assert len([path for path in world.asked if path.startswith("/tuf/bins/")]) == 1
+    assert len(world.asked) < 12, world.asked
