@@ -255,3 +255,23 @@ def test_a_recovery_that_nobody_vetoes_replaces_the_lost_key(world: DoorWorld, g
     name, data = "demo-2.0-py3-none-any.whl", wheel(version="2.0")
     assert grace.upload(name, data, attestations=grace.attest(name, data, key=new)).status_code == 200
     world.check()
+
+
+def test_where_two_keys_sign_one_is_not_enough(world: DoorWorld, grace: Person) -> None:
+    """A threshold of two: owners, keys and its own lowering take both keys; one alone, or one twice, nothing."""
+    second, third = KeySigner(Ed25519PrivateKey.generate()), KeySigner(Ed25519PrivateKey.generate())
+    assert grace.enrol("demo", grace.key, key=second, threshold=2).status_code == 200
+    lin = world.person("lin")
+    one = owning(world, grace.key, "add", lin.account, "owner")
+    refused(world, one, grace.session, "not-authorised")
+    world.quiet()
+    before = world.state()
+    for cosigners in ([grace.key], [second]):
+        answer = grace.enrol("demo", *cosigners, key=third, threshold=1)
+        assert answer.get_json()["code"] == "not-authorised", answer.get_json()
+    assert world.state() == before
+    both = sign(Statement.parse(one.payload), grace.key, second)
+    assert send(world, both, grace.session).status_code == 200
+    assert world.client.get("/api/v1/projects/demo").get_json()["threshold"] == 2
+    assert grace.enrol("demo", grace.key, second, key=third, threshold=1).status_code == 200
+    world.check()
