@@ -218,6 +218,14 @@ def commands_client() -> str:
 
 
 @_part
+def client_variables() -> str:
+    """Every variable of the environment that the client reads."""
+    from countermark.cli_words import VARIABLES
+
+    return _table(("variable", "what it is"), [(f"`{name}`", what) for name, what in VARIABLES])
+
+
+@_part
 def commands_server() -> str:
     """Every command of the server as `--help` shows it."""
     return _commands("countermark-server", _click_commands("countermark_server.cli"))

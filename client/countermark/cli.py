@@ -26,6 +26,10 @@ from countermark import __version__
 from countermark.console import PROGRAM, fail, say
 from countermark.errors import CountermarkError, UsageError
 
+_URL = "where the registry answers, such as https://registry.example.com"
+_WHICH = "which pinned registry; not needed for an only one"
+_DISTRIBUTION = "a wheel or a source distribution"
+
 
 def main(argv: Sequence[str] | None = None, *, loaded: Callable[[], None] = lambda: None) -> int:
     """Run one command; every outcome is an exit code. `loaded` is called before it runs, once it is imported."""
@@ -73,6 +77,10 @@ def _parser(command: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = _actions(parser, "COMMAND", title="commands")
     groups = [arguments for arguments, names in _GROUPS if command in names.split()]
+    if not groups:
+        from countermark.cli_words import below_the_commands  # noqa: PLC0415  (lazy: `verify` needs none of it)
+
+        parser.epilog = below_the_commands()
     for arguments in groups or [arguments for arguments, _ in _GROUPS]:
         arguments(commands)
     return parser
@@ -83,6 +91,9 @@ class _Formatter(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)  # lines of our own stay
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,9 +125,7 @@ def _add(
     parser = commands.add_parser(name, help=help, description=help)
     parser.set_defaults(command=command)
     if registry:
-        parser.add_argument(
-            "--registry", metavar="URL", help="which pinned registry; not needed for an only one"
-        )
+        parser.add_argument("--registry", metavar="URL", help=_WHICH)
         parser.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
     if json:
         parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -127,7 +136,7 @@ def _trust_arguments(commands: Any) -> None:
     trust = commands.add_parser("trust", help="which registries this machine trusts, and by which root")
     actions = _actions(trust, "ACTION")
     add = _add(actions, "add", "trust.add", "pin a registry's root", registry=False)
-    add.add_argument("url", metavar="URL")
+    add.add_argument("url", metavar="URL", help=_URL)
     add.add_argument("--root", type=Path, metavar="FILE", help="the root, from somebody you trust")
     add.add_argument("--root-words", metavar="WORDS", help="its twelve words, from somebody you trust")
     add.add_argument(
@@ -141,13 +150,15 @@ def _trust_arguments(commands: Any) -> None:
     )
     _add(actions, "list", "trust.show_all", "list pinned registries", registry=False)
     show = _add(actions, "show", "trust.show", "show one pinned root", registry=False)
-    show.add_argument("url", metavar="URL", nargs="?")
+    show.add_argument("url", metavar="URL", nargs="?", help=_WHICH)
 
 
 def _install_arguments(commands: Any) -> None:
     told = "verify files, every hash in a lock file, or what is installed"
     verify = _add(commands, "verify", "install.verify", told)
-    verify.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    verify.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help=f"{_DISTRIBUTION}; or a lock file"
+    )
     verify.add_argument(
         "--environment",
         type=Path,
@@ -193,7 +204,7 @@ def _publish_arguments(commands: Any) -> None:
     login = _add(
         commands, "login", "publish.login", "sign in by the browser or with a one-time code", registry=False
     )
-    login.add_argument("url", metavar="URL")
+    login.add_argument("url", metavar="URL", help=_URL)
     login.add_argument("--root-words", metavar="WORDS", help="the root's words, where no root is pinned yet")
     login.add_argument("--code", help="the one-time code; else the browser, or asked for")
     login.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
@@ -206,14 +217,14 @@ def _publish_arguments(commands: Any) -> None:
     token = _add(
         commands, "token", "publish.token", "print the upload token, for other upload tools", registry=False
     )
-    token.add_argument("url", metavar="URL", nargs="?")
+    token.add_argument("url", metavar="URL", nargs="?", help=_WHICH)
     _tokens_arguments(commands)
     for name, text in (
         ("sign", "write FILE.publish.attestation beside each distribution"),
         ("publish", "sign, upload, wait until listed, verify"),
     ):
         parser = _add(commands, name, f"publish.{name}", text)
-        parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=_DISTRIBUTION)
         parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
         parser.add_argument("--yes", action="store_true", help="enrol the key without asking")
         parser.add_argument(
@@ -229,7 +240,7 @@ def _publish_arguments(commands: Any) -> None:
     status = _add(
         commands, "status", "publish.status", "what became of uploads; fetches and checks their proofs"
     )
-    status.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    status.add_argument("files", nargs="+", type=Path, metavar="FILE", help=_DISTRIBUTION)
     status.add_argument("--wait", action="store_true", help="wait until listed")
     status.add_argument("--proofs", type=Path, metavar="DIR", help="write each proof as FILE.tlog-proof")
 
@@ -373,9 +384,7 @@ def _witness_arguments(commands: Any) -> None:
 def _audit_arguments(commands: Any) -> None:
     text = "replay the whole log, and compare TUF and the simple index with it"
     audit = _add(commands, "audit", "audit.audit", text, registry=False)
-    audit.add_argument(
-        "url", metavar="URL", nargs="?", help="which pinned registry; not needed for an only one"
-    )
+    audit.add_argument("url", metavar="URL", nargs="?", help=_WHICH)
     audit.add_argument("--files", action="store_true", help="download and hash every listed artifact, too")
     audit.add_argument("--from-start", action="store_true", help="forget earlier audits, replay from entry 0")
     audit.add_argument("--allow-trial", action="store_true", help="accept a trial registry under CI")
@@ -397,7 +406,7 @@ def _bundle_arguments(commands: Any) -> None:
         "--max-age", metavar="AGE", default="24h", help="90m, 24h, 7d: how old a bundle may be"
     )
     for action in (make, check):
-        action.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        action.add_argument("files", nargs="+", type=Path, metavar="FILE", help=_DISTRIBUTION)
         action.add_argument(
             "--log-only",
             action="store_true",

@@ -103,9 +103,9 @@ class Demands:
             if left > 0:
                 yield _objection(
                     "cool-down",
-                    f"it was logged {_words(max(0, facts.clock - facts.logged_at))} ago, and releases wait "
-                    f"{_words(self.cool_down)} here",
-                    f"in {_words(left)} it is old enough; until then take an older release",
+                    f"witnesses and this machine say that it is {_words(max(0, facts.clock - facts.logged_at))} old "
+                    f"or more, and releases wait {_words(self.cool_down)} here",
+                    f"in {_at_most(left)} it is old enough; until then take an older release",
                 )
         if self.not_flagged and facts.tier not in (None, "none"):
             yield _objection("flagged", f'it is listed by "{facts.tier}", and only "none" is accepted here')
@@ -211,6 +211,14 @@ def _words(seconds: int) -> str:
         if seconds >= 2 * unit:
             return f"{seconds // unit} {name}"
     return f"{seconds} s"
+
+
+def _at_most(seconds: int) -> str:
+    """A span in the same units, rounded up: who waits as long as is said has waited long enough."""
+    for unit in (86_400, 3600, 60):
+        if seconds >= 2 * unit:
+            return _words(-(-seconds // unit) * unit)
+    return _words(seconds)
 
 
 def _objection(reason: str, message: str, hint: str | None = None) -> PolicyError:

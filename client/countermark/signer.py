@@ -69,7 +69,7 @@ def ask_terminal(prompt: str) -> str:
     if not sys.stdin.isatty():
         raise UsageError(
             "a passphrase is needed and nobody is there to type it",
-            hint="set COUNTERMARK_PASSPHRASE, or make the key with `key new --no-passphrase`",
+            hint="set COUNTERMARK_PASSPHRASE, or make a key with `countermark key new --no-passphrase`",
         )
     return getpass.getpass(prompt)
 

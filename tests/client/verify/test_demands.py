@@ -51,6 +51,18 @@ def test_each_demand_at_its_border(name: str, value: object, good: dict, bad: di
     assert reasons(demands, replace(GOOD, **bad)) == [reason]
 
 
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(3 * DAY - 120, "in 3 d "), (2 * DAY, "in 2 d "), (2 * HOUR + 1, "in 3 h "), (61, "in 61 s ")],
+)
+def test_who_waits_as_long_as_the_hint_says_has_waited_long_enough(left: int, said: str) -> None:
+    """The span is rounded up; how old the file is, down, since the slower of two clocks counts."""
+    facts = replace(GOOD, logged_at=97 * DAY + left)
+    (objection,) = read_demands({"cool-down": "3d"}).of_file(facts)
+    assert (objection.hint or "").startswith(said)
+    assert "old or more, and releases wait 3 d here" in str(objection)
+
+
 def test_demands_travel_in_the_trust_file() -> None:
     """Written by people, kept canonically, read back the same; without any the file is what it was before."""
     demands, trust = read_demands(EVERYTHING), World().trust_file
