@@ -16,8 +16,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import figures  # noqa: E402
 
 SCRIPTS = (
-    "bench_law", "bench_audit", "bench_tuf", "bench_batch", "bench_scan", "bench_proof", "bench_rate", "bench_doors",
-    "bench_read", "bench_verify", "bench_lock", "bench_team", "bench_bundle", "bench_backfill", "bench_growth",
+    "bench_law", "bench_audit", "bench_tuf", "bench_tuf_batch", "bench_batch", "bench_scan", "bench_proof",
+    "bench_rate", "bench_doors", "bench_read", "bench_verify", "bench_lock", "bench_team", "bench_bundle",
+    "bench_backfill", "bench_growth",
 )  # fmt: skip
 
 

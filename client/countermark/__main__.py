@@ -33,6 +33,7 @@ def run() -> NoReturn:
 
 def _collect() -> None:
     gc.freeze()  # what is loaded stays
+    gc.set_threshold(50_000, 20, 50)  # as in replay.py, which not every command loads
     gc.enable()
 
 

@@ -33,10 +33,13 @@ def encode_canonical(value: Any) -> bytes:
 def parse_canonical(raw: bytes, *, max_bytes: int) -> Any:
     """The value spelled by `raw`, which must be its canonical spelling of at most `max_bytes`."""
     value = _decode(raw, max_bytes)
-    # Arrays and objects can't be nested deeper than there are opening brackets, and an ASCII document whose
-    # re-encoding is identical has ASCII keys: most leaves are spared the walk.
-    if not raw.isascii() or raw.count(b"{") + raw.count(b"[") > JSON_MAX_DEPTH:
+    # Of what was decoded only depth and the keys' letters are left to check. Arrays and objects can't be nested
+    # deeper than there are opening brackets, and an ASCII document whose re-encoding is identical has ASCII keys:
+    # most leaves are spared the walk, or all of it but their arrays and objects.
+    if not raw.isascii():
         _check(value, 0)
+    elif raw.count(b"{") + raw.count(b"[") > JSON_MAX_DEPTH:
+        _check_depth(value, 1)
     if _encode(value) != raw:
         raise MalformedError("JSON document is not in canonical form (keys in ascending order, no spaces)")
     return value
@@ -96,6 +99,15 @@ def _check(value: Any, depth: int) -> None:
         raise MalformedError(f"a {kind.__name__} has no place in canonical JSON")
 
 
+def _check_depth(value: Any, depth: int) -> None:
+    """The same of what was decoded, whose members are what JSON has: no deeper than allowed."""
+    if depth > JSON_MAX_DEPTH:
+        raise MalformedError(f"JSON document is nested deeper than {JSON_MAX_DEPTH}")
+    for member in value.values() if type(value) is dict else value:
+        if type(member) in (dict, list):
+            _check_depth(member, depth + 1)
+
+
 def _refuse(text: str) -> NoReturn:
     raise MalformedError(f"number {text[:32]} is not an integer from 0 to {JSON_MAX_INTEGER}")
 
@@ -107,4 +119,6 @@ def _integer(text: str) -> int:
 
 
 _DECODER = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constant=_refuse)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_ENCODER = json.JSONEncoder(  # what goes in a circle ends as a RecursionError
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False
+)

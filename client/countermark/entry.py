@@ -35,7 +35,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Final
 
 from countermark.canonical import encode_canonical, parse_canonical
@@ -52,7 +51,7 @@ from countermark.names import (
 from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
 from countermark.statement import Envelope, Statement
 from countermark.tlog import merkle
-from countermark.values import dataclass, replace
+from countermark.values import cached, dataclass, replace
 
 __all__ = [
     "RESERVED",
@@ -141,12 +140,12 @@ class Entry:
             raise MalformedError(f"time {time} is outside 0 to {ENTRY_TIME_MAX}")
         return replace(self, time=time, raw=_leaf(self.type, self.envelope, self.registry, time))
 
-    @cached_property
+    @cached
     def leaf_hash(self) -> bytes:
         """The leaf's hash in the tree; its hex is the name by which later entries call this one (`prev`)."""
         return merkle.leaf_hash(self.raw)
 
-    @cached_property
+    @cached
     def file_name(self) -> FileName:
         """The subject's file name, taken apart (types about a file only; `check_statement` has parsed it)."""
         if self.imported is not None:

@@ -106,17 +106,22 @@ class Statement:
     @classmethod
     def parse(cls, payload: bytes) -> Statement:
         value = parse_canonical(payload, max_bytes=STATEMENT_MAX_BYTES)
-        match value:
-            case {
-                "_type": str(kind),
-                "predicate": dict(predicate),
-                "predicateType": str(predicate_type),
-                "subject": [{"digest": {"sha256": str(sha256), **digests}, "name": str(name), **members}],
-                **rest,
-            } if not (digests or members or rest):
-                pass
-            case _:
-                raise MalformedError("statement is not an in-toto statement with one subject and its SHA-256")
+        try:
+            (subject,) = value["subject"]
+            kind, predicate_type, predicate = value["_type"], value["predicateType"], value["predicate"]
+            name, sha256 = subject["name"], subject["digest"]["sha256"]
+            alone = (len(value), len(subject), len(subject["digest"])) == (4, 2, 1)
+        except (KeyError, TypeError, ValueError):
+            alone = False
+        if not (
+            alone
+            and isinstance(predicate, dict)
+            and isinstance(kind, str)
+            and isinstance(predicate_type, str)
+            and isinstance(name, str)
+            and isinstance(sha256, str)
+        ):
+            raise MalformedError("statement is not an in-toto statement with one subject and its SHA-256")
         type = predicate_type.removeprefix(PREDICATE_PREFIX)
         if kind != STATEMENT_TYPE or type == predicate_type or not _TYPE.fullmatch(type):
             raise MalformedError(
@@ -162,7 +167,7 @@ class Envelope:
     def parse(cls, source: bytes | Mapping[str, Any]) -> Envelope:
         """From JSON bytes in any spelling (an attestation file), or from the object parsed out of a leaf."""
         value = parse_json(source, max_bytes=ENTRY_MAX_BYTES) if isinstance(source, bytes) else source
-        if not isinstance(value, Mapping) or set(value) != {"payload", "payloadType", "signatures"}:
+        if not isinstance(value, dict | Mapping) or set(value) != {"payload", "payloadType", "signatures"}:
             raise MalformedError("envelope must have exactly payload, payloadType and signatures")
         if value["payloadType"] != PAYLOAD_TYPE:
             raise MalformedError(

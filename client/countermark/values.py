@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
+    from functools import cached_property as cached
 else:
     import operator
     from collections.abc import Callable
@@ -212,5 +213,17 @@ else:
             twin = dataclasses.make_dataclass(cls.__name__, fields, frozen=self.frozen)
             return getattr(twin, self.name)
 
+    class cached:  # noqa: N801  (used like `property`)
+        """`functools.cached_property`, without the lock that Python 3.11 takes each time it is made."""
 
-__all__ = ["dataclass", "field", "replace"]
+        def __init__(self, function: Callable[[Any], Any]) -> None:
+            self._function, self.__doc__ = function, function.__doc__
+
+        def __get__(self, instance: Any, owner: type) -> Any:
+            if instance is None:
+                return self
+            value = instance.__dict__[self._function.__name__] = self._function(instance)
+            return value
+
+
+__all__ = ["cached", "dataclass", "field", "replace"]

@@ -14,7 +14,6 @@ that is restored beneath the running process ends it where it loads anew: what i
 from __future__ import annotations
 
 import fcntl
-import gc
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from countermark import replay
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import Fetcher, HttpFetcher
 from countermark.tlog.checkpoint import LogCheckpoint
@@ -49,7 +49,6 @@ from countermark_server.stores.public import CHECKPOINT
 START_PATIENCE = 15.0  # seconds for witnesses that start together with us
 START_RETRY = 0.05  # seconds between two tries
 SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
-GARBAGE = (50_000, 20, 50)  # a round makes very many values and no cycles: look for those less often
 BREATH = 0.001  # seconds between two rounds
 PACE = 0.05  # seconds that a round waits at most for the publication of the last one
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
@@ -255,7 +254,7 @@ def run(settings: Settings, stop: threading.Event, *, accept_unwitnessed: bool =
 def quicken() -> None:
     """Set the interpreter up for what this process does. For `run`, and for benchmarks that stand in for it."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.set_threshold(*GARBAGE)
+    replay.quicken()
 
 
 def open_station(settings: Settings, *, fetcher: Fetcher | None = None) -> Station:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import click
 
+from countermark import replay
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark.serving import listening
@@ -84,6 +85,7 @@ def run(
     settings: Settings, stop: threading.Event, *, listen: str, registry: str, root: Path | None = None
 ) -> None:
     """Work until `stop`."""
+    replay.quicken()
     folder, run_folder = settings.data / "timestamper", settings.data / "run"
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():

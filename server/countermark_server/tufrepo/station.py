@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 from tuf.api.exceptions import RepositoryError
 
+from countermark import replay
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark_server import adopted, db, onlinekeys, signing, telemetry
@@ -39,6 +40,7 @@ EXPIRES = Gauge("countermark_tuf_expires_seconds", "when online metadata expires
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Work until `stop`."""
+    replay.quicken()
     parts = open_parts(settings)
     try:
         repository = Repository(parts)
