@@ -99,6 +99,7 @@ FLOORS: list[set[str]] = [
     {"imported", "schema"},
     {"filelist", "manifest"},
     {"statement"},
+    {"identities"},
     {"machine"},
     {"canonical", "names"},
     {"tlog"},

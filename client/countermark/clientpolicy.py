@@ -5,7 +5,7 @@
     [[pattern]]
     project = "acme-*"
     mode = "enforce"
-    keys = ["9f86d081..."]                    # pins: a publish by any other key is refused
+    keys = ["9f86d081..."]                    # pins: a publish by any other key is refused (identities.py)
 
     [[exception]]
     project = "old-thing"
@@ -48,6 +48,7 @@ from countermark.demands import KNOWN as DEMANDS
 from countermark.demands import Demands, Facts, read_demands
 from countermark.disk import read_file
 from countermark.errors import CountermarkError, UsageError
+from countermark.identities import check_form
 from countermark.limits import EXCEPTION_MAX, LOCAL_FILE_MAX_BYTES
 from countermark.teams import spelled_out
 from countermark.trustfile import CentralPolicy
@@ -321,7 +322,7 @@ def _rule(path: Path, item: Mapping[str, Any]) -> Rule:
     keys = item.get("keys", [])
     if not isinstance(item.get("project"), str) or not isinstance(keys, list):
         raise UsageError(f'policy "{path}": a pattern needs a project name and a list of keys')
-    return Rule(item["project"], Mode.parse(item.get("mode", "enforce")), frozenset(map(str, keys)))
+    return Rule(item["project"], Mode.parse(item.get("mode", "enforce")), _identities(path, keys))
 
 
 def _pins(path: Path, table: object) -> Iterator[Rule]:
@@ -331,7 +332,14 @@ def _pins(path: Path, table: object) -> Iterator[Rule]:
     for project, keys in table.items():
         if not isinstance(keys, list) or not keys or not all(isinstance(key, str) for key in keys):
             raise UsageError(f'policy "{path}": the pin of {project} is a list of keys')
-        yield Rule(project, Mode.OBSERVE, frozenset(keys))
+        yield Rule(project, Mode.OBSERVE, _identities(path, keys))
+
+
+def _identities(path: Path, keys: list[Any]) -> frozenset[str]:
+    try:
+        return frozenset(check_form(str(key)) for key in keys)
+    except UsageError as error:
+        raise UsageError(f'policy "{path}": {error}', hint=error.hint) from None
 
 
 def _exemption(path: Path, item: Mapping[str, Any]) -> Exemption:
@@ -352,7 +360,7 @@ def _log_only(path: Path, item: Mapping[str, Any]) -> LogOnly:
     keys, namespace = item.get("keys", []), item.get("namespace")
     if not isinstance(namespace, str) or not namespace or not isinstance(keys, list):
         raise UsageError(f'policy "{path}": log-only needs a namespace, and may have a list of keys')
-    return LogOnly(namespace, frozenset(map(str, keys)))
+    return LogOnly(namespace, _identities(path, keys))
 
 
 def _tables(path: Path, document: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:

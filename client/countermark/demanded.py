@@ -13,6 +13,7 @@ from countermark.clientpolicy import Policies
 from countermark.demands import Facts
 from countermark.entry import Entry
 from countermark.errors import CountermarkError, PolicyError
+from countermark.identities import form_of
 from countermark.limits import TIMESTAMP_LIFETIME
 from countermark.matching import Listing
 from countermark.signature import Proved, SignedBy
@@ -23,7 +24,7 @@ from countermark.verified import Artifact, LetPass, Refused
 def check_pins(artifact: Artifact, signed_by: SignedBy, policies: Policies) -> None:
     """Each file that pins the project, and the lock, must find one of its keys among those that signed or vouch."""
     for pins in policies.pin_sets(artifact.project):
-        if not pins & signed_by.keyids:
+        if not signed_by.meets(pins):
             raise PolicyError(
                 f"{artifact.filename} is signed by {signed_by.keyid or 'nobody'}, "
                 f"which is not pinned for {artifact.project}",
@@ -34,7 +35,8 @@ def check_pins(artifact: Artifact, signed_by: SignedBy, policies: Policies) -> N
 
 def pin_line(project: str, signed_by: SignedBy) -> str:
     """What pins this signer, on one line of the table `pins`."""
-    return f'{project} = ["{signed_by.keyid}"]'
+    signer = signed_by.keyid if signed_by.identity is None else form_of(signed_by.identity)
+    return f'{project} = ["{signer}"]'
 
 
 def facts_of(proved: Listing, artifact: Artifact, target: ListedTarget, *, now: int) -> Facts:

@@ -110,7 +110,7 @@ def check_pins(artifact: Artifact, signed_by: SignedBy, policies: Policies) -> N
         raise signed_by.finding
     accepted = policies.log_only_for(artifact.namespace)
     for pins in (*policies.pin_sets(artifact.project), accepted.keys if accepted else frozenset[str]()):
-        if pins and not pins & signed_by.keyids:
+        if pins and not signed_by.meets(pins):
             raise PolicyError(
                 f"{artifact.filename} is signed by {signed_by.keyid}, which is not pinned for "
                 f"{artifact.namespace}/{artifact.project}"

@@ -80,7 +80,7 @@ def move(project: str, old: frozenset[str], signed_by: SignedBy) -> Move | None:
             because.append(f"entry #{index} enrols {key}, signed by {older[1]}, too")
         if older is None or older[1] in old:
             break
-    return Move(project, old, signed_by.keyid, tuple(because), bool(old & signed_by.keyids))
+    return Move(project, old, signed_by.keyid, tuple(because), signed_by.meets(old))
 
 
 # --- countermark.toml -------------------------------------------------------------------------------------

@@ -22,13 +22,14 @@ protects only who holds a pin on a key in the chain; otherwise the promise is de
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from countermark import machine
 from countermark.entry import Entry
 from countermark.errors import PolicyError, SignatureError
+from countermark.identities import meets
 from countermark.imported import Imported
 from countermark.limits import ENROLMENT_CHAIN_MAX, GENESIS_SEARCH, RECOVERY_WAIT
 from countermark.statement import Envelope, check_signatures, keyid_of
@@ -70,6 +71,10 @@ class SignedBy:
     finding: PolicyError | None = None
     identity: Mapping[str, Any] | None = None  # the job's, as checked by the registry
     chain: tuple[tuple[int, str], ...] = ()  # enrolments as index and key ID, the signing key's first
+
+    def meets(self, pins: Collection[str]) -> bool:
+        """Whether one of these identities signed, or vouches for the key that did."""
+        return meets(pins, self.keyids, self.identity)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -13,8 +13,10 @@ from tests.clients.pinned import executable
 from tests.deploy.front import Front
 from tests.deploy.privateca import make_certificate
 from tests.jobissuer import JobIssuer, running
+from tests.world.typist import Page, Typist
 from tests.world.world import World, as_json, free_port
 
+DOCS = Path(__file__).parents[2] / "docs"
 PROJECT = "hello-countermark"
 WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
 
@@ -114,3 +116,34 @@ def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> No
         assert "by a job of acme/widgets, .gitlab-ci.yml at refs/tags/v1.0" in result["signed_by"]["sentence"]
         assert "identity as checked by the registry" in result["signed_by"]["sentence"]
     world.run("countermark", "audit", world.url)
+
+
+def test_the_tutorial_as_a_new_user_types_it(world: JobWorld) -> None:
+    """Trust once, publish from a job, be refused from a merge request, look at it, take it back."""
+    assert world.issuer is not None
+    text = (
+        (DOCS / "tutorials" / "ci-release.md")
+        .read_text("utf-8")
+        .replace("https://gitlab.com", world.issuer.url)
+    )
+    work = world.root / "work"
+    work.mkdir()
+    world.project(PROJECT, "1.0.0").rename(work / "dist")
+
+    def at_a_job(**changes: str) -> None:
+        world.begin_job(**changes)
+        del world.job["CI"]  # a trial registry, which CI refuses
+        typist.home = "job"
+
+    def over() -> None:
+        world.end_job()
+        typist.home = "alice-home"
+
+    elsewhere = {
+        "a job for the tag v1.0": at_a_job,
+        "a job for a merge request": lambda: at_a_job(ref_path="refs/merge-requests/1/head"),
+        "the job is over": over,
+    }
+    typist = Typist(world, Page.parse("ci-release", text), words(world), "alice-home", work, elsewhere)
+    typist.type()
+    assert not list((world.root / "job" / "countermark").glob("keys/*"))
