@@ -182,7 +182,9 @@ def test_somebody_of_the_provider_signs_in_and_out(world: DoorWorld, idp: Idp, p
     assert page.url == at(world, "/")
     page.goto(at(world, "/me"))
     assert page.url == at(world, "/sign-in?next=/me")
-    page.problems.clear()  # what the provider's own page does is its own business
+    page.goto(at(world, "/login/callback?state=of-nobody&code=made-up"))
+    assert "Not done" in page.text and "not begun in this browser" in page.text
+    page.problems.clear()  # what the provider's own page does is its own business; the refusal is a 401
 
 
 def test_nothing_keeps_people_out_of_these_pages(world: DoorWorld, page: Page) -> None:

@@ -18,7 +18,7 @@ from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.signin import CODE_SECONDS, PAGE, POLL_SECONDS, SignIns
 from countermark_server.accounts.views import json_body, opened_session
-from countermark_server.errors import ServerError
+from countermark_server.errors import ServerError, problem
 
 COOKIE = SIGN_IN_COOKIE
 ATTEMPTS, SECONDS = 30, 60.0  # of one address; a polling machine asks every two seconds, elsewhere
@@ -116,6 +116,16 @@ def blueprint(
             COOKIE, cookie, max_age=CODE_SECONDS, path="/login", httponly=True, samesite="Lax",
             secure=base_url.startswith("https:"),
         )  # fmt: skip
+        return answer
+
+    @doors.errorhandler(ServerError)
+    def refused(error: ServerError) -> Response:
+        """A refusal as a page where a person looks, else as everywhere."""
+        made = problem(error, base_url)
+        if "text/html" not in request.headers.get("Accept", ""):
+            return Response(made.body, status=made.status, headers=made.headers)
+        answer = page("me_refused.html", detail=error.detail, code=error.code)
+        answer.status = made.status
         return answer
 
     @doors.after_request
