@@ -19,6 +19,8 @@ VARIABLES: Final = (
     ("COUNTERMARK_HOME", "folder of pins, keys and policy, instead of the platform's own"),
     ("COUNTERMARK_PASSPHRASE", "passphrase of the key that signs, where nobody can type it"),
     ("COUNTERMARK_PIN", "PIN of a hardware token that holds a key"),
+    ("COUNTERMARK_ID_TOKEN", "a CI job's OIDC token, where its system has no variable for one"),
+    ("COUNTERMARK_SIGN_ID_TOKEN", "the same, issued for signing"),
     ("COUNTERMARK_DEBUG", "set: a bug of ours shows its traceback"),
 )
 
@@ -26,7 +28,7 @@ VARIABLES: Final = (
 def below_the_commands() -> str:
     """The end of the help text."""
     steps = [f"  {who:<10} {first}\n  {'':<10} {then}" for who, first, then in FIRST_STEPS]
-    variables = [f"  {name:<23} {what}" for name, what in VARIABLES]
+    variables = [f"  {name:<25} {what}" for name, what in VARIABLES]
     codes = [line[2:] for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]
     parts = {
         "first steps (the twelve words come from a person, never from the registry):": steps,
