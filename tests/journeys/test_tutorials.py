@@ -187,6 +187,16 @@ def test_an_operator_goes_on_in_a_new_log(tmp_path: Path) -> None:
         assert "covered: predecessor named by entry 0: 1" in said and "no findings" in said
 
 
+def test_somebody_becomes_a_witness_of_a_log(tmp_path: Path) -> None:
+    """A key, the log's keys from the operator, and a witness that stands at size 0."""
+    text = (DOCS / "how-to" / "witness.md").read_text("utf-8")
+    world = World(tmp_path / "world", settings=QUICK)
+    world.origin = "registry.example.com/main"
+    steps = Page.parse("witness", text)
+    Typist(world, steps, "", "witness", world.root, {"the registry is initialised": world.init}).type("1.")
+    assert (world.root / "witness" / "witness.sqlite").exists()
+
+
 def page(text: str) -> Page:
     """A page of one section."""
     return Page.parse("test", f"# A page\n\n## 1. One\n\n{text}\n")
