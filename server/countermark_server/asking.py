@@ -41,8 +41,12 @@ def foresee(
         raise refusal
 
 
-def foresee_all(view: SqlView, offers: Sequence[proposal.Offer], *, now: int) -> list[ServerError | None]:
+def foresee_all(
+    view: SqlView, offers: Sequence[proposal.Offer], *, now: int, fetched: bool = False
+) -> list[ServerError | None]:
     """What the rules would say of each, were they taken in this order: None, or the refusal.
+
+    `fetched`: the view has what they touch, so that nobody need find out twice what that is.
 
     Nothing is written: their changes are dropped with the view, which nobody may `flush`.
     """
@@ -53,7 +57,8 @@ def foresee_all(view: SqlView, offers: Sequence[proposal.Offer], *, now: int) ->
         )
     time = max(now, log["time"])
     entries = [_formed(offer, time=time) for offer in offers]
-    view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
+    if not fetched:
+        view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
     return [entry if isinstance(entry, ServerError) else _foresee(view, entry) for entry in entries]
 
 

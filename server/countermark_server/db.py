@@ -431,6 +431,17 @@ class News:
         with read(self._engine) as connection:
             return question(connection)
 
+    def first(self, question: str) -> Any:
+        """The first row of an answer, or None, to a question that both databases understand: often asked."""
+        if self._postgresql:
+            try:
+                self._connection = self._connection or postgresql.watch(self._engine)
+                return postgresql.first(self._connection, question)
+            except SQLAlchemyError:
+                self.close()
+        with read(self._engine) as connection:
+            return connection.exec_driver_sql(question).first()
+
     @property
     def cheap(self) -> bool:
         """Whether `any` costs less than a question that looks for itself."""

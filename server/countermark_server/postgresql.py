@@ -20,7 +20,7 @@ import select
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from countermark.errors import UsageError
 
@@ -98,10 +98,19 @@ def watch(engine: Engine) -> Connection:
     return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
+def first(connection: Connection, question: str) -> Any:
+    """The first row of an answer, or None: straight from the driver, for a quarter of what all layers cost."""
+    raw: Any = connection.connection.dbapi_connection
+    try:
+        return raw.execute(question).fetchone()
+    except raw.Error as error:
+        raise DBAPIError.instance(question, None, error, raw.Error) from error
+
+
 def snapshot(connection: Connection) -> str:
     """Which transactions are visible now: equal answers mean that nothing was committed in between.
 
     (The position of the write-ahead log would not do: it moves before the commit is visible, so a look in
     between would find nothing and never look again.)
     """
-    return str(connection.exec_driver_sql(_SNAPSHOT).scalar_one())
+    return str(first(connection, _SNAPSHOT)[0])

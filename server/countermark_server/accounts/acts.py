@@ -148,7 +148,7 @@ class Acts:
                 else _unseated(connection, principal, each) or _offer(view, principal, each, now=now)
                 for each in read
             ]
-            judged = self._statements.judge(view, offers, now=now)
+            judged = self._statements.judge(view, offers, now=now, fetched=True)
         self._keep(read, judged)
         taken = self._statements.take(judged, now=now, all_or_none=True)
         return self._statements.finish(offers, taken)
@@ -184,7 +184,7 @@ class Acts:
             else _unseated(connection, who, each.said) or _offer(view, who, each.said, now=now)
             for who, each in zip(principals, asked, strict=True)
         ]
-        judged = self._statements.judge(view, offers, now=now)
+        judged = self._statements.judge(view, offers, now=now, fetched=True)
         self._keep([each.said for each in asked], judged)
         return principals, offers, judged
 

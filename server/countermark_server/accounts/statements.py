@@ -99,14 +99,16 @@ class Statements:
             raise done
         return done
 
-    def judge(self, view: SqlView, asked: Sequence[Offer | ServerError], *, now: int) -> list[Judged]:
+    def judge(
+        self, view: SqlView, asked: Sequence[Offer | ServerError], *, now: int, fetched: bool = False
+    ) -> list[Judged]:
         """What each would be answered, were they proposed together: still the offer, if the rules would take it.
 
         What is refused already stays refused. A file that the log has, with the same bytes, is answered like the
         first time.
         """
         offers = [each for each in asked if isinstance(each, Offer)]
-        refusals = iter(foresee_all(view, offers, now=now) if offers else [])
+        refusals = iter(foresee_all(view, offers, now=now, fetched=fetched) if offers else [])
         judged = list[Judged]()
         for each in asked:
             refusal = each if isinstance(each, ServerError) else next(refusals)
