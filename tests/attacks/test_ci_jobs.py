@@ -94,10 +94,10 @@ def test_a_jwt_that_leaked_is_used_up(world: JobWorld) -> None:
 
 
 def test_two_workers_at_the_same_moment_give_one_token(world: JobWorld) -> None:
-    """The row is unique in the database: of eight that come together one is first."""
+    """The row is unique in the database: of three that come together one is first."""
     world.trusted()
-    token, codes, start = world.job(), list[int](), Barrier(8)
-    clients = [world.another_worker().test_client() for _ in range(8)]
+    token, codes, start = world.job(), list[int](), Barrier(3)
+    clients = [world.another_worker().test_client() for _ in range(3)]
 
     def knock(client: Any) -> None:
         start.wait(20)
@@ -108,7 +108,7 @@ def test_two_workers_at_the_same_moment_give_one_token(world: JobWorld) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert sorted(codes) == [200] + [422] * 7
+    assert sorted(codes) == [200] + [422] * 2
 
 
 def test_a_fork_publishes_nothing(world: JobWorld) -> None:

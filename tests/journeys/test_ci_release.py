@@ -50,8 +50,10 @@ class JobWorld(World):
         self.job = {}
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[JobWorld]:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobWorld]:
+    """One registry for both; each releases a project of its own."""
+    tmp_path = tmp_path_factory.mktemp("ci-release")
     with running() as issuer:
         settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_CI_ISSUERS": f"gitlab={issuer.url}"}
         with JobWorld(
@@ -65,7 +67,7 @@ def words(world: World) -> str:
     return world.words(world.data / "ceremony")
 
 
-def add_publisher(world: JobWorld, **said: str) -> None:
+def add_publisher(world: JobWorld, project: str) -> None:
     """What an owner does once, on a machine of their own."""
     assert world.issuer is not None
     options = {
@@ -75,8 +77,8 @@ def add_publisher(world: JobWorld, **said: str) -> None:
         "workflow": ".gitlab-ci.yml",
         "ref": "refs/tags/*",
     }
-    named = [word for name, value in (options | said).items() for word in (f"--{name}", value)]
-    world.run("countermark", "trusted-publisher", "add", PROJECT, *named, "--yes")
+    named = [word for name, value in options.items() for word in (f"--{name}", value)]
+    world.run("countermark", "trusted-publisher", "add", project, *named, "--yes")
 
 
 def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> None:
@@ -85,11 +87,11 @@ def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> No
     port = free_port()
     web = f"127.0.0.1:{world.port}"
     front = Front(tmp_path / "nginx", port, world.data / "public", web, certificate=(chain, key))
-    world.login("alice", words(world))
+    world.login("carol", words(world))
     world.run("countermark", "key", "new")
-    add_publisher(world)
+    add_publisher(world, "released-by-uv")
     files = sorted(
-        path for path in world.project(PROJECT, "1.0.0").iterdir() if path.suffix in (".whl", ".gz")
+        path for path in world.project("released-by-uv", "1.0.0").iterdir() if path.suffix in (".whl", ".gz")
     )
     world.run("countermark", "trust", "add", world.url, "--root-words", words(world), home="job")
     uv = ("publish", "--no-config", "--trusted-publishing", "always", "--publish-url")
