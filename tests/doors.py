@@ -29,7 +29,7 @@ from countermark_server import db, serials
 from countermark_server.accounts import codes, people, tokens
 from countermark_server.app import create_app
 from countermark_server.ruleview import SqlView
-from countermark_server.settings import Limits, Registry, Upload, Web
+from countermark_server.settings import Access, Limits, Registry, Upload, Web
 from tests.archives import metadata, record
 from tests.log_world import ORIGIN, LogWorld
 
@@ -46,6 +46,7 @@ class DoorWorld(LogWorld):
         wait: float = 10.0,
         upload: Upload | None = None,
         limits: Limits | None = None,
+        access: Access | None = None,
         raw_add: bool = False,
     ) -> None:
         super().__init__(folder, raw_add=raw_add)
@@ -55,6 +56,7 @@ class DoorWorld(LogWorld):
             web=Web(wait=wait),
             upload=upload or Upload(),
             limits=limits or Limits(),
+            access=access or Access(),
         )
         self.create()
         if not raw_add:

@@ -69,8 +69,9 @@ FLOORS: list[set[str]] = [
         "installed",
     },
     {"keyreference"},
-    {"fetch", "serving", "agent", "disk", "console", "secretstore"},
-    {"httpbody", "patience"},
+    {"fetch", "serving", "agent", "console"},
+    {"httpbody", "patience", "disk", "credentials"},
+    {"secretstore"},
     {"logbundle"},
     {"bundle"},
     {"timestamp"},
@@ -112,7 +113,7 @@ COMPOSITION = {"app", "worker", "cli", "cli_accounts", "cli_orgs", "cli_log", "c
 # What the server may use of the client: formats, rules, and reading. Never a command engine.
 SERVER_USES = {
     "tlog", "entry", "rules", "rules_approve", "rules_ci", "rules_import", "rules_state", "statement", "bundle",
-    "tufjson", "replay", "fetch",
+    "tufjson", "replay", "fetch", "credentials",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor", "snapshotfile",
     "tokens", "cloudkeys", "machine",

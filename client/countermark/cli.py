@@ -254,7 +254,10 @@ def _tokens_arguments(commands: Any) -> None:
         "--project", action="append", metavar="NAME", help="acme, acme-*, corp/*; default: all projects"
     )
     make.add_argument(
-        "--action", action="append", choices=("entries", "upload"), help="what it is for; default: both"
+        "--action",
+        action="append",
+        choices=("entries", "read", "upload"),
+        help="what it is for; default: all",
     )
     make.add_argument("--days", type=int, metavar="N", help="how long it lives; default: until revoked")
     make.add_argument("--for", dest="service", metavar="LOGIN", help="of a service account that you own")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from countermark.clientpolicy import Policies, load_policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
+from countermark.credentials import NONE, Credentials, shown_to
 from countermark.disk import replace_file
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import FileFetcher, HttpFetcher, StatusError
@@ -213,8 +214,9 @@ def proxy(arguments: argparse.Namespace) -> int:
     from countermark.team import Team  # noqa: PLC0415
 
     home, registry, remarks = pinned(arguments)
-    known = _known(_proxy(home, registry))
-    engine = Team(lambda authorization: _proxy(home, registry, authorization))
+    # Visitors are who they say they are, and nobody where they say nothing: never who started the proxy.
+    known = _known(_proxy(home, registry, NONE))
+    engine = Team(lambda authorization: _proxy(home, registry, shown_to(registry.url, authorization)))
     host, port = serving.parse_listen(arguments.listen)
     with serving.listening(engine.answer, host, port, max_body=0) as server:
         # shutdown() waits for the loop, so it must not run inside the loop's own thread.
@@ -238,13 +240,13 @@ def _known(proxy: Proxy) -> str:
     return f"log of {report.tree_size} entries, {report.freshness}"
 
 
-def _proxy(home: Home, registry: Registry, authorization: str | None = None) -> Proxy:
+def _proxy(home: Home, registry: Registry, credentials: Credentials | None = None) -> Proxy:
     from countermark.filestore import FileStore  # noqa: PLC0415
     from countermark.proxy import Proxy  # noqa: PLC0415
 
     return Proxy(
         registry,
-        _fetcher(registry, authorization),
+        _fetcher(registry, credentials),
         FileStore(registry.folder / "files"),
         policies=load_policies(home.policy_file, Path.cwd(), os.environ),
         clock=lambda: int(time.time()),
@@ -252,11 +254,11 @@ def _proxy(home: Home, registry: Registry, authorization: str | None = None) -> 
     )
 
 
-def _fetcher(registry: Registry, authorization: str | None) -> FileFetcher:
-    """The network in somebody's name: what they are let in by is for the registry's host, and for no mirror."""
-    if authorization is None:
-        return fetcher_for(registry)
-    return HttpFetcher(authorization=(registry.url, authorization))
+def _fetcher(registry: Registry, credentials: Credentials | None) -> FileFetcher:
+    """The network in somebody's name, this user's unless said; no mirror is asked in a visitor's."""
+    if credentials is None or not credentials.authorizations:
+        return fetcher_for(registry, credentials)
+    return HttpFetcher(credentials=credentials)
 
 
 def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = False) -> None:

@@ -19,6 +19,9 @@ A connection that was kept alive may be closed by the server at the moment it is
 answer came, the request is made again on another connection, if it is a GET or the caller says that twice is like
 once (`idempotent`: an upload of the same bytes). On a new connection nothing is tried twice.
 
+A registry that is not for everybody answers 401, and is asked again with what this machine has for that origin
+(credentials.py), from then on at once; nobody else ever sees it, also after a redirect or from a mirror.
+
 Not promised: secrecy. TLS is checked like everywhere else, and no verdict depends on it.
 """
 
@@ -26,12 +29,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
+from countermark.credentials import Credentials, Origin, load, origin
+from countermark.disk import config_home
 from countermark.errors import NetworkError, UsageError
 from countermark.httpbody import CHUNK, pieces
 from countermark.limits import (
@@ -121,14 +127,15 @@ class HttpFetcher:
         connect_timeout: timedelta = CONNECT_TIMEOUT,
         read_timeout: timedelta = READ_TIMEOUT,
         deadline: timedelta = FETCH_DEADLINE,
-        authorization: tuple[str, str] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        """`authorization`: a URL and the header of that name for its host, and for no other."""
+        """`credentials`: for whom what is shown; None for those of this user (credentials.py)."""
         self._connect_timeout = connect_timeout.total_seconds()
         self._read_timeout = read_timeout.total_seconds()
         self._deadline = deadline.total_seconds()
-        self._authorization = authorization
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, tuple[str, str] | None], urllib3.PoolManager] = {}
+        self._given = credentials
+        self._asked_for: set[Origin] = set()  # who wants to know who we are
 
     def close(self) -> None:
         """Close the connections that are kept alive; the next request opens new ones."""
@@ -263,42 +270,59 @@ class HttpFetcher:
             timeout = urllib3.Timeout(
                 connect=min(self._connect_timeout, left), read=min(self._read_timeout, left), total=None
             )
+            shown = self._shown(url, headers)
             try:
-                return self._pool(url).request(
+                response = self._pool(url).request(
                     method,
                     url,
                     body=body,
-                    headers={
-                        "User-Agent": USER_AGENT,
-                        "Accept-Encoding": "gzip",
-                        **self._credentials(url),
-                        **headers,
-                    },
+                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers, **shown},
                     preload_content=False,
                     redirect=False,
                     retries=False,
                     timeout=timeout,
                 )
+                if response.status != 401 or shown or not self._may_show(url, headers):
+                    return response
+                response.close()  # refused before it was looked at: making it anew changes nothing
             except urllib3.exceptions.ProtocolError as error:
                 # urllib3 has dropped that connection: with each turn there is one less that can be stale.
                 if not (idempotent and patience.is_reused and _was_closed(error)):
                     raise
                 patience.check(url)
 
-    def _credentials(self, url: str) -> dict[str, str]:
-        if self._authorization is None or _origin(self._authorization[0]) != _origin(url):
-            return {}
-        return {"Authorization": self._authorization[1]}
-
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3  # noqa: PLC0415
 
-        proxy = _proxy_for(url)
-        if proxy not in self._pools:
-            pool = urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
+        name = proxy, certificate = _proxy_for(url), self._credentials.certificate(url)
+        if name not in self._pools:
+            own: dict[str, Any] = {}
+            if certificate is not None:
+                own = {"cert_file": certificate[0], "key_file": certificate[1]}
+            own["maxsize"] = 8
+            pool = urllib3.ProxyManager(proxy, **own) if proxy else urllib3.PoolManager(**own)
             pool.pool_classes_by_scheme = impatient_pools()
-            self._pools[proxy] = pool
-        return self._pools[proxy]
+            self._pools[name] = pool
+        return self._pools[name]
+
+    @property
+    def _credentials(self) -> Credentials:
+        if self._given is None:
+            self._given = load(os.environ, config_home())
+        return self._given
+
+    def _shown(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """Who we are, for an origin that has asked; a request that says it by itself is left as it is."""
+        if "Authorization" in headers or origin(url) not in self._asked_for:
+            return {}
+        return self._credentials.headers(url)
+
+    def _may_show(self, url: str, headers: Mapping[str, str]) -> bool:
+        """Whether we have something for this origin, which has just asked; from now on it is sent at once."""
+        if "Authorization" in headers or not self._credentials.headers(url):
+            return False
+        self._asked_for.add(origin(url))
+        return True
 
 
 def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
@@ -308,7 +332,7 @@ def _headers(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
 def _redirect(url: str, answer: Answer) -> str:
     """Where a redirect leads, if it stays on the same host."""
     target = urljoin(url, answer.headers.get("location", ""))
-    if _origin(target) != _origin(url):
+    if origin(target) != origin(url) or origin(target)[0] == "":
         raise NetworkError(f"{url} redirects to another host: {target}")
     return target
 
@@ -325,15 +349,6 @@ def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f'"{url}" is not an http or https URL')
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return ("", "", None)
-    return (parts.scheme, parts.hostname or "", port or {"http": 80, "https": 443}.get(parts.scheme))
 
 
 def _proxy_for(url: str) -> str | None:

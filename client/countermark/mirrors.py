@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from countermark.credentials import Credentials
 from countermark.errors import NetworkError
 from countermark.fetch import Answer, FileFetcher, HttpFetcher, StatusError
 from countermark.limits import FETCH_MAX_BYTES, MIRROR_DEADLINE
@@ -40,13 +41,15 @@ class Source:
     fetcher: FileFetcher
 
 
-def fetcher_for(registry: Registry) -> FileFetcher:
-    """The real network, as far as this machine knows where to ask."""
+def fetcher_for(registry: Registry, credentials: Credentials | None = None) -> FileFetcher:
+    """The real network, as far as this machine knows where to ask. `credentials`: None for those of this user."""
     if not registry.mirrors:
-        return HttpFetcher()
+        return HttpFetcher(credentials=credentials)
     *urls, last = (registry.url, *registry.mirrors)
-    hurried = HttpFetcher(deadline=MIRROR_DEADLINE)
-    return Mirrored([*(Source(url, hurried) for url in urls), Source(last, HttpFetcher())])
+    hurried = HttpFetcher(deadline=MIRROR_DEADLINE, credentials=credentials)
+    return Mirrored(
+        [*(Source(url, hurried) for url in urls), Source(last, HttpFetcher(credentials=credentials))]
+    )
 
 
 class Mirrored:

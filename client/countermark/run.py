@@ -40,6 +40,7 @@ from typing import Any
 
 from countermark import serving
 from countermark.clientpolicy import Policies
+from countermark.credentials import SECRET_VARIABLES
 from countermark.demanded import refused_or_let_pass
 from countermark.disk import read_file, replace_file
 from countermark.errors import MalformedError, PolicyError, UsageError
@@ -58,6 +59,7 @@ from countermark.verify import verify
 
 # What of pip's and uv's own variables a child keeps: where caches and interpreters are, and how it talks. Every
 # other one is cleared: each option of theirs has a variable, and each release brings new ones.
+SECRETS = ("COUNTERMARK_PASSPHRASE", *SECRET_VARIABLES)
 KEPT = re.compile(
     r"PIP_(?:CACHE_DIR|NO_CACHE_DIR|CERT|CLIENT_CERT|PROXY|RETRIES|TIMEOUT|DEFAULT_TIMEOUT|NO_INPUT|NO_COLOR|QUIET|"
     r"VERBOSE|PROGRESS_BAR|DISABLE_PIP_VERSION_CHECK|ROOT_USER_ACTION|REQUIRE_VIRTUALENV|BREAK_SYSTEM_PACKAGES|"
@@ -341,8 +343,8 @@ def child_env(
     """The child's environment with this index (the proxy) as its only one, and the settings that were cleared."""
     ours = [n for n in environment if n.startswith(("PIP_", "UV_", "POETRY_")) and not KEPT.fullmatch(n)]
     cleared = sorted(name for name in ours if environment[name] not in ("", index, os.devnull))
-    # Installers run other people's code: the passphrase of a publisher's key is none of its business.
-    kept = {n: value for n, value in environment.items() if n not in ours and n != "COUNTERMARK_PASSPHRASE"}
+    # Installers run other people's code: a key's passphrase and the registry's tokens are none of its business.
+    kept = {n: value for n, value in environment.items() if n not in ours and n not in SECRETS}
     kept |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index, "PIP_CONFIG_FILE": os.devnull}
     if todo.installer == "uv pip":
         kept["UV_NO_CONFIG"] = "1"  # `[tool.uv.pip]` could turn hash checking off; `uv sync` can't

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from countermark.credentials import FILE, InKeyring, kept_with
 from countermark.disk import read_file, replace_file
 from countermark.errors import CountermarkError, MalformedError, PolicyError, UsageError
 from countermark.fetch import decode_json
@@ -75,6 +76,7 @@ class Session:
             failed = keyring.keep(_service(registry), self.account, json.dumps(secrets_, sort_keys=True))
             if failed is None:
                 replace_file(path, json.dumps({**document, SECRETS: "keyring"}, sort_keys=True).encode())
+                _show(registry, InKeyring(_service(registry), self.account))
                 return f"session and upload token are in the keyring of this system ({keyring.name})"
             keyring = failed
         elif SECRETS in _document(read_file(path, max_bytes=LOCAL_FILE_MAX_BYTES) or b""):
@@ -82,11 +84,18 @@ class Session:
             if isinstance(older, Keyring):
                 older.forget(_service(registry), self.account)
         replace_file(path, json.dumps(vars(self), sort_keys=True).encode())
+        _show(registry, self.upload_token)
         return f'session and upload token are in "{path}", for your eyes alone; no keyring: {keyring.why}'
 
 
 def _session_file(registry: Registry) -> Path:
     return registry.folder / "session.json"
+
+
+def _show(registry: Registry, token: str | InKeyring) -> None:
+    """Where the registry is not for everybody, reading shows it this token (credentials.py)."""
+    home = registry.folder.parent.parent
+    replace_file(home / FILE, kept_with(home, registry.url, token))
 
 
 def _service(registry: Registry) -> str:

@@ -35,7 +35,7 @@ from countermark.fetch import HttpFetcher
 from countermark.machine import is_issuer
 from countermark.statement import Signer
 from countermark_server import db, errors, signing, telemetry
-from countermark_server.accounts import jobs_views, signin_views
+from countermark_server.accounts import access, jobs_views, signin_views
 from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import pages as accounts_pages
 from countermark_server.accounts import views as accounts_views
@@ -116,6 +116,7 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.extensions["sign_ins"] = sign_ins
     app.json.sort_keys = True  # type: ignore[attr-defined]
+    access.install(app, access.Gate(settings.access, settings.data, engine, uses=uses, clock=clock))
     app.register_blueprint(closed.blueprint(engine, origin=settings.registry.origin))
     app.register_blueprint(
         accounts_views.blueprint(

@@ -14,7 +14,7 @@ from typing import Final
 
 import click
 
-from countermark_server.console import DATA, Group, engine_of, say
+from countermark_server.console import DATA, Group, engine_of, say, settings_of
 
 
 @click.command("login-code")
@@ -23,14 +23,31 @@ from countermark_server.console import DATA, Group, engine_of, say
 def login_code(data: Path, login: str) -> None:
     """Print a code with which a person signs in, once and within ten minutes (`countermark login`)."""
     from countermark_server import db  # noqa: PLC0415
+    from countermark_server.accounts import tokens  # noqa: PLC0415
     from countermark_server.accounts.codes import VALID_SECONDS, create_login_code  # noqa: PLC0415
     from countermark_server.accounts.people import add_account, find_account  # noqa: PLC0415
 
-    now = int(time.time())
+    now, settings = int(time.time()), settings_of(data)
     with db.write(engine_of(data)) as connection:
-        if find_account(connection, login) is None:
-            say(f"made account {add_account(connection, login, now=now).id} for {login}")
+        person = find_account(connection, login)
+        if person is None:
+            person = add_account(connection, login, now=now)
+            say(f"made account {person.id} for {login}")
         code = create_login_code(connection, login, now=now)
+        # The client makes sure whom it sends the code to, for which it has to read: there, a registry that is not for
+        # everybody needs a token before the person has one.
+        if settings.access.mode == "token":
+            ends = now + tokens.SESSION_SECONDS
+            read = tokens.issue_token(
+                connection,
+                person.id,
+                tokens.UPLOAD,
+                now=now,
+                expires=ends,
+                name="sign-in",
+                actions=[tokens.READ],
+            )
+            say(f"for an hour, with the code: COUNTERMARK_READ_TOKENS={settings.registry.base_url}={read}")
     click.echo(code)
     say(f"good once, for {VALID_SECONDS // 60} minutes: {login} types `countermark login URL` and this code")
 

@@ -145,6 +145,28 @@ class Ci:
 
 
 @dataclass(frozen=True)
+class Access:
+    """Who may read: simple pages, files, log, TUF and the pages for people alike."""
+
+    mode: str = _setting(
+        "public", "`public`, `token` (a token that may read) or `mtls` (a client certificate)"
+    )
+    public_checkpoint: bool = _setting(
+        False, "let everybody read the log's checkpoint all the same, for witnesses elsewhere"
+    )
+    proxies: str = _setting(
+        "127.0.0.1 ::1", "addresses, separated by blanks, from which `mtls` believes the proxy's words"
+    )
+    proxy_secret_file: str = _setting(
+        "",
+        "file with what the proxy proves itself with, below the data directory unless absolute; `mtls` needs it",
+    )
+    reader_sha256: str = _setting(
+        "", "SHA-256 in hex of the secret with which the registry's own processes read; empty: none does"
+    )
+
+
+@dataclass(frozen=True)
 class Log:
     """The sequencer."""
 
@@ -270,6 +292,7 @@ class Settings:
     limits: Limits = Limits()
     oidc: Oidc = Oidc()
     ci: Ci = Ci()
+    access: Access = Access()
     log: Log = Log()
     entries: Entries = Entries()
     scan: Scan = Scan()
@@ -303,6 +326,7 @@ SECTIONS: dict[str, type[Any]] = {
     "limits": Limits,
     "oidc": Oidc,
     "ci": Ci,
+    "access": Access,
     "log": Log,
     "entries": Entries,
     "scan": Scan,

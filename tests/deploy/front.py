@@ -57,6 +57,9 @@ class Front:
     web: str  # HOST:PORT of gunicorn
     certificate: tuple[Path, Path] | None = None  # chain and key: TLS, as shipped
     changed: list[str] = field(default_factory=list)
+    private: tuple[Path, Path] | None = (
+        None  # CA of clients' certificates, file with our secret: access.conf too
+    )
 
     def write(self) -> Path:
         """The configuration, ready to be started; every marked line was changed, and no other."""
@@ -86,8 +89,23 @@ class Front:
             "ssl_certificate_key": f"ssl_certificate_key {key};" if key else "",
             "root": f"root {self.public};",
             "proxy_cache_path": line.replace("/var/cache/nginx/countermark", str(self.prefix / "pages")),
-            "include": f"include {DEPLOY / 'nginx/locations.conf'};",
+            "include": self._included(),
         }[word]
+
+    def _included(self) -> str:
+        locations = f"include {DEPLOY / 'nginx/locations.conf'};"
+        if self.private is None:
+            return locations
+        authority, secret = self.private
+        access = (DEPLOY / "nginx/access.conf").read_text("utf-8")
+        for theirs, ours in (
+            ("/etc/countermark/tls/clients.pem", str(authority)),
+            ("/etc/countermark/proxy-secret.conf", str(secret)),
+        ):
+            assert theirs in access
+            access = access.replace(theirs, ours)
+        (self.prefix / "access.conf").write_text(access, encoding="utf-8")
+        return f"include {self.prefix / 'access.conf'}; {locations}"
 
     def check(self) -> str:
         """What `nginx -t` says."""

@@ -80,8 +80,8 @@ def test_nginx_accepts_the_shipped_files(tmp_path: Path) -> None:
     said = front.check()
     assert "syntax is ok" in said and "test is successful" in said and "[warn]" not in said, said
     assert sorted(front.changed) == [
-        "include", "listen", "proxy_cache_path", "root", "server", "server_name", "ssl_certificate",
-        "ssl_certificate_key",
+        "include", "listen", "proxy_cache_path", "proxy_cache_path", "root", "server", "server_name",
+        "ssl_certificate", "ssl_certificate_key",
     ]  # fmt: skip
 
 

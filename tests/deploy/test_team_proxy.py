@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from countermark.clientpolicy import Policies
+from countermark.credentials import shown_to
 from countermark.fetch import HttpFetcher
 from countermark.filestore import FileStore
 from countermark.pins import Home
@@ -51,9 +52,8 @@ def address(guarded: Guarded, tmp_path: Path) -> Iterator[tuple[int, Path]]:
     store = FileStore(tmp_path / "store")
 
     def make(authorization: str | None) -> Proxy:
-        given = None if authorization is None else (registry.url, authorization)
         return Proxy(
-            registry, HttpFetcher(authorization=given), store,
+            registry, HttpFetcher(credentials=shown_to(registry.url, authorization)), store,
             policies=Policies(), clock=lambda: int(time.time()), say=lambda text: None,
         )  # fmt: skip
 

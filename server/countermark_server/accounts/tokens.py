@@ -9,8 +9,8 @@ in the prefix. Upload clients send it as password of HTTP Basic (any user name, 
 Bearer.
 
 An upload token may be narrowed to projects (`demo`, `acme-*`, `corp/*` for a namespace), to actions (`upload`,
-`entries`) and to a time. A service account has tokens and no sign-in; its owner makes and revokes them, and they end
-with the service account's last day, and with its owner. Making tokens and speaking of them: tokenroom.py.
+`entries`, `read`) and to a time. A service account has tokens and no sign-in; its owner makes and revokes them, and
+they end with the service account's last day, and with its owner. Making tokens and speaking of them: tokenroom.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ SECRET_BYTES = 32
 SESSION_SECONDS = 3600
 FRESH_SECONDS = 600  # a sign-in that allows what no key confirms
 HEADER_MAX_CHARS = 1024  # a token has 47
-ACTIONS = ("entries", "upload")  # statements without a file, ahead of one or about one; files
+READ = "read"  # asked for only where reading is not for everybody (access.py)
+ACTIONS = ("entries", READ, "upload")  # statements without a file, ahead of one or about one; reading; files
 _ROWS = select(db.token, db.account.c.expires.label("ends")).join(
     db.account, db.account.c.id == db.token.c.account_id
 )
@@ -106,7 +107,7 @@ def authenticate_all(
     connection: Connection, authorizations: Sequence[str | None], *, now: int
 ) -> list[Principal | ServerError]:
     """Who sent each of these headers, all asked for at once; or why that is nobody we know."""
-    secrets_given = [_secret(authorization) for authorization in authorizations]
+    secrets_given = [secret_of(authorization) for authorization in authorizations]
     digests = [None if secret is None else digest_of(secret) for secret in secrets_given]
     wanted = sorted({digest for digest in digests if digest is not None})
     found = {row["secret_sha256"]: row for row in _rows(connection, wanted)}
@@ -182,6 +183,20 @@ def require_scope(principal: Principal, action: str, project: str, namespace: st
         raise ServerError("token-scope", f"this token ({principal.token_id}) is for {for_}, not for {name}")
 
 
+def require_read(principal: Principal, project: str | None) -> None:
+    """The token may read here: "" for what is about all projects, None where it is unclear which one is meant."""
+    if principal.actions is not None and READ not in principal.actions:
+        may = ", ".join(principal.actions)
+        raise ServerError("token-scope", f"this token ({principal.token_id}) is for {may}, not for {READ}")
+    if principal.projects is None or project == "":
+        return
+    if project is None or not any(matches(project, each) for each in principal.projects):
+        for_ = ", ".join(principal.projects)
+        raise ServerError(
+            "token-scope", f"this token ({principal.token_id}) is for {for_}, not for this project"
+        )
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a project is meant: its own name, or all that begin like the pattern before its star."""
     if pattern.endswith("*"):
@@ -195,7 +210,8 @@ def names_of(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(json.loads(text))
 
 
-def _secret(authorization: str | None) -> str | None:
+def secret_of(authorization: str | None) -> str | None:
+    """The secret in an Authorization header, Basic or Bearer; None where there is none."""
     if not authorization or len(authorization) > HEADER_MAX_CHARS:
         return None
     scheme, _, value = authorization.strip().partition(" ")

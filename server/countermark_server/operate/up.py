@@ -16,7 +16,9 @@ Before that, an uninitialised directory gets what it needs: `--ceremony OUT` ado
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -28,6 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from countermark.credentials import Credentials, origin
 from countermark.errors import NetworkError, UsageError
 from countermark.fetch import HttpFetcher
 from countermark_server import telemetry
@@ -137,7 +140,10 @@ class _Registry:
         self.raw = settings.testing.raw_add
         self.request, self.stopping, self.say = request, stop, say
         self.children = Children(self.run)
-        self.fetcher = HttpFetcher()
+        # Where reading is not for everybody, our own processes read with a secret that lives as long as they do.
+        self.secret = "" if settings.access.mode == "public" else secrets.token_urlsafe(32)
+        shown = {origin(self.local): f"Bearer {self.secret}"} if self.secret else {}
+        self.fetcher = HttpFetcher(credentials=Credentials(shown))
         self.witness_urls = settings.log.witness_urls  # whoever names witnesses names all of them
         self.witness = f"http://127.0.0.1:{free_port()}"
         self.timestamper = f"127.0.0.1:{free_port()}"
@@ -155,6 +161,9 @@ class _Registry:
             "COUNTERMARK_TIMESTAMPER_REGISTRY_URL": self.local,
             "PYTHONUNBUFFERED": "1",
         }
+        if self.secret:
+            ours["COUNTERMARK_ACCESS_READER_SHA256"] = hashlib.sha256(self.secret.encode()).hexdigest()
+            ours["COUNTERMARK_READ_TOKENS"] = f"{self.local}={self.secret}"
         own = {} if self.witness_urls else {"COUNTERMARK_LOG_WITNESS_URLS": f"{WITNESS}={self.witness}"}
         return {**os.environ, **ours, **own}
 

@@ -128,7 +128,7 @@ _NEW_TOKEN: Schema = {
     "properties": {
         "name": {"type": "string", "minLength": 1, "maxLength": 64},
         "projects": _or_null("array", items=_STRING, minItems=1, maxItems=100),
-        "actions": _or_null("array", items={"enum": ["entries", "upload"]}, minItems=1),
+        "actions": _or_null("array", items={"enum": ["entries", "read", "upload"]}, minItems=1),
         "expires_in": _or_null("integer", minimum=1), "for": _or_null("string"),
     },
 }  # fmt: skip
