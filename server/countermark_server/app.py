@@ -42,7 +42,7 @@ from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.claims import KINDS, NAMED, PUBLIC
 from countermark_server.accounts.issuer import Issuer
-from countermark_server.accounts.jobs import KEYS_MAX_AGE, Jobs
+from countermark_server.accounts.jobs import Jobs
 from countermark_server.accounts.organisations import ADMIN, MODERATOR
 from countermark_server.accounts.provider import Provider
 from countermark_server.accounts.releases import Releases
@@ -219,7 +219,7 @@ def _issuers(settings: Settings, clock: Callable[[], float]) -> dict[str, tuple[
                 f"ci.issuers has {word!r}: say KIND=URL with https, kinds are {', '.join(sorted(KINDS))}, claims",
                 hint="http is for an issuer on this machine",
             )
-        found[url] = (kind, Issuer(url, HttpFetcher(), clock=clock, keys_max_age=KEYS_MAX_AGE))
+        found[url] = (kind, Issuer(url, HttpFetcher(), clock=clock))
     return found
 
 

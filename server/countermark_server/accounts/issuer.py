@@ -27,6 +27,7 @@ from countermark.fetch import Fetcher, decode_json
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 ANSWER_MAX_BYTES = 256 * 1024
 KEYS_SECONDS = 60.0
+KEYS_MAX_AGE = 300.0  # seconds; what an issuer withdraws is worth nothing here after that
 
 
 class ProviderError(Exception):
@@ -47,7 +48,7 @@ class Issuer:
         *,
         clock: Callable[[], float],
         doors: Sequence[str] = ("jwks_uri",),
-        keys_max_age: float | None = None,
+        keys_max_age: float = KEYS_MAX_AGE,
     ) -> None:
         """`doors` are what it must say of itself; keys older than `keys_max_age` seconds are not believed."""
         self.url = url
@@ -84,7 +85,7 @@ class Issuer:
     def _key_set(self, *, anew: bool = False) -> KeySet:
         with self._lock:
             now = self._clock()
-            old = self._max_age is not None and now - self._keys_at >= self._max_age
+            old = now - self._keys_at >= self._max_age
             if self._keys is None or old or (anew and now - self._keys_at >= KEYS_SECONDS):
                 document: Any = self._get(self.describe()["jwks_uri"])
                 self._keys, self._keys_at = KeySet.import_key_set(document), now

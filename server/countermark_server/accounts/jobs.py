@@ -53,7 +53,6 @@ from countermark_server.ruleview import SqlView
 TOKEN_MAX_CHARS = 16 * 1024  # GitHub's have some 2,000
 SKEW_SECONDS = 60
 SALT_SECONDS = 90 * 86_400
-KEYS_MAX_AGE = 300.0  # seconds; what an issuer withdraws is worth nothing here after that
 ENVELOPES_MAX = 32  # projects that one job builds
 
 

@@ -312,6 +312,22 @@ def test_id_tokens_that_lie_are_refused(world: DoorWorld, idp: Idp, lie: str) ->
         provider._claims(made[lie]())
 
 
+def test_a_key_that_the_provider_withdrew_is_soon_worth_nothing(world: DoorWorld, idp: Idp) -> None:
+    """Whoever stole it signs in for five minutes at the longest, not for as long as this process lives."""
+    provider = world.app.extensions["sign_ins"]._provider
+    key = rsa.generate_private_key(65537, 2048)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    provider._issuer._keys = KeySet([RSAKey.import_key(public, {"kid": "k1"})])
+    provider._issuer._keys_at = now = int(world.clock())
+    claims = {"iss": idp.issuer, "aud": "registry", "sub": "ada", "iat": now, "exp": now + 3600}
+    token = by_hand({"alg": "RS256", "kid": "k1"}, claims, lambda data: key.sign(data, PKCS1v15(), SHA256()))
+    world.clock.now += 299
+    assert provider._claims(token)["sub"] == "ada"
+    world.clock.now += 1
+    with pytest.raises(ProviderError):
+        provider._claims(token)
+
+
 def by_hand(header: Any, claims: Any, signed: Callable[[bytes], bytes]) -> str:
     """A JWT as RFC 7515 has it, without a library that might refuse to write such a thing."""
 
