@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import threading
 import time
@@ -215,11 +216,11 @@ def forgetful(*, answers: int, then: bytes = b"") -> Iterator[tuple[str, list[by
     def serve(connection: socket.socket) -> None:
         with connection:
             for _ in range(answers):
-                asked.append(request := connection.recv(65536))
+                asked.append(request := _request(connection))
                 if not request:
                     return
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-            if request := connection.recv(65536):
+            if request := _request(connection):
                 asked.append(request)
                 connection.sendall(then)
 
@@ -235,6 +236,18 @@ def forgetful(*, answers: int, then: bytes = b"") -> Iterator[tuple[str, list[by
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+def _request(connection: socket.socket) -> bytes:
+    """One whole request, however many pieces it comes in; empty when the other side is done."""
+    raw = b""
+    while part := connection.recv(65536):
+        raw += part
+        head, end, body = raw.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if end and len(body) >= int(length[1] if length else 0):
+            break
+    return raw
 
 
 def test_a_kept_alive_connection_that_is_closed_is_not_the_end() -> None:
