@@ -50,8 +50,6 @@ START_PATIENCE = 15.0  # seconds for witnesses that start together with us
 START_RETRY = 0.05  # seconds between two tries
 SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
 BREATH = 0.001  # seconds between two rounds
-CROWD = 8  # proposals of one round; fewer come from who sends one now and then
-GATHER_SECONDS = 0.1  # the longest pause behind a crowd's round; as long as that took, publication included
 PACE = 0.05  # seconds that a round waits at most for the publication of the last one
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
@@ -75,7 +73,6 @@ class Station:
         self.staging = Staging(places.place(settings, "staging"))
         self.engine = db.open_engine(settings.database_url)
         self._keys = [signer.vkey for signer in signers]
-        self._settled = 0  # by the last round
         self._failure: BaseException | None = None
         self._known: LogCheckpoint  # the newest this process has seen; from check_start on
         self._stop = threading.Event()
@@ -179,13 +176,12 @@ class Station:
         try:
             while not stop.is_set():
                 # Asked before the round looks: what is committed after the answer is news the next time.
-                begun = time.monotonic()
                 if again or rung or not news.cheap or news.any() or self.sequencer.importing:
                     again = self._round()
                 # Also after a full round: whoever waits to propose gets the write lock, and the next round
                 # takes what gathers meanwhile. However often it rings: no round begins before that pause is over.
                 self.publisher.wait_until_public(PACE)
-                stop.wait(self._breath(time.monotonic() - begun))
+                stop.wait(BREATH)
                 rung = self.desk.wait(0 if again else max(0.0, poll_interval - BREATH))
         finally:
             news.close()
@@ -196,18 +192,10 @@ class Station:
         if self._failure is not None:
             raise self._failure
 
-    def _breath(self, took: float) -> float:
-        """Seconds until the next round: where many shared one, others are on their way, and share the next.
-
-        A round costs hardly less for one than for all of them. So a busy log spends no more than half of its time on
-        rounds.
-        """
-        return max(BREATH, min(GATHER_SECONDS, took)) if self._settled >= CROWD else BREATH
-
     def _round(self) -> bool:
         """One round; after a failure one reload. True when there may be more to do at once."""
         try:
-            self._settled = settled = self.sequencer.round()
+            settled = self.sequencer.round()
             if settled:
                 self._offer(self.sequencer.checkpoint)
             return settled > 0

@@ -99,20 +99,3 @@ def test_an_idle_log_waits_for_nothing(world: LogWorld, monkeypatch) -> None:
         witness.may_answer.set()
         for number in (100, 101):
             assert state_of(world, world.upload(number), "published")
-
-
-@pytest.mark.parametrize(
-    ("settled", "took", "pause"),
-    [
-        (0, 0.02, room.BREATH),
-        (room.CROWD - 1, 0.02, room.BREATH),
-        (room.CROWD, 0.02, 0.02),
-        (room.CROWD, 0.0, room.BREATH),
-        (1024, 5.0, room.GATHER_SECONDS),
-    ],
-)
-def test_only_a_crowd_makes_the_log_pause(world: LogWorld, settled: int, took: float, pause: float) -> None:
-    """As long as its round took, within a bound; a few proposals are followed by the next round at once."""
-    station = world.station()
-    station._settled = settled
-    assert station._breath(took) == pause
