@@ -21,6 +21,11 @@ VARIABLES: Final = (
     ("COUNTERMARK_PIN", "PIN of a hardware token that holds a key"),
     ("COUNTERMARK_ID_TOKEN", "a CI job's OIDC token, where its system has no variable for one"),
     ("COUNTERMARK_SIGN_ID_TOKEN", "the same, issued for signing"),
+    (
+        "COUNTERMARK_READ_TOKENS",
+        "URL=TOKEN of registries that are not for everybody, with blanks between them",
+    ),
+    ("COUNTERMARK_CLIENT_CERTS", "URL=CERTIFICATE,KEY likewise"),
     ("COUNTERMARK_DEBUG", "set: a bug of ours shows its traceback"),
 )
 

@@ -149,9 +149,9 @@ def test_an_operator_from_a_trial_to_a_real_registry(tmp_path: Path) -> None:
             real.ceremony(trial=False).rename(real.root / "root-1")
 
         typist = Typist(real, typist.page, "", "operator", real.root, {"the ceremony": ceremony})
-        assert typist.type("7.").splitlines()[-1].count("-") == 3, "a one-time code"
+        assert any(line.count("-") == 3 for line in typist.type("7.").splitlines()), "a one-time code"
         said = real.login("alice", (real.root / "root-1" / "root-words.txt").read_text("utf-8").strip())
-        assert "trial" not in said.err
+        assert "trial registry" not in said.err
 
 
 def test_an_operator_goes_on_in_a_new_log(tmp_path: Path) -> None:

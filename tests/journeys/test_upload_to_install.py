@@ -207,7 +207,9 @@ def test_an_owner_shares_a_project_and_a_lost_key_is_asked_back(world: World) ->
 def test_a_key_of_the_ssh_agent_publishes(world: World) -> None:
     """Named, enrolled and used like any other key; without the agent nothing is signed."""
     dist = world.project("by-agent")
-    with sshagent.running(world.root) as session:
+    folder = world.root / "ssh"
+    folder.mkdir()
+    with sshagent.running(folder) as session:
         session.key("lin", "-t", "ed25519")
         agent = {"SSH_AUTH_SOCK": session.environment["SSH_AUTH_SOCK"]}
         world.run("countermark", "key", "add", "ssh-agent", "--name", "agent", **agent)

@@ -265,6 +265,10 @@ PATHS: dict[str, dict[str, Schema]] = {
         "logged", "where a file is logged that another registry serves", _ref("Logged"),
         path={"namespace": _STRING, "project": _STRING, "filename": _STRING},
     )},
+    "/api/v1/access": {"get": {  # answers without a body
+        "operationId": "access", "summary": "whether the request that a proxy asks about may be read", "security": [],
+        "responses": {"204": {"description": "it may"}, "default": _ref_response("Problem")},
+    }},
     "/api/v1/registry": {"get": _door("registry", "what this registry says about itself", _REGISTRY)},
     "/api/v1/openapi.json": {"get": _door("openapi", "this description", {"type": "object"})},
 }  # fmt: skip

@@ -49,7 +49,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
     for module in ("fetch", "mirrors"):
-        monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda: desk.world)
+        monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda **_: desk.world)
     monkeypatch.chdir(tmp_path)
     Home(tmp_path / "home").add(desk.world.base, desk.world.root)
     return desk

@@ -48,7 +48,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COUNTERMARK_HOME", str(desk.home))
     for module in ("fetch", "mirrors"):
-        monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda: desk.world)
+        monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda **_: desk.world)
     Home(desk.home).add(desk.world.base, desk.world.root)
     return desk
 
