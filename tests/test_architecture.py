@@ -57,6 +57,7 @@ FLOORS: list[set[str]] = [
     {"mirrors"},
     {"session"},
     {"logreader", "pins", "freshness"},
+    {"policyfile"},
     {
         "replay",
         "lockfile",

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from countermark.bundle import SUFFIX
-from countermark.clientpolicy import Policies, load_policies
+from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import create_file, read_file, replace_file
 from countermark.errors import PolicyError, UsageError
 from countermark.limits import EVIDENCE_FILE_MAX_BYTES, OFFLINE_BUNDLE_MAX_BYTES, ROOT_MAX_BYTES
 from countermark.offline import OfflineReport, Result, verify_bundles
 from countermark.pins import Home, Registry
+from countermark.policyfile import load_policies
 from countermark.verified import Artifact, LetPass, Refused, Verified
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from countermark.clientpolicy import Policies, load_policies
+from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.credentials import NONE, Credentials, shown_to
 from countermark.disk import replace_file
@@ -23,6 +23,7 @@ from countermark.fetch import FileFetcher, HttpFetcher, StatusError
 from countermark.limits import ENTRY_TIME_MAX
 from countermark.mirrors import fetcher_for
 from countermark.pins import Home, Registry
+from countermark.policyfile import load_policies
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified, seen_words
 from countermark.verify import verify as verify_artifacts
 

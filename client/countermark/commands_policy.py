@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from countermark.clientpolicy import PROJECT_POLICY, Policies, load_policies, load_policy, project_policy
+from countermark.clientpolicy import Policies
 from countermark.commands_configure import put_difference
 from countermark.commands_install import pinned
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
@@ -26,6 +26,7 @@ from countermark.names import normalise_project
 from countermark.offers import judge
 from countermark.pinning import Move, annotated, move, newest_signer, signers_of, unannotated, with_pins
 from countermark.pins import Registry
+from countermark.policyfile import PROJECT_POLICY, load_policies, load_policy, project_policy
 from countermark.run import verify_locks
 from countermark.values import replace
 from countermark.verified import Refused, Report

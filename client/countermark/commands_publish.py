@@ -11,7 +11,6 @@ from pathlib import Path
 
 from countermark import ahead, devicelogin, jobs
 from countermark import publish as engine
-from countermark.clientpolicy import load_policies
 from countermark.commands_install import pinned
 from countermark.commands_key import chosen_place
 from countermark.console import GREEN, YELLOW, ask, confirm, put, put_json, say
@@ -20,6 +19,7 @@ from countermark.distribution import Distribution, distributions, read_distribut
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home, Registry, find_root, normalise_url
+from countermark.policyfile import load_policies
 from countermark.secretstore import find_keyring
 from countermark.session import Session
 from countermark.signer import add_key, ask_terminal, create_key, load_key, open_signer

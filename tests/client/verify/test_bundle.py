@@ -392,7 +392,7 @@ def test_a_pin_on_another_key_refuses_offline_too(tmp_path: Path, world: World, 
         + "0" * 64
         + '"]\n'
     )
-    from countermark.clientpolicy import load_policy
+    from countermark.policyfile import load_policy
 
     report = judge(raw, wheel, registry, policies=Policies(local=load_policy(policy)))
     assert report.exit_code == 5 and "not pinned" in str(report.to_json())

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from countermark.clientpolicy import ClientPolicy, Mode, Policies, load_policies, load_policy
+from countermark.clientpolicy import ClientPolicy, Mode, Policies
 from countermark.errors import UsageError
+from countermark.policyfile import load_policies, load_policy
 from countermark.trustfile import CentralPolicy, Pattern
 
 NOW = 1_763_800_000

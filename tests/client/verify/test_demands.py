@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from countermark.clientpolicy import ClientPolicy, Mode, Policies, load_policy
+from countermark.clientpolicy import ClientPolicy, Mode, Policies
 from countermark.demands import Demands, Facts, read_demands
+from countermark.policyfile import load_policy
 from countermark.trust import opened
 from countermark.trustfile import CentralPolicy, TrustFile
 from countermark.values import replace

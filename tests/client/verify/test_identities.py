@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from countermark.clientpolicy import load_policies, load_policy
 from countermark.errors import UsageError
 from countermark.identities import check_form, form_of, meets
+from countermark.policyfile import load_policies, load_policy
 from countermark.verify import verify
 from tests.cimaker import identity
 from tests.jobs import RUN, publishing_job
