@@ -230,7 +230,7 @@ def act_file() -> str:
 @example
 def policy_toml() -> str:
     """A client's own policy."""
-    return _docstring("countermark.clientpolicy", 0, 1, 2, 3).replace("```text", "```toml", 1)
+    return _docstring("countermark.policyfile", 0, 1, 2, 3).replace("```text", "```toml", 1)
 
 
 @example

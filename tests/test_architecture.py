@@ -17,7 +17,9 @@ CEREMONY = ROOT / "keys-ceremony" / "countermark_ceremony"
 FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
-    {"cli_policy", "cli_shared", "cli_words"},
+    {"cli_verify", "cli_publish", "cli_policy"},
+    {"cli_shared", "cli_words"},
+    {"cli_parts"},
     {"commands_policy", "commands_shared", "commands_jobs"},
     {"commands_afterwards", "commands_configure", "commands_publish", "commands_tokens"},
     {

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Add = Callable[..., Any]
+from countermark.cli_parts import add, below
 
 
-def arguments(commands: Any, add: Add, actions: Add) -> None:
-    """Add these commands; `add` and `actions` are those of cli.py."""
-    _configure(commands, add)
-    _pin(commands, add, actions)
-    _policy(commands, add, actions)
-    _lock(commands, add, actions)
+def arguments(commands: Any) -> None:
+    """Add these commands."""
+    _configure(commands)
+    _pin(commands)
+    _policy(commands)
+    _lock(commands)
 
 
-def _pin(commands: Any, add: Add, actions: Add) -> None:
+def _pin(commands: Any) -> None:
     pin = commands.add_parser("pin", help="whose signature each project must have")
     told = "compare the pins in countermark.toml with who signs now, and say which entries explain it"
-    update = add(actions(pin, "ACTION"), "update", "policy.update", told)
+    update = add(below(pin, "ACTION"), "update", "policy.update", told)
     update.add_argument("projects", nargs="*", metavar="PROJECT", help="default: all that are pinned")
     update.add_argument("--lock", type=Path, metavar="FILE", help="and every project that this lock pins")
     update.add_argument("--file", type=Path, metavar="FILE", help="another file than countermark.toml")
@@ -30,18 +29,18 @@ def _pin(commands: Any, add: Add, actions: Add) -> None:
     )
 
 
-def _policy(commands: Any, add: Add, actions: Add) -> None:
+def _policy(commands: Any) -> None:
     policy = commands.add_parser("policy", help="what may be installed")
     told = "what enforcing would refuse of a lock, by reason and count; nothing is changed"
-    simulate = add(actions(policy, "ACTION"), "simulate", "policy.simulate", told)
+    simulate = add(below(policy, "ACTION"), "simulate", "policy.simulate", told)
     simulate.add_argument(
         "--lock", type=Path, metavar="FILE", required=True, help="uv.lock, pylock.toml, ..."
     )
 
 
-def _lock(commands: Any, add: Add, actions: Add) -> None:
+def _lock(commands: Any) -> None:
     lock = commands.add_parser("lock", help="who signed, in a pylock.toml")
-    found = actions(lock, "ACTION")
+    found = below(lock, "ACTION")
     annotate = add(
         found,
         "annotate",
@@ -57,7 +56,7 @@ def _lock(commands: Any, add: Add, actions: Add) -> None:
         action.add_argument("lock", type=Path, metavar="FILE")
 
 
-def _configure(commands: Any, add: Add) -> None:
+def _configure(commands: Any) -> None:
     told = "make the registry the index that an installer or upload tool uses"
     configure = add(commands, "configure", "configure.configure", told, json=False)
     configure.add_argument("tool", choices=("pip", "uv", "poetry", "pdm", "twine"))

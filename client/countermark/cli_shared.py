@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Add = Callable[..., Any]
+from countermark.cli_parts import add, below, signs
 
 
-def arguments(commands: Any, add: Add, actions: Add) -> None:
+def arguments(commands: Any) -> None:
     """`whoami`, `approve` and `act ...`."""
     add(commands, "whoami", "shared.whoami", "print the account that is signed in, as others name it")
     told = "show what is new in a release that waits, and approve the list of its files"
@@ -19,9 +18,9 @@ def arguments(commands: Any, add: Add, actions: Add) -> None:
     approve.add_argument(
         "--reject", action="store_true", help="say no; it stays unlisted until you approve it"
     )
-    _signs(approve)
+    signs(approve)
     group = commands.add_parser("act", help="acts that several people sign, each on their machine")
-    does = actions(group, "ACTION")
+    does = below(group, "ACTION")
     for name, text in (
         ("show", "what an act does, who signed it, and what it lacks"),
         ("sign", "show what an act does, and sign it"),
@@ -30,24 +29,24 @@ def arguments(commands: Any, add: Add, actions: Add) -> None:
         parser = add(does, name, f"shared.act_{name}", text)
         parser.add_argument("file", type=Path, metavar="FILE")
         if name == "sign":
-            _signs(parser)
+            signs(parser)
         parser.set_defaults(act=None)
 
 
-def owner_arguments(actions: Any, add: Add) -> None:
+def owner_arguments(does: Any) -> None:
     """`owner require-approvals`."""
     text = "list a release only once so many people have approved it; 0 ends that"
-    parser = add(actions, "require-approvals", "shared.require", text)
+    parser = add(does, "require-approvals", "shared.require", text)
     parser.add_argument("project", metavar="PROJECT")
     parser.add_argument("needed", type=int, metavar="NUMBER")
-    _signs(parser)
+    signs(parser)
     act_argument(parser)
 
 
-def key_arguments(actions: Any, add: Add) -> None:
+def key_arguments(does: Any) -> None:
     """`key enrol`."""
     text = "let a key of this machine sign for a project that has keys"
-    parser = add(actions, "enrol", "shared.enrol", text)
+    parser = add(does, "enrol", "shared.enrol", text)
     parser.add_argument("project", metavar="PROJECT")
     parser.add_argument(
         "--by", action="append", metavar="NAME", help="an enrolled key of this machine; repeatable"
@@ -56,7 +55,7 @@ def key_arguments(actions: Any, add: Add) -> None:
         "--threshold", type=int, metavar="K", help="how many keys sign a change from now on; default: as now"
     )
     parser.add_argument("--valid-for", type=int, metavar="SECONDS", help="default: until it is revoked")
-    _signs(parser)
+    signs(parser)
     act_argument(parser)
 
 
@@ -67,12 +66,12 @@ def act_argument(parser: Any) -> None:
     )
 
 
-def job_arguments(commands: Any, add: Add, actions: Add) -> None:
+def job_arguments(commands: Any) -> None:
     """`trusted-publisher ...`."""
     group = commands.add_parser(
         "trusted-publisher", help="which jobs of a CI system may publish for a project"
     )
-    does = actions(group, "ACTION")
+    does = below(group, "ACTION")
     new = add(does, "add", "jobs.add", "trust the jobs of one workflow of one repository")
     new.add_argument("project", metavar="PROJECT")
     for name, metavar, told in (
@@ -91,12 +90,7 @@ def job_arguments(commands: Any, add: Add, actions: Add) -> None:
     old.add_argument("project", metavar="PROJECT")
     old.add_argument("id", metavar="ID", help="the beginning of the publisher's ID, 8 digits at least")
     for parser in (new, old):
-        _signs(parser)
+        signs(parser)
         act_argument(parser)
     show = add(does, "list", "jobs.show_all", "list the jobs that a project trusts")
     show.add_argument("project", metavar="PROJECT")
-
-
-def _signs(parser: Any) -> None:
-    parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
-    parser.add_argument("--yes", action="store_true", help="do not ask")

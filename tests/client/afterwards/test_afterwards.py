@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from countermark import afterwards, cli, rules, signer
+from countermark import afterwards, cli, cli_publish, rules, signer
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, PolicyError, UsageError
 from countermark.fetch import Answer
 from countermark.publish import Session
@@ -183,7 +183,7 @@ def test_reasons_in_the_help_are_the_log_s(capsys: pytest.CaptureFixture[str]) -
     expected = {
         "yank": YANK_REASONS, "unyank": UNYANK_REASONS, "remove": REMOVE_REASONS, "revoke": REVOKE_REASONS,
     }  # fmt: skip
-    assert {name: set(text.split(", ")) for name, text in cli._REASONS.items()} == expected
+    assert {name: set(text.split(", ")) for name, text in cli_publish.REASONS.items()} == expected
     assert cli.main(["yank", "acme==1", "--reason", "ugly"]) == 2
     assert "broken, metadata" in capsys.readouterr().err
     with pytest.raises(UsageError, match="neither a keyid"):
