@@ -138,7 +138,7 @@ def create_app(
     )
     session = accounts_pages.Session(engine, sign_ins, base_url=base_url, clock=clock)
     app.register_blueprint(
-        accounts_pages.blueprint(
+        accounts_pages.Pages(
             engine,
             session,
             sign_ins=sign_ins,
@@ -149,7 +149,7 @@ def create_app(
             issuer=settings.oidc.issuer,
             policy=pages.FORM_POLICY,
             clock=clock,
-        )
+        ).blueprint()
     )
     app.register_blueprint(entries.blueprint(published))
     app.register_blueprint(

@@ -21,6 +21,7 @@ from typing import Any
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request
 from sqlalchemy import Engine
+from werkzeug.datastructures import MultiDict
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
@@ -89,91 +90,116 @@ class Session:
         return answer
 
 
-def blueprint(
-    engine: Engine,
-    session: Session,
-    *,
-    sign_ins: SignIns | None,
-    keys: Keys,
-    room: TokenRoom,
-    published: Published,
-    base_url: str,
-    issuer: str,
-    policy: str,
-    clock: Callable[[], float],
-) -> Blueprint:
-    """The pages, opened onto these collaborators; `policy` is what browsers shall keep to on them."""
-    pages = Blueprint("me", __name__)
-    limit = RateLimit(ATTEMPTS, SECONDS)
-    secure = base_url.startswith("https:")
+class Pages:
+    """The views, over their collaborators; `policy` is what browsers shall keep to on these pages."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        session: Session,
+        *,
+        sign_ins: SignIns | None,
+        keys: Keys,
+        room: TokenRoom,
+        published: Published,
+        base_url: str,
+        issuer: str,
+        policy: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._session = session
+        self._sign_ins = sign_ins
+        self._keys = keys
+        self._room = room
+        self._published = published
+        self._base_url = base_url
+        self._secure = base_url.startswith("https:")
+        self._issuer = issuer
+        self._policy = policy
+        self._clock = clock
+        self._limit = RateLimit(ATTEMPTS, SECONDS)
+
+    def blueprint(self) -> Blueprint:
+        """Every page by its address."""
+        pages = Blueprint("me", __name__)
+        for method, rule, view in (
+            ("GET", "/sign-in", self.sign_in),
+            ("POST", "/sign-in", self.with_code),
+            ("GET", "/sign-in/provider", self.with_provider),
+            ("POST", "/sign-out", self.sign_out),
+            ("GET", "/me", self.mine),
+            ("GET", "/me/projects/<name>", self.project),
+            ("GET", "/me/organisations/<name>", self.organisation),
+            ("GET", "/me/attention", self.attention),
+            ("GET", "/me/tokens", self.tokens),
+            ("POST", "/me/tokens", self.make_token),
+            ("POST", "/me/tokens/<token_id>/revoke", self.revoke_token),
+        ):
+            pages.add_url_rule(rule, view.__name__, view, methods=[method])
+        pages.register_error_handler(ServerError, self.refused)
+        pages.after_request(_never_cached)
+        return pages
 
     # --- signing in and out --------------------------------------------------------------------------------
-    @pages.get("/sign-in")
-    def sign_in() -> Any:
-        answer = page("me_sign_in.html", csrf=browsers.form_value(knock := _knock()), next=_next())
-        answer.set_cookie(
-            FORM_COOKIE, knock, path="/sign-in", httponly=True, samesite="Strict", secure=secure
-        )
+    def sign_in(self) -> Response:
+        knock = secrets.token_urlsafe(
+            32
+        )  # before anybody is signed in it ties the form to the page that showed it
+        answer = self._page("me_sign_in.html", csrf=browsers.form_value(knock), next=_next())
+        self._set(answer, FORM_COOKIE, knock, path="/sign-in", samesite="Strict")
         return answer
 
-    @pages.post("/sign-in")
-    def with_code() -> Any:
-        limit.count(request.remote_addr or "", now=clock())
+    def with_code(self) -> Response:
+        self._limit.count(request.remote_addr or "", now=self._clock())
         knock = request.cookies.get(FORM_COOKIE, "")
         browsers.check_form(browsers.form_value(knock) if knock else "no cookie", request.form.get("csrf"))
         code = request.form.get("code", "")[:CODE_MAX_CHARS]
-        with db.write(engine) as connection:
-            account = codes.redeem_login_code(connection, code, now=int(clock()))
-        return session.open(account, _redirect(_next()))
+        with db.write(self._engine) as connection:
+            account = codes.redeem_login_code(connection, code, now=self._now())
+        return self._session.open(account, _redirect(_next()))
 
-    @pages.get("/sign-in/provider")
-    def with_provider() -> Any:
-        limit.count(request.remote_addr or "", now=clock())
-        if sign_ins is None:
+    def with_provider(self) -> Response:
+        self._limit.count(request.remote_addr or "", now=self._clock())
+        if self._sign_ins is None:
             raise ServerError("not-found", "this registry has no identity provider")
-        begun = sign_ins.begin_page()
+        begun = self._sign_ins.begin_page()
         answer = _redirect(begun.url)
-        answer.set_cookie(
-            SIGN_IN_COOKIE, begun.cookie, path="/login", httponly=True, samesite="Lax", secure=secure
-        )
-        answer.set_cookie(NEXT_COOKIE, _next(), path="/login", httponly=True, samesite="Lax", secure=secure)
+        self._set(answer, SIGN_IN_COOKIE, begun.cookie, path="/login", samesite="Lax")
+        self._set(answer, NEXT_COOKIE, _next(), path="/login", samesite="Lax")
         return answer
 
-    @pages.post("/sign-out")
-    def sign_out() -> Any:
-        browser = session.find()
-        if browser is not None:
-            browsers.check_form(browser.csrf, request.form.get("csrf"))
-        return session.end(_redirect("/"))
+    def sign_out(self) -> Response:
+        self._sent_by()
+        return self._session.end(_redirect("/"))
 
     # --- what is somebody's --------------------------------------------------------------------------------
-    @pages.get("/me")
-    def mine() -> Any:
-        if (browser := session.find()) is None:
-            return to_sign_in()
-        with db.read(engine) as connection:
+    def mine(self) -> Response:
+        if (browser := self._session.find()) is None:
+            return _to_sign_in()
+        with db.read(self._engine) as connection:
             projects = holdings.projects_of(connection, browser.account.id)
             organisations = organisations_of(connection, browser.account.id)
             admin = has_role(connection, browser.account.id, ADMIN)
-        return page("me.html", browser, projects=projects, organisations=organisations, admin=admin)
+        return self._page("me.html", browser, projects=projects, organisations=organisations, admin=admin)
 
-    @pages.get("/me/projects/<name>")
-    def project(name: str) -> Any:
-        if (browser := session.find()) is None:
-            return to_sign_in()
+    def project(self, name: str) -> Response:
+        if (browser := self._session.find()) is None:
+            return _to_sign_in()
         try:
-            said = keys.project(normalise_project(name))
+            said = self._keys.project(normalise_project(name))
         except MalformedError as error:
             raise ServerError("not-found", str(error)) from None
-        with db.read(engine) as connection:
+        now = self._now()
+        with db.read(self._engine) as connection:
             role = role_in(connection, browser.account.id, "", said["project"])
             if not {browser.account.id, role.account_id if role else ""} & set(said["owners"]):
                 raise ServerError("not-owner", f"you are no owner of {said['project']!r}")
             releases = holdings.releases_of(connection, said["project"])
-            held = holdings.keys_of(connection, said["project"], published.entry, now=int(clock()))
-            owners = holdings.owners_of(connection, said["project"], now=int(clock()))
+            held = holdings.keys_of(connection, said["project"], self._published.entry, now=now)
+            owners = holdings.owners_of(connection, said["project"], now=now)
         logins = {owner.account_id: owner.login for owner in owners}
-        return page(
+        return self._page(
             "me_project.html",
             browser,
             project=said,
@@ -183,94 +209,89 @@ def blueprint(
             logins=logins,
         )
 
-    @pages.get("/me/organisations/<name>")
-    def organisation(name: str) -> Any:
-        if (browser := session.find()) is None:
-            return to_sign_in()
-        with db.read(engine) as connection:
+    def organisation(self, name: str) -> Response:
+        if (browser := self._session.find()) is None:
+            return _to_sign_in()
+        with db.read(self._engine) as connection:
             found = organisation_of(connection, name, browser.account.id)
-        return page("me_organisation.html", browser, organisation=found)
+        return self._page("me_organisation.html", browser, organisation=found)
 
-    @pages.get("/me/attention")
-    def attention() -> Any:
-        if (browser := session.find()) is None:
-            return to_sign_in()
-        with db.read(engine) as connection:
+    def attention(self) -> Response:
+        if (browser := self._session.find()) is None:
+            return _to_sign_in()
+        with db.read(self._engine) as connection:
             if not has_role(connection, browser.account.id, ADMIN):
                 raise ServerError("not-found", "this page is for the admins of the registry")
-            found = list(orphans(connection, now=int(clock())))
-        return page("me_attention.html", browser, orphans=found)
+            found = list(orphans(connection, now=self._now()))
+        return self._page("me_attention.html", browser, orphans=found)
 
     # --- tokens --------------------------------------------------------------------------------------------
-    @pages.get("/me/tokens")
-    def tokens() -> Any:
-        if (browser := session.find()) is None:
-            return to_sign_in()
-        return page("me_tokens.html", browser, tokens=room.listed(browser.principal), made=None)
+    def tokens(self) -> Response:
+        if (browser := self._session.find()) is None:
+            return _to_sign_in()
+        return self._page("me_tokens.html", browser, tokens=self._room.listed(browser.principal), made=None)
 
-    @pages.post("/me/tokens")
-    def make_token() -> Any:
-        if (browser := sent_by()) is None or not browser.is_fresh(now=int(clock())):
-            return to_sign_in("/me/tokens")
-        asked = request.form
-        days = asked.get("days", "").strip()
-        body = {
-            "name": asked.get("name", ""),
-            "projects": asked.get("projects", "").split() or None,
-            "actions": asked.getlist("actions") or None,
-            "expires_in": int(days) * DAY_SECONDS
-            if days.isascii() and days.isdecimal() and len(days) < 6
-            else None,
-        }
-        if days and body["expires_in"] is None:
-            raise ServerError("bad-request", f"{days[:20]!r} is no number of days")
-        made = room.make(browser.principal, body)
-        return page("me_tokens.html", browser, tokens=room.listed(browser.principal), made=made)
+    def make_token(self) -> Response:
+        if (browser := self._sent_by()) is None or not browser.is_fresh(now=self._now()):
+            return _to_sign_in("/me/tokens")
+        made = self._room.make(browser.principal, _wanted_token(request.form))
+        return self._page("me_tokens.html", browser, tokens=self._room.listed(browser.principal), made=made)
 
-    @pages.post("/me/tokens/<token_id>/revoke")
-    def revoke_token(token_id: str) -> Any:
-        if (browser := sent_by()) is None:
-            return to_sign_in("/me/tokens")
-        room.revoke(browser.principal, token_id)  # an old sign-in is enough to take power away
+    def revoke_token(self, token_id: str) -> Response:
+        if (browser := self._sent_by()) is None:
+            return _to_sign_in("/me/tokens")
+        self._room.revoke(browser.principal, token_id)  # an old sign-in is enough to take power away
         return _redirect("/me/tokens")
 
+    def refused(self, error: ServerError) -> Response:
+        """A refusal as a page, with the status and the words it has everywhere."""
+        answer = self._page("me_refused.html", detail=error.detail, code=error.code)
+        answer.status = problem(error, self._base_url).status
+        return answer
+
     # --- shared --------------------------------------------------------------------------------------------
-    def sent_by() -> Browser | None:
+    def _sent_by(self) -> Browser | None:
         """Whose form this is; ServerError `form-foreign`: another browser's, or another site's."""
-        browser = session.find()
+        browser = self._session.find()
         if browser is not None:
             browsers.check_form(browser.csrf, request.form.get("csrf"))
         return browser
 
-    def to_sign_in(back: str | None = None) -> Response:
-        return _redirect(f"/sign-in?next={back or request.path}")
-
-    def page(template: str, browser: Browser | None = None, **values: object) -> Response:
-        fresh = browser is not None and browser.is_fresh(now=int(clock()))
+    def _page(self, template: str, browser: Browser | None = None, **values: object) -> Response:
+        fresh = browser is not None and browser.is_fresh(now=self._now())
         answer = make_response(
-            render_template(template, browser=browser, fresh=fresh, issuer=issuer, day=_day, **values)
+            render_template(template, browser=browser, fresh=fresh, issuer=self._issuer, day=_day, **values)
         )
-        answer.headers["Content-Security-Policy"] = policy
+        answer.headers["Content-Security-Policy"] = self._policy
         return answer
 
-    @pages.errorhandler(ServerError)
-    def refused(error: ServerError) -> Response:
-        """A refusal as a page, with the status and the words it has everywhere."""
-        answer = page("me_refused.html", detail=error.detail, code=error.code)
-        answer.status = problem(error, base_url).status
-        return answer
+    def _set(self, answer: Response, name: str, value: str, *, path: str, samesite: str) -> None:
+        answer.set_cookie(name, value, path=path, httponly=True, samesite=samesite, secure=self._secure)
 
-    @pages.after_request
-    def _never_cached(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    return pages
+    def _now(self) -> int:
+        return int(self._clock())
 
 
-def _knock() -> str:
-    """What a browser holds before anybody has signed in: it ties the form to the page that showed it."""
-    return secrets.token_urlsafe(32)
+def _wanted_token(asked: MultiDict[str, str]) -> dict[str, Any]:
+    """What a form asks for, as the API's door takes it. ServerError: days that are no number."""
+    days = asked.get("days", "").strip()
+    if days and not (days.isascii() and days.isdecimal() and len(days) < 6):
+        raise ServerError("bad-request", f"{days[:20]!r} is no number of days")
+    return {
+        "name": asked.get("name", ""),
+        "projects": asked.get("projects", "").split() or None,
+        "actions": asked.getlist("actions") or None,
+        "expires_in": int(days) * DAY_SECONDS if days else None,
+    }
+
+
+def _to_sign_in(back: str | None = None) -> Response:
+    return _redirect(f"/sign-in?next={back or request.path}")
+
+
+def _never_cached(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def _next() -> str:
