@@ -46,7 +46,6 @@ BATCHES, BATCH = 3, 4096
 SAMPLE = 100  # one proof in so many is verified
 STATIONS = ("scan", "tufrepo", "timestamper")
 THREADS, WORKERS = 64, 1
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -206,10 +205,8 @@ def _served(world: World, server: str, settings: dict[str, str]) -> Iterator[Ser
 
 def _cpu(world: World, web: int) -> dict[str, float]:
     """CPU seconds so far: of the web server with its workers, of the log, and of this process, which asks."""
-    return {"web": _spent(web), "log": _spent(world.pid("log")), "load generator": time.process_time()}
-
-
-def _spent(pid: int) -> float:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS + sum(_spent(int(child)) for child in children)
+    return {
+        "web": registry.spent(web),
+        "log": registry.spent(world.pid("log")),
+        "load generator": time.process_time(),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import shutil
 import socket
 import tempfile
@@ -19,6 +20,7 @@ from types import MappingProxyType
 from tests.world.world import World, fresh
 
 PROJECT = "bench"
+TICKS = os.sysconf("SC_CLK_TCK")
 UNBOUND = {  # one account does what a registry's accounts do together
     "COUNTERMARK_TUF_MIN_INTERVAL": "0.2",
     "COUNTERMARK_LIMITS_UPLOADS_A_MINUTE": "0",
@@ -67,6 +69,13 @@ def raw_log(settings: Mapping[str, str]) -> Iterator[World]:
             yield world
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def spent(pid: int) -> float:
+    """CPU seconds of a process so far, its living children's included."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS + sum(spent(int(child)) for child in children)
 
 
 def wait_for(port: int, seconds: float = 30) -> None:

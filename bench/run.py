@@ -18,7 +18,7 @@ import figures  # noqa: E402
 SCRIPTS = (
     "bench_law", "bench_audit", "bench_tuf", "bench_tuf_batch", "bench_batch", "bench_scan", "bench_proof",
     "bench_rate", "bench_doors", "bench_read", "bench_index", "bench_verify", "bench_lock", "bench_team",
-    "bench_bundle", "bench_backfill", "bench_growth",
+    "bench_bundle", "bench_backfill", "bench_growth", "bench_idle",
 )  # fmt: skip
 
 

@@ -285,7 +285,10 @@ def _figures(name: str) -> str:
         budget = "" if row["budget"] is None else f"{row['budget']:g}, {'met' if row['met'] else 'missed'}"
         return str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"]), ratio, budget
 
-    machines = sorted({f"{row['machine']}; other load {row['other_load']} a core" for row in rows})
+    loads: dict[str, list[float]] = {}
+    for row in rows:
+        loads.setdefault(row["machine"], []).append(row["other_load"])
+    machines = [f"{name}; other load {min(found)} to {max(found)} a core" for name, found in loads.items()]
     return (
         _table(("figure", "unit", "median", "range", "n", "ratio", "budget"), [shown(row) for row in rows])
         + "\n"

@@ -78,7 +78,7 @@ class Finding:
 
 
 def quicken() -> None:
-    """Let this process look for cyclic garbage less often: looking costs a third of a replay, and finds nothing."""
+    """Let this process look for cyclic garbage less often: looking takes much of a replay, and finds nothing."""
     gc.set_threshold(*GARBAGE)
 
 
