@@ -23,6 +23,7 @@ from countermark.statement import Envelope
 from countermark_server import db, proposal
 from countermark_server.bells import Bell
 from countermark_server.errors import ServerError, from_rule
+from countermark_server.news import News
 from countermark_server.ruleview import SqlView
 from countermark_server.together import Told
 
@@ -217,7 +218,7 @@ class Answers:
 
     def _watch(self) -> None:
         """Look while anybody waits, for ever; an error goes to everybody who does, and ends it until the next."""
-        news, asked = db.News(self._engine), set[Expected]()
+        news, asked = News(self._engine), set[Expected]()
         pace, unheard = LOOK, DEAF
         try:
             while True:
@@ -249,7 +250,7 @@ class Answers:
         finally:
             news.close()
 
-    def _is_worth_a_look(self, news: db.News, wanted: set[Expected], asked: set[Expected]) -> bool:
+    def _is_worth_a_look(self, news: News, wanted: set[Expected], asked: set[Expected]) -> bool:
         """Whether anything may be settled that nobody rang for: a question cheaper than one about all of them."""
         if news.cheap:
             return news.any() or not wanted <= asked
@@ -266,7 +267,7 @@ class Answers:
         time.sleep(max(0.0, least - (time.monotonic() - begun)))
         return rung
 
-    def _tell(self, news: db.News, wanted: set[Expected]) -> int:
+    def _tell(self, news: News, wanted: set[Expected]) -> int:
         """Give those of them their outcome who have one; how many."""
         ids = {waiting.proposal_id for waiting in wanted}
         outcomes = news.ask(partial(proposal.settled, proposal_ids=ids))

@@ -18,9 +18,9 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -43,7 +43,7 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
 from countermark_server import postgresql
 
@@ -389,83 +389,6 @@ def write(engine: Engine) -> Iterator[Connection]:
 def reads_beside_writers(engine: Engine) -> bool:
     """Whether a write transaction makes nobody wait before it writes: SQLite has one for all."""
     return engine.dialect.name == "postgresql"
-
-
-T = TypeVar("T")
-
-
-class News:
-    """Whether anybody has committed since we looked last: a question cheap enough to ask every millisecond.
-
-    SQLite answers it in microseconds (`PRAGMA data_version`, on a connection that never writes), PostgreSQL in
-    one question (which transactions are visible); a database in memory always says yes, and the caller looks.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._postgresql = engine.dialect.name == "postgresql"
-        self._asks = self._postgresql or engine.url.database not in (None, ":memory:")
-        self._version: int | str | None = None
-        self._connection: Any = None
-
-    def any(self) -> bool:
-        """True when there may be something new; what was committed before this call is visible after it."""
-        if not self._asks:
-            return True
-        try:
-            version = self._ask()
-        except SQLAlchemyError:
-            self.close()  # the server went away; the caller looks, and hears of it
-            return True
-        changed, self._version = version != self._version, version
-        return changed
-
-    def ask(self, question: Callable[[Connection], T]) -> T:
-        """The answer to a question of one statement, whose view is its own: without the cost of a transaction."""
-        if self._postgresql:
-            try:
-                self._connection = self._connection or postgresql.watch(self._engine)
-                return question(self._connection)
-            except SQLAlchemyError:
-                self.close()  # the server went away, perhaps for a moment: ask once more, on another connection
-        with read(self._engine) as connection:
-            return question(connection)
-
-    def first(self, question: str) -> Any:
-        """The first row of an answer, or None, to a question that both databases understand: often asked."""
-        if self._postgresql:
-            try:
-                self._connection = self._connection or postgresql.watch(self._engine)
-                return postgresql.first(self._connection, question)
-            except SQLAlchemyError:
-                self.close()
-        with read(self._engine) as connection:
-            return connection.exec_driver_sql(question).first()
-
-    @property
-    def cheap(self) -> bool:
-        """Whether `any` costs less than a question that looks for itself."""
-        return not self._postgresql
-
-    def _ask(self) -> int | str:
-        if self._postgresql:
-            if self._connection is None:
-                self._connection = postgresql.watch(self._engine)
-            return postgresql.snapshot(self._connection)
-        if self._connection is None:
-            self._connection = self._engine.raw_connection()
-        cursor = self._connection.cursor()
-        try:
-            version: int = cursor.execute("PRAGMA data_version").fetchone()[0]
-        finally:
-            cursor.close()
-        return version
-
-    def close(self) -> None:
-        """Give the connection back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection, self._version = None, None
 
 
 def inserted_id(result: CursorResult[Any]) -> int:

@@ -4,7 +4,7 @@
     page = kept.get(("demo", JSON_TYPE), make, serial)   # `make` runs only when the page's serial is another
 
 A simple page is a pure function of what is in the database, and installers ask for the same pages again and again;
-whether anybody has committed is a question of microseconds (`db.News`). After a commit the page's serial is asked
+whether anybody has committed is a question of microseconds (news.py). After a commit the page's serial is asked
 for, which is one row (serials.py): every transaction that changes what a page shows gives its project a new one. The
 serial is read before the page is made, so a page may be newer than its serial and never older.
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from countermark_server import db
+from countermark_server.news import News
 
 KEPT_MAX_BYTES = (
     64 * 1024 * 1024
@@ -60,7 +60,7 @@ class Kept:
         most: int = KEPT_MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._news = db.News(engine)
+        self._news = News(engine)
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()

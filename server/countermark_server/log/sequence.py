@@ -42,6 +42,7 @@ from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
 from countermark_server.log.keysets import signed_by_all
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
+from countermark_server.news import News
 from countermark_server.proposal import PENDING
 from countermark_server.ruleview import SqlView
 from countermark_server.stores import heads
@@ -94,7 +95,7 @@ class Sequencer:
         self._backfill = backfill
         self._opened_import: Mapping[str, Any] | None = None
         self._engine = engine
-        self._news = db.News(engine)
+        self._news = News(engine)
         self._public = public
         self._tree = public_tree(public)
         self._staging = staging

@@ -41,6 +41,7 @@ from countermark_server.log.sequence import LogError, Sequencer
 from countermark_server.log.staging import Staging
 from countermark_server.log.tree import MissingTileError, public_tree
 from countermark_server.log.witnesses import Quorum, Witness, check_quorum_allowed, witness_urls
+from countermark_server.news import News
 from countermark_server.settings import Settings
 from countermark_server.stores import places
 from countermark_server.stores.immutable import StoreError
@@ -172,7 +173,7 @@ class Station:
         self._stop = stop
         self.publisher.start()
         self._offer(self.sequencer.checkpoint)
-        news, again, rung = db.News(self.engine), True, False
+        news, again, rung = News(self.engine), True, False
         try:
             while not stop.is_set():
                 # Asked before the round looks: what is committed after the answer is news the next time.

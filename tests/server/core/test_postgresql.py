@@ -13,6 +13,7 @@ from countermark_server import db, migrations, postgresql, proposal
 from countermark_server.accounts import people
 from countermark_server.accounts.signin import SignIns
 from countermark_server.errors import ServerError
+from countermark_server.news import News
 from countermark_server.stores import heads
 from tests import postgres
 from tests.log_world import NOW, LogWorld, drain
@@ -79,7 +80,7 @@ def test_a_read_sees_one_moment_and_writes_nothing(engine: Engine) -> None:
 
 def test_news_is_heard_once_and_never_missed(engine: Engine) -> None:
     """Nothing while a writer works, yes after its commit, no after that; yes when the server went away."""
-    news = db.News(engine)
+    news = News(engine)
     assert news.any() and not news.any()
     with db.write(engine) as connection:
         propose(connection)
