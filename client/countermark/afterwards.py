@@ -164,20 +164,19 @@ class Owner:
                 f"{self.view.registry.url} describes key {keyid} in a way we can't read: {error!r}"
             ) from None
 
-    def vouch(self, project: str, new: Signer) -> int:
-        """Enrol `new` for a project with this owner's signature; the index of its entry. Twice is once."""
+    def vouch(self, project: str, new: Signer, *others: Signer) -> int | Act:
+        """Enrol `new` for a project with this owner's signature, and those of `others` here. Twice is once.
+
+        The index of its entry; or the act that people on other machines have to sign as well.
+        """
         assert self.signer is not None
         state, keyid = ProjectState.fetch(self.fetcher, self.view.registry, project), self.signer.keyid
         if new.keyid in state.keys:
             return state.keys[new.keyid]
         if keyid not in state.keys:
             raise PolicyError(f"key {keyid[:16]} is not enrolled for {project} and cannot vouch for another")
-        if lacking := state.lacking([keyid]):
-            raise PolicyError(
-                f"{project} takes no further key from one machine: {lacking}",
-                hint=f"countermark key enrol {project} --key NEW --by OLD, and have others sign that",
-            )
-        return enrol(self.view, self.fetcher, self.session, new, state, now=self.now, vouching=[self.signer])
+        done = self.let_in(project, new, [self.signer, *others], None, None)
+        return done.index if isinstance(done, Recorded) else done
 
     def let_in(
         self,

@@ -135,6 +135,10 @@ def key_arguments(commands: Any) -> None:
     rotate.add_argument("projects", nargs="*", metavar="PROJECT", help="default: all the key is enrolled for")
     rotate.add_argument("--name", default="publisher")
     rotate.add_argument("--keep-old", action="store_true", help="leave the old key enrolled")
+    rotate.add_argument(
+        "--by", action="append", metavar="KEY", help="a further key of this machine that vouches; repeatable"
+    )
+    cli_shared.act_argument(rotate)
     revoke = add(does, "revoke", "afterwards.revoke", "end a key's right to sign, in the log")
     revoke.add_argument("keyid", metavar="KEYID", help="a whole keyid, or the name of a key on this machine")
     revoke.add_argument("--reason", required=True, metavar="CODE", help=REASONS["revoke"])

@@ -15,9 +15,10 @@ from countermark import afterwards as engine
 from countermark.actfile import Act, members_of
 from countermark.commands_install import pinned
 from countermark.console import GREEN, YELLOW, confirm, put, put_json, say
-from countermark.disk import replace_file
+from countermark.disk import read_file, replace_file
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
+from countermark.limits import ENTRY_MAX_BYTES
 from countermark.pins import Home
 from countermark.session import Session
 from countermark.signer import begin_rotation, finish_rotation, list_keys, load_key, open_signer
@@ -84,29 +85,55 @@ def rotate(arguments: argparse.Namespace) -> int:
     # Who has nothing to rotate makes no key: the projects are asked for before one is made.
     asking = owner_of(arguments, lambda _: None)
     projects = sorted(set(arguments.projects) or set(asking.projects(keyid)))
+    if arguments.act is not None and len(projects) > 1:
+        raise UsageError(f"--act is one file, and {', '.join(projects)} are {len(projects)} projects")
     if not projects:
         raise PolicyError(f"key {arguments.name} ({keyid[:16]}) is enrolled for no project")
     if not arguments.yes:
         say(f"a new key will sign for {', '.join(projects)}; it stays in the public log for ever")
         if not confirm("rotate?"):
             raise PolicyError("nothing was rotated", hint="--yes rotates without asking")
+    others = [open_signer(load_key(home.keys, name)) for name in arguments.by or ()]
     old, new = begin_rotation(home.keys, arguments.name)
     owner = asking.as_signer(old)
-    documents = []
+    documents, waiting = list[dict[str, Any]](), list[dict[str, Any]]()
     for project in projects:
-        index = owner.vouch(project, new)
-        documents.append({"index": index, "keyid": new.keyid, "project": project})
+        if isinstance(done := owner.vouch(project, new, *others), Act):
+            waiting.append(_waits(arguments, project, done))
+            continue
+        documents.append({"index": done, "keyid": new.keyid, "project": project})
         if not arguments.json:
-            put(f"{project}: key {new.keyid[:16]} enrolled, entry #{index}, vouched for by {old.keyid[:16]}")
-    kept = finish_rotation(home.keys, arguments.name)
-    say(f"key {arguments.name} is {new.keyid[:16]} now; the old one is {kept.path}")
-    if not arguments.keep_old:
+            put(f"{project}: key {new.keyid[:16]} enrolled, entry #{done}, vouched for by {old.keyid[:16]}")
+    if waiting:
+        # The old key keeps its name, and the new one waits beside it: the same command goes on from here.
+        say(f"key {arguments.name} is {old.keyid[:16]} still; once those acts are submitted, rotate again")
+    else:
+        kept = finish_rotation(home.keys, arguments.name)
+        say(f"key {arguments.name} is {new.keyid[:16]} now; the old one is {kept.path}")
+    if not waiting and not arguments.keep_old:
         documents += _revoke(
             owner.as_signer(new), projects, old.keyid, "superseded", since=None, json=arguments.json
         )
     if arguments.json:
-        put_json({"exit_code": 0, "keys": documents})
+        put_json({"exit_code": 0, "keys": documents, "waiting": waiting})
     return 0
+
+
+def _waits(arguments: argparse.Namespace, project: str, act: Act) -> dict[str, Any]:
+    """The enrolment that others of a shared project sign: in a file, written once for as long as it is good."""
+    path = arguments.act or act_path(project, f"rotation-{str(act.new_keyid)[:16]}")
+    raw = read_file(path, max_bytes=2 * ENTRY_MAX_BYTES)
+    known = None if raw is None else Act.parse(raw)
+    if known is not None and known.project == project and known.statement == act.statement:
+        say(f"{path} waits for others still; they run `countermark act sign {path.name}`")
+    elif known is not None and arguments.act is not None:
+        raise UsageError(f'"{path}" is another act, or one that went stale', hint="choose another --act FILE")
+    else:
+        replace_file(path, act.format(), mode=0o644)
+        say(f"others must sign, too: send them {path}; they run `countermark act sign {path.name}`")
+    if not arguments.json:
+        put(str(path))
+    return {"file": str(path), "keyid": act.new_keyid, "project": project}
 
 
 def revoke(arguments: argparse.Namespace) -> int:
@@ -184,7 +211,7 @@ def told(arguments: argparse.Namespace, project: str, what: str, done: engine.Re
         else:
             put(f"{project}: {what} is entry #{done.index}, proof checked", colour=GREEN)
         return 0
-    path = arguments.act or FOLDER / f"{project}-{what}.act"
+    path = arguments.act or act_path(project, what)
     if path.exists():
         raise UsageError(
             f'"{path}" already exists', hint="an act is never overwritten: choose another --act FILE"
@@ -196,6 +223,11 @@ def told(arguments: argparse.Namespace, project: str, what: str, done: engine.Re
     else:
         put(str(path))
     return 0
+
+
+def act_path(project: str, what: str) -> Path:
+    """Where an act goes when nobody says so."""
+    return FOLDER / f"{project}-{what}.act"
 
 
 def recover(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from countermark.distribution import Distribution
@@ -118,12 +118,8 @@ def enrol(
     state: ProjectState,
     *,
     now: int,
-    vouching: Sequence[Signer] = (),
 ) -> int:
-    """Enrol a project's first key, or a further one for which enrolled keys sign as well.
-
-    Returns the index of its entry, whose proof was checked.
-    """
+    """Enrol a project's first key, or ask for one without any that is enrolled; the index of its entry."""
     registry = view.registry
     session.check(registry, now=now)
     predicate = {
@@ -136,7 +132,7 @@ def enrol(
         "threshold": 1,
         "valid_for": None,
     }
-    envelope = sign(Statement.about(f"key:{signer.keyid}", "key-enroll", predicate), signer, *vouching)
+    envelope = sign(Statement.about(f"key:{signer.keyid}", "key-enroll", predicate), signer)
     body = json.dumps({"envelope": envelope.to_dict()}).encode()
     url = f"{registry.url}/api/v1/keys"
     answer = fetcher.post(url, body, content_type=JSON, headers=session.bearer, timeout=ENROL_TIMEOUT)

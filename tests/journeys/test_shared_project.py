@@ -10,7 +10,7 @@ from tests.world.world import fresh
 
 
 def test_two_people_share_a_project(tmp_path: Path) -> None:
-    """Let in, staged, approved by both, and lowered by both; then the log is clean."""
+    """Let in, staged, approved by both, a key replaced and the number lowered by both; then the log is clean."""
     page = Page.parse("share-a-project", (DOCS / "how-to" / "share-a-project.md").read_text("utf-8"))
     with fresh(tmp_path / "world", settings=QUICK) as world:
         world.up("--trial")

@@ -122,6 +122,18 @@ def test_enough_people_and_keys_are_counted(world: SharedWorld, alice: afterward
     assert countersign.examine(alice, examined.act).lacking is None
 
 
+def test_a_shared_projects_key_is_replaced_by_an_act(world: SharedWorld, alice: afterwards.Owner) -> None:
+    """Where two people or keys must sign, rotation begins an act by old and new key, and logs nothing."""
+    size = len(world.leaves)
+    for needs, lacks in (({"threshold": 2}, "1 of 2 keys"), ({"approvals": 2}, "1 of 2 people")):
+        world.needs = needs
+        act = alice.vouch("acme-demo", NEW)
+        assert isinstance(act, Act) and set(act.envelope.keyids) == {world.publisher.keyid, NEW.keyid}
+        assert act.statement.predicate["threshold"] == needs.get("threshold", 1)  # it does not fall
+        assert lacks in str(countersign.examine(alice, act).lacking)
+    assert len(world.leaves) == size
+
+
 def test_an_act_for_elsewhere_or_of_yesterday_is_not_signed(
     world: SharedWorld, alice: afterwards.Owner
 ) -> None:
