@@ -10,10 +10,11 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -28,6 +29,9 @@ class JobIssuer:
         self.keys: dict[str, rsa.RSAPrivateKey] = {}
         self.down = False
         self.asked: list[str] = []
+        self.jobs: dict[
+            str, Callable[[str], dict[str, Any]]
+        ] = {}  # by a job's bearer: claims for an audience
         self.rotate("k1")
 
     def rotate(self, kid: str, *, keep: bool = False) -> None:
@@ -51,8 +55,26 @@ class JobIssuer:
             found.append({**public, "kid": kid, "use": "sig", "alg": "RS256"})
         return {"keys": found}
 
-    def answer(self, path: str) -> dict[str, Any] | None:
+    def begin_job(self, claims: Callable[[str], dict[str, Any]]) -> dict[str, str]:
+        """What GitHub puts into a job's environment: a door at which it asks for tokens, and its secret for it."""
+        secret = secrets.token_urlsafe(24)
+        self.jobs = {secret: claims}
+        door = f"{self.url}/job/idtoken?api-version=2.0"
+        return {
+            "GITHUB_ACTIONS": "true",
+            "ACTIONS_ID_TOKEN_REQUEST_URL": door,
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": secret,
+        }
+
+    def answer(self, path: str, bearer: str = "") -> dict[str, Any] | None:
         self.asked.append(path)
+        url = urlsplit(path)
+        if url.path == "/job/idtoken":
+            claims = self.jobs.get(bearer.removeprefix("Bearer "))
+            said = parse_qs(url.query)
+            if claims is None or said.get("api-version") != ["2.0"] or len(said.get("audience", [])) != 1:
+                return None
+            return {"count": 1, "value": self.sign(claims(said["audience"][0]))}
         if path == "/.well-known/openid-configuration":
             return {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"}
         return self.jwks() if path == "/jwks" else None
@@ -108,7 +130,7 @@ def running(port: int = 0) -> Iterator[JobIssuer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = None if made.down else made.answer(self.path)
+            found = None if made.down else made.answer(self.path, self.headers.get("Authorization", ""))
             body = json.dumps(found or {}).encode()
             self.send_response(503 if made.down else 404 if found is None else 200)
             self.send_header("Content-Type", "application/json")

@@ -37,7 +37,7 @@ FLOORS: list[set[str]] = [
     {"plans"},
     {"approving"},
     {"countersign"},
-    {"accesstokens", "afterwards", "ahead", "devicelogin", "jobs", "team"},
+    {"accesstokens", "afterwards", "ahead", "ambient", "devicelogin", "jobs", "team"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
     {"audit_state"},

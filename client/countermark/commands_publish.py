@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from countermark import ahead, devicelogin, jobs
+from countermark import ahead, ambient, devicelogin, jobs
 from countermark import publish as engine
 from countermark.commands_install import pinned
 from countermark.commands_key import chosen_place
@@ -280,7 +280,7 @@ def _signing(
         _enrol(view, fetcher, arguments, files, person)
         return person, session
     wanted = jobs.audience(view.registry, fetcher)
-    token = jobs.ambient_token(os.environ, fetcher, wanted)
+    token = ambient.ambient_token(os.environ, fetcher, wanted)
     projects = sorted({file.name.project for file in files})
     run, session, indexes = jobs.enrol_run(view, fetcher, token, projects, now=_now())
     for project, index in indexes.items():

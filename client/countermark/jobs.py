@@ -3,9 +3,10 @@
     countermark trusted-publisher add demo --issuer https://token.actions.githubusercontent.com ...    once
     countermark publish --ci dist/*                                                                    in each job
 
-The job asks its CI system for a token that is made for this registry's origin, makes a key in memory, signs the key's
-enrolment with it, and sends both. The registry checks the token and enrols the key for fifteen minutes, under the
-trusted publisher that the owners signed; the key signs the files and is forgotten. No file of this machine holds it.
+The job asks its CI system (ambient.py) for a token that is made for this registry's origin, makes a key in memory,
+signs the key's enrolment with it, and sends both. The registry checks the token and enrols the key for fifteen
+minutes, under the trusted publisher that the owners signed; the key signs the files and is forgotten. No file of this
+machine holds it.
 
 What the token says is not proved here: it decides which of the trusted publishers we name in the enrolment. The
 registry judges that, and the log's rules judge the registry.
@@ -15,10 +16,8 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -32,8 +31,6 @@ from countermark.session import Session
 from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark.trust import View
 
-OURS = ("COUNTERMARK_SIGN_ID_TOKEN", "COUNTERMARK_ID_TOKEN")  # set by hand, where a CI system has no variable
-
 
 def audience(registry: Registry, fetcher: Fetcher) -> str:
     """For whom the job's token must be made; PolicyError where the registry takes none."""
@@ -46,29 +43,6 @@ def audience(registry: Registry, fetcher: Fetcher) -> str:
         return str(decode_json(raw)["audience"])
     except (ValueError, KeyError, TypeError) as error:
         raise MalformedError(f"{registry.url} names its audience in a way we can't read: {error!r}") from None
-
-
-def ambient_token(environment: Mapping[str, str], fetcher: Fetcher, wanted: str) -> str:
-    """The token that this job's CI system gives it for an audience. UsageError: there is none."""
-    named = re.sub(r"[^A-Z0-9]", "_", wanted.upper()) + "_ID_TOKEN"
-    for name in (OURS[0], named, OURS[1]):
-        if environment.get(name):
-            return environment[name]
-    url, secret = (environment.get(f"ACTIONS_ID_TOKEN_REQUEST_{name}") for name in ("URL", "TOKEN"))
-    if not url or not secret:
-        raise UsageError(
-            "this job has no OIDC token",
-            hint=f"GitHub: permissions: id-token: write; GitLab: id_tokens: {named}: aud: {wanted}; "
-            f"elsewhere: put a token for audience {wanted} into {OURS[1]}",
-        )
-    joint = "&" if "?" in url else "?"
-    raw = fetcher.get(
-        f"{url}{joint}audience={quote(wanted, safe='')}", headers={"Authorization": f"Bearer {secret}"}
-    )
-    try:
-        return str(decode_json(raw or b"")["value"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise MalformedError(f"the CI system gives a token in a way we can't read: {error!r}") from None
 
 
 def enrol_run(

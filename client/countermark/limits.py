@@ -30,6 +30,10 @@ PUBLIC_KEY_MAX_BYTES = 128  # SPKI in DER: Ed25519 is 44, P-256 is 91
 KEYS_MAX = 256  # publisher keys of one project, compromised ones included: its state stays some 30 kB
 OWNERS_MAX = 256  # accounts of one project, for the same reason
 STAGED_FILES_MAX = 256  # of one release that waits for approvals: its state stays below 100 kB
+AMBIENT_TOKEN_MAX_BYTES = (
+    64 * 1024
+)  # what a CI system answers when a job asks for its token: GitHub's have 2,000
+AMBIENT_TIMEOUT = timedelta(seconds=30)  # for a CI system's own program to fetch one
 CI_KEY_SECONDS = 900  # the longest life of a one-run key: a job signs what it has built, and is done
 PUBLISHERS_MAX = 64  # trusted publishers of one project: it is built in few places
 REPOSITORY_PROJECTS_MAX = 256  # projects that trust one repository

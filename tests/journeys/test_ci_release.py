@@ -25,7 +25,8 @@ WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
 class JobWorld(World):
     """A registry that knows an issuer, and a job that has nothing but what its CI system gives it."""
 
-    issuer: JobIssuer | None = None
+    issuer: JobIssuer | None = None  # GitLab
+    github: JobIssuer | None = None
     job: dict[str, str] = field(default_factory=dict)  # the variables of the job that runs now
 
     def env(self, home: str = "home", **extra: str) -> dict[str, str]:
@@ -46,6 +47,12 @@ class JobWorld(World):
             named: self.token(**changes),
         }
 
+    def begin_github_job(self, **changes: str) -> None:
+        """What GitHub puts there: where the job asks for as many tokens as it wants, and its secret for that."""
+        assert self.github is not None
+        github = self.github
+        self.job = {"CI": "true", **github.begin_job(lambda audience: github.github(audience, **changes))}
+
     def end_job(self) -> None:
         self.job = {}
 
@@ -54,10 +61,11 @@ class JobWorld(World):
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobWorld]:
     """One registry for both; each releases a project of its own."""
     tmp_path = tmp_path_factory.mktemp("ci-release")
-    with running() as issuer:
-        settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_CI_ISSUERS": f"gitlab={issuer.url}"}
+    with running() as issuer, running() as github:
+        issuers = f"gitlab={issuer.url} github={github.url}"
+        settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_CI_ISSUERS": issuers}
         with JobWorld(
-            tmp_path / "world", origin="registry.test/trial", settings=settings, issuer=issuer
+            tmp_path / "world", origin="registry.test/trial", settings=settings, issuer=issuer, github=github
         ) as world:
             world.up("--trial")
             yield world
@@ -69,12 +77,12 @@ def words(world: World) -> str:
 
 def add_publisher(world: JobWorld, project: str) -> None:
     """What an owner does once, on a machine of their own."""
-    assert world.issuer is not None
+    assert world.github is not None
     options = {
-        "issuer": world.issuer.url,
+        "issuer": world.github.url,
         "repository": "acme/widgets",
         "repository-id": "4711",
-        "workflow": ".gitlab-ci.yml",
+        "workflow": "release.yml",
         "ref": "refs/tags/*",
     }
     named = [word for name, value in options.items() for word in (f"--{name}", value)]
@@ -82,7 +90,10 @@ def add_publisher(world: JobWorld, project: str) -> None:
 
 
 def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> None:
-    """`sign --ci`, then `uv publish --trusted-publishing always`: listed, verified, and the job stands in clear."""
+    """On GitHub: `sign --ci`, then `uv publish --trusted-publishing always`, each with a token that it asked for.
+
+    Listed, verified, and the job stands in clear; nothing is left on its machine.
+    """
     authority, chain, key = make_certificate(tmp_path)
     port = free_port()
     web = f"127.0.0.1:{world.port}"
@@ -97,25 +108,23 @@ def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> No
     uv = ("publish", "--no-config", "--trusted-publishing", "always", "--publish-url")
     door = f"https://localhost:{port}/legacy/"
     with front.running():
-        world.begin_job(ref_path="refs/merge-requests/1/head")
+        world.begin_github_job(ref="refs/pull/1/merge")
         refused = world.run(
             executable("uv"), *uv, door, *files, home="job", expect=None, SSL_CERT_FILE=str(authority)
         )
         assert refused.code != 0 and "job-pull-request" in refused.said, refused.said
-        world.begin_job()
+        world.begin_github_job()
         world.run("countermark", "sign", "--ci", "--allow-trial", *files, home="job")
         sent = sorted(files[0].parent.iterdir())  # with the attestations: `dist/*`
         done = world.run(executable("uv"), *uv, door, *sent, home="job", SSL_CERT_FILE=str(authority))
         assert "could not be invalidated" not in done.said, done.said
-    again = world.run("countermark", "sign", "--ci", "--allow-trial", *files, home="job", expect=5)
-    assert "was used before" in again.said
     assert not list((world.root / "job" / "countermark").glob("keys/*"))  # nothing is left on that machine
     assert not list((world.root / "job" / "countermark").glob("registries/*/session.json"))
     world.end_job()
     world.run("countermark", "status", "--wait", *files)
     for result in as_json(world.run("countermark", "verify", "--json", *files))["artifacts"]:  # type: ignore[attr-defined]
         assert result["verified"] is True
-        assert "by a job of acme/widgets, .gitlab-ci.yml at refs/tags/v1.0" in result["signed_by"]["sentence"]
+        assert "by a job of acme/widgets, release.yml at refs/tags/v1.0" in result["signed_by"]["sentence"]
         assert "identity as checked by the registry" in result["signed_by"]["sentence"]
     world.run("countermark", "audit", world.url)
 
@@ -141,9 +150,15 @@ def test_the_tutorial_as_a_new_user_types_it(world: JobWorld) -> None:
         world.end_job()
         typist.home = "alice-home"
 
+    def at_a_merge_request() -> None:
+        files = sorted((work / "dist").glob("*.whl"))
+        again = world.run("countermark", "sign", "--ci", *files, home="job", expect=5)
+        assert "was used before" in again.said  # GitLab gives a job its token once
+        at_a_job(ref_path="refs/merge-requests/1/head")
+
     elsewhere = {
         "a job for the tag v1.0": at_a_job,
-        "a job for a merge request": lambda: at_a_job(ref_path="refs/merge-requests/1/head"),
+        "a job for a merge request": at_a_merge_request,
         "the job is over": over,
     }
     typist = Typist(world, Page.parse("ci-release", text), words(world), "alice-home", work, elsewhere)
