@@ -108,6 +108,11 @@ class Page:
         self._press_on(selector)
         self._until_loaded(before)
 
+    def choose(self, selector: str, file: Path) -> None:
+        """Choose a file in a form, as the dialog would."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
+
     def key(self, name: str) -> None:
         """Press a key."""
         code = {"Tab": 9, "Enter": 13}[name]

@@ -119,7 +119,7 @@ SERVER_USES = {
     "tufjson", "replay", "fetch", "credentials",
     "trust", "timestamp", "listing", "manifest", "imported", "canonical", "names", "schema", "logreader", "serving",
     "bins", "trustfile", "words", "keyfile", "simplepage", "errors", "limits", "predecessor", "snapshotfile",
-    "tokens", "cloudkeys", "machine",
+    "tokens", "cloudkeys", "machine", "actfile", "compare", "filelist",
 }  # fmt: skip
 PLACES = {("places",), ("promises",), ("immutable",)}
 CEREMONY_USES = {

@@ -6,6 +6,8 @@
 Canonical JSON. The file needs no protection: it holds a statement that will be public, and signatures of it. Whoever
 gets one sees in words what the statement does (`describe`), made from the bytes that are signed and from nothing else
 in the file. It goes stale with the next entry about the same project, since `prev` is in the statement.
+
+An approval of a release is one, too: its only signature was made where nobody is signed in.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from countermark.values import dataclass
 
 FORMAT = "countermark-act/v1"
 TYPES = ("key-enroll", "owner", "require-approvals", "trusted-publisher")  # what k of n keys may have to sign
+APPROVE = "approve"  # one signature: it travels from where the key is to where somebody is signed in
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Act:
             raise MalformedError(f"this is no {FORMAT}: {str(value['act'])[:80]!r}")
         envelope = Envelope.parse(value["envelope"])
         statement = Statement.parse(envelope.payload)
-        if statement.type not in TYPES:
+        if statement.type not in (*TYPES, APPROVE):
             raise MalformedError(f"a {statement.type} takes one signature and no act file")
         check_statement(statement)
         return cls(value["registry"], envelope, statement)
@@ -112,6 +115,11 @@ def _requirement(statement: Statement) -> list[str]:
     return [f"a release is listed once {needed} people approved it; {needed} people sign each change"]
 
 
+def _approval(statement: Statement) -> list[str]:
+    said = statement.predicate
+    return [f"{said['decision']} version {said['version']}, its files {said['files_sha256']}"]
+
+
 def _publisher(statement: Statement) -> list[str]:
     said = statement.predicate
     names = ("action", "issuer", "repository", "repository_id", "workflow", "ref")
@@ -123,6 +131,7 @@ _WORDS: dict[str, Callable[[Statement], list[str]]] = {
     "key-enroll": _enrolment,
     "require-approvals": _requirement,
     "trusted-publisher": _publisher,
+    APPROVE: _approval,
 }
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from countermark.actfile import Act
 from countermark.afterwards import Known, Owner, Recorded, find
 from countermark.compare import Contents, read_contents
 from countermark.countersign import newest
@@ -154,6 +155,30 @@ def _contents(owner: Owner, filename: str, sha256: str, length: int | None, url:
 
 def decide(owner: Owner, release: Release, decision: str) -> Recorded:
     """(4) Sign the list of files, `approve` or `reject`, and hand it in."""
+    return owner.record(_statement(owner, release, decision))
+
+
+def written(owner: Owner, release: Release, decision: str) -> Act:
+    """(4) The same without handing it in: for a machine that has the key, and where nobody is signed in."""
+    assert owner.signer is not None
+    return Act.begin(owner.view.registry.url, _statement(owner, release, decision), owner.signer)
+
+
+def check_act(owner: Owner, act: Act) -> Release:
+    """The release that a written approval is about. PolicyError: another file, or somebody's word, came since."""
+    said = act.statement.predicate
+    release = look(owner, act.project, str(said["version"]))
+    ours = _statement(owner, release, str(said["decision"])).predicate
+    for name in ("origin", "prev", "files_sha256"):
+        if said[name] != ours[name]:
+            raise PolicyError(
+                f"the act says {name} {said[name]}, {act.project} {release.version} has {ours[name]}",
+                hint="something was logged since it was signed, or it is for elsewhere: approve anew",
+            )
+    return release
+
+
+def _statement(owner: Owner, release: Release, decision: str) -> Statement:
     predicate = {
         "namespace": "",
         "origin": owner.view.trust_file.origin,
@@ -163,7 +188,7 @@ def decide(owner: Owner, release: Release, decision: str) -> Recorded:
         "files_sha256": files_digest((file.filename, file.sha256) for file in release.files),
         "decision": decision,
     }
-    return owner.record(Statement.about(f"project:{release.project}", "approve", predicate))
+    return Statement.about(f"project:{release.project}", "approve", predicate)
 
 
 def words(release: Release, account: str) -> Sequence[str]:

@@ -18,6 +18,9 @@ def arguments(commands: Any) -> None:
     approve.add_argument(
         "--reject", action="store_true", help="say no; it stays unlisted until you approve it"
     )
+    approve.add_argument(
+        "--act", type=Path, metavar="FILE", help="write what was signed there, for who is signed in elsewhere"
+    )
     signs(approve)
     group = commands.add_parser("act", help="acts that several people sign, each on their machine")
     does = below(group, "ACTION")

@@ -266,12 +266,18 @@ def _revoke(
     return documents
 
 
-def owner_of(arguments: argparse.Namespace, signer: Callable[[Home], Signer | None]) -> engine.Owner:
-    """Who is signed in at the pinned registry, with a verified view of it; the key is opened last."""
+def owner_of(
+    arguments: argparse.Namespace, signer: Callable[[Home], Signer | None], *, anybody: bool = False
+) -> engine.Owner:
+    """Who is signed in at the pinned registry, with a verified view of it; the key is opened last.
+
+    `anybody`: what follows only looks and signs, so it goes on where nobody is signed in.
+    """
     home, registry, remarks = pinned(arguments)
     for remark in remarks:
         say(remark)
-    session, fetcher, now = Session.load(registry), HttpFetcher(), int(time.time())
+    fetcher, now = HttpFetcher(), int(time.time())
+    session = Session.nobody() if anybody and not Session.is_kept(registry) else Session.load(registry)
     with opened(registry, fetcher, now=now) as view:
         pass  # proofs are checked against its trust file; the log's answers need no lock
     return engine.Owner(view, fetcher, session, signer(home), now)

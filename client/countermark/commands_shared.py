@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from countermark import afterwards, approving
-from countermark.actfile import Act, describe, members_of
+from countermark.actfile import APPROVE, Act, describe, members_of
 from countermark.commands_afterwards import owner_of, told
 from countermark.commands_install import pinned
 from countermark.compare import difference
@@ -41,7 +41,7 @@ def approve(arguments: argparse.Namespace) -> int:
         afterwards.check_project(arguments.project),
         "reject" if arguments.reject else "approve",
     )
-    asking = owner_of(arguments, lambda _: None)
+    asking = owner_of(arguments, lambda _: None, anybody=arguments.act is not None)
     release = approving.look(asking, project, arguments.version)
     version, old = approving.before(asking, release)
     lines = difference(approving.contents(asking, release), old)
@@ -56,9 +56,10 @@ def approve(arguments: argparse.Namespace) -> int:
         raise PolicyError(
             f"nothing was signed for {project} {release.version}", hint="--yes signs without asking"
         )
-    done = approving.decide(
-        asking.as_signer(open_signer(load_key(Home().keys, arguments.key))), release, decision
-    )
+    owner = asking.as_signer(open_signer(load_key(Home().keys, arguments.key)))
+    if arguments.act is not None:
+        return _write_approval(arguments, approving.written(owner, release, decision), release)
+    done = approving.decide(owner, release, decision)
     given = (
         len(set(release.approved) | {asking.session.account})
         if decision == "approve"
@@ -79,6 +80,22 @@ def approve(arguments: argparse.Namespace) -> int:
     put(
         f"{project} {release.version}: {decision} is entry #{done.index}, proof checked; {ends}", colour=GREEN
     )
+    return 0
+
+
+def _write_approval(arguments: argparse.Namespace, act: Act, release: approving.Release) -> int:
+    """What was signed, in a file; somebody who is signed in brings it, on the release's page or from a machine."""
+    if arguments.act.exists():
+        raise UsageError(
+            f'"{arguments.act}" already exists', hint="an act is never overwritten: choose another --act FILE"
+        )
+    replace_file(arguments.act, act.format(), mode=0o644)
+    page = f"{act.registry}/me/projects/{release.project}/releases/{release.version}"
+    say(f"hand it in on {page}, or where you are signed in: countermark act submit {arguments.act.name}")
+    if arguments.json:
+        put_json(members_of(act) | {"file": str(arguments.act), "page": page})
+    else:
+        put(str(arguments.act))
     return 0
 
 
@@ -116,7 +133,7 @@ def require(arguments: argparse.Namespace) -> int:
 
 def act_show(arguments: argparse.Namespace) -> int:
     """What an act does, who signed it, and what it lacks."""
-    examined = examine(owner_of(arguments, lambda _: None), _read(arguments.file))
+    examined = examine(owner_of(arguments, lambda _: None, anybody=True), _shared(_read(arguments.file)))
     _show(examined)
     if arguments.json:
         put_json(members_of(examined.act) | {"lacking": examined.lacking})
@@ -125,8 +142,8 @@ def act_show(arguments: argparse.Namespace) -> int:
 
 def act_sign(arguments: argparse.Namespace) -> int:
     """Show what is about to be signed, ask, sign, and write the file anew."""
-    asking = owner_of(arguments, lambda _: None)
-    examined = examine(asking, _read(arguments.file))
+    asking = owner_of(arguments, lambda _: None, anybody=True)
+    examined = examine(asking, _shared(_read(arguments.file)))
     _show(examined)
     if not arguments.yes and not confirm("sign this?"):
         raise PolicyError("nothing was signed", hint="--yes signs without asking")
@@ -142,10 +159,12 @@ def act_sign(arguments: argparse.Namespace) -> int:
 
 
 def act_submit(arguments: argparse.Namespace) -> int:
-    """Hand in an act that enough people have signed."""
-    owner = owner_of(arguments, lambda _: None)
-    examined = examine(owner, _read(arguments.file))
-    act = examined.act
+    """Hand in an act that enough people have signed, or an approval that was signed elsewhere."""
+    owner, act = owner_of(arguments, lambda _: None), _read(arguments.file)
+    if act.statement.type == APPROVE:
+        approving.check_act(owner, act)
+        return told(arguments, act.project, str(act.statement.predicate["decision"]), owner.submit(act))
+    examined = examine(owner, act)
     if examined.lacking is not None:
         raise PolicyError(
             f"not enough for {act.project}: {examined.lacking}", hint="countermark act sign FILE"
@@ -157,6 +176,17 @@ def act_submit(arguments: argparse.Namespace) -> int:
         )
     done = owner.submit(act)
     return told(arguments, act.project, act.statement.type, done)
+
+
+def _shared(act: Act) -> Act:
+    """The same, if several people sign it."""
+    if act.statement.type == APPROVE:
+        said = act.statement.predicate
+        raise UsageError(
+            f"{said['decision']} of {said['project']} {said['version']} has one signature, its approver's",
+            hint=f"countermark approve {said['project']} {said['version']} shows what is new, and signs for you",
+        )
+    return act
 
 
 def _read(path: Path) -> Act:

@@ -37,6 +37,16 @@ class Session:
     upload_token: str
 
     @classmethod
+    def nobody(cls) -> Session:
+        """Of a machine where nobody is signed in: it opens no door."""
+        return cls("", "", "", 0, "")
+
+    @staticmethod
+    def is_kept(registry: Registry) -> bool:
+        """Whether somebody signed in here, however long ago."""
+        return _session_file(registry).exists()
+
+    @classmethod
     def load(cls, registry: Registry) -> Session:
         raw = read_file(_session_file(registry), max_bytes=LOCAL_FILE_MAX_BYTES)
         if raw is None:

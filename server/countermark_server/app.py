@@ -40,7 +40,9 @@ from countermark_server.accounts import keys as accounts_keys
 from countermark_server.accounts import pages as accounts_pages
 from countermark_server.accounts import views as accounts_views
 from countermark_server.accounts.acts import Acts
+from countermark_server.accounts.approvals import Approvals
 from countermark_server.accounts.claims import KINDS, NAMED, PUBLIC
+from countermark_server.accounts.desk import Desk, Session
 from countermark_server.accounts.issuer import Issuer
 from countermark_server.accounts.jobs import Jobs
 from countermark_server.accounts.organisations import ADMIN, MODERATOR
@@ -136,21 +138,16 @@ def create_app(
             clock=clock,
         )
     )
-    session = accounts_pages.Session(engine, sign_ins, base_url=base_url, clock=clock)
+    session = Session(engine, sign_ins, base_url=base_url, clock=clock)
+    desk = Desk(
+        session, base_url=base_url, issuer=settings.oidc.issuer, policy=pages.FORM_POLICY, clock=clock
+    )
     app.register_blueprint(
         accounts_pages.Pages(
-            engine,
-            session,
-            sign_ins=sign_ins,
-            keys=keys,
-            room=room,
-            published=published,
-            base_url=base_url,
-            issuer=settings.oidc.issuer,
-            policy=pages.FORM_POLICY,
-            clock=clock,
+            engine, desk, sign_ins=sign_ins, keys=keys, room=room, published=published
         ).blueprint()
     )
+    app.register_blueprint(Approvals(engine, desk, acts, blobs).blueprint())
     app.register_blueprint(entries.blueprint(published))
     app.register_blueprint(
         signin_views.blueprint(

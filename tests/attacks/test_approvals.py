@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from countermark.actfile import Act
 from countermark.filelist import files_digest
 from countermark.statement import Envelope, KeySigner, Statement, sign
 from countermark_server import db
@@ -30,11 +35,15 @@ OTHER_ORIGIN = "elsewhere.example"
 class Team(DoorWorld):
     """demo: Ada, Bob and Cy own it with a key each, and a release takes two of them."""
 
-    def __init__(self, folder: Path, *, wait: float = 10.0) -> None:
+    name = "demo"
+
+    def __init__(self, folder: Path, *, wait: float = 10.0, now: int | None = None) -> None:
         super().__init__(folder, wait=wait)
+        self.clock.now = now or self.clock.now
         self.ada, self.bob, self.cy = self.person("ada"), self.person("bob"), self.person("cy")
 
-    def begin(self, project: str = "demo", needed: int = 2) -> None:
+    def begin(self, project: str | None = None, needed: int = 2) -> None:
+        project = project or self.name
         assert self.ada.enrol(project).status_code in TAKEN
         self.quiet()
         for person in (self.bob, self.cy):
@@ -48,7 +57,7 @@ class Team(DoorWorld):
         return self.client.get(f"/api/v1/projects/{project}").get_json()["prev"]
 
     def waits(self, version: str = "1.0") -> dict[str, Any]:
-        found: dict[str, Any] = self.client.get(f"/api/v1/releases/demo/{version}").get_json()
+        found: dict[str, Any] = self.client.get(f"/api/v1/releases/{self.name}/{version}").get_json()
         return found
 
     # --- statements, as their signers would make them but for `changes` ---
@@ -66,7 +75,7 @@ class Team(DoorWorld):
     def approval(self, decision: str = "approve", version: str = "1.0", **changes: Any) -> Statement:
         waits = self.waits(version)
         said = {
-            "origin": ORIGIN, "namespace": "", "project": "demo", "prev": waits["prev"], "version": version,
+            "origin": ORIGIN, "namespace": "", "project": self.name, "prev": waits["prev"], "version": version,
             "files_sha256": files_digest((file["filename"], file["sha256"]) for file in waits["files"]),
             "decision": decision,
         }  # fmt: skip
@@ -319,3 +328,95 @@ def test_only_owners_see_what_waits(world: Team) -> None:
     assert ask("").get_json()["code"] == "not-authenticated"
     world.decide("hold", WHEEL, reason="malware", about=None, evidence_sha256=None)
     assert ask(world.bob.session).get_json()["code"] == "file-held"
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+RELEASE = "/me/projects/demo/releases/1.0"
+
+
+def hand_in(world: Team, browser: FlaskClient, raw: bytes, **fields: str) -> TestResponse:
+    """Somebody sends the page's form with a file."""
+    found = re.search(r'name="csrf" value="([0-9a-f]{64})"', browser.get("/me/tokens").get_data(as_text=True))
+    csrf = {"csrf": found[1]} if found else {}
+    data: dict[str, Any] = {**csrf, **fields, "act": (BytesIO(raw), "approval.act")}
+    return browser.post(RELEASE, data=data, content_type="multipart/form-data")
+
+
+def written(statement: Statement, *keys: KeySigner) -> bytes:
+    """As `countermark approve --act` writes it."""
+    return Act.begin("https://registry.test", statement, *keys).format()
+
+
+def test_a_page_shows_what_is_new_and_brings_what_was_signed(world: Team) -> None:
+    """With the entries that say so; the second approval lists the release."""
+    browser = signed_in(world, "bob")
+    text = browser.get("/me/approvals").get_data(as_text=True)
+    assert RELEASE in text and "waiting for approval 1 of 2" in text and "are asked" in text
+    for row in world.submissions():
+        assert f"/e/{row['leaf_index']}" in text
+    text = browser.get(RELEASE).get_data(as_text=True)
+    assert "+ Summary: " in text or "+ demo-1.0" in text
+    assert "No release of this project was listed before" in text and "Nobody yet" in text
+    answer = hand_in(world, browser, written(world.approval(), world.bob.key))
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/me/projects/demo")
+    world.quiet()
+    (vote,) = re.findall(r"bob: approve, <a href=\"/e/(\d+)\"", browser.get(RELEASE).get_data(as_text=True))
+    assert "approve" in browser.get(f"/e/{vote}").get_data(as_text=True)
+    assert world.listed(WHEEL) == [False]
+    hand_in(world, signed_in(world, "ada"), written(world.approval(), world.ada.key))
+    world.quiet()
+    assert world.listed(WHEEL, SDIST) == [True, True]
+    assert browser.get(RELEASE).status_code == 404
+    assert "Nothing of yours waits" in browser.get("/me/approvals").get_data(as_text=True)
+
+
+def test_a_stolen_browser_approves_nothing(world: Team) -> None:
+    """Freshly signed in as Bob, and with every signature but his: no vote, and nothing anywhere has changed."""
+    browser, thief = signed_in(world, "bob"), KeySigner(Ed25519PrivateKey.generate())
+    said = world.approval()
+    other = world.approval(version="2.0", prev=None, files_sha256="0" * 64)
+    forged = Act.parse(written(said, thief))
+    bobs = replace(forged.envelope.signatures[0], keyid=world.bob.key.keyid)
+    forged = replace(forged, envelope=Envelope(forged.envelope.payload, (bobs,)))
+    world.quiet()
+    before = world.state()
+    for raw, code in (
+        (written(said, thief), "key-unknown"),
+        (written(said, world.ada.key), "entry-refused"),  # Ada's vote is not Bob's
+        (written(said, world.ada.key, world.bob.key), "signature-count"),
+        (forged.format(), "signature-invalid"),
+        (written(other, world.bob.key), "statement-mismatch"),
+        (written(world.requirement(0), world.bob.key, world.ada.key), "statement-mismatch"),
+        (b"", "bad-request"),
+        (b"{}", "statement-invalid"),
+        (b"x" * 400_000, "too-large"),
+    ):
+        text = hand_in(world, browser, raw).get_data(as_text=True)
+        assert f"/h/{code}" in text, (code, text)
+    assert world.state() == before
+
+
+def test_a_browser_left_open_or_another_sites_form_hands_in_nothing(world: Team) -> None:
+    """Also with a true approval that lies on that desk: after ten minutes, or without this browser's value."""
+    browser, true = signed_in(world, "bob"), written(world.approval(), world.bob.key)
+    world.quiet()
+    before = world.state()
+    assert "/h/form-foreign" in hand_in(world, browser, true, csrf="0" * 64).get_data(as_text=True)
+    world.clock.now += 601
+    answer = hand_in(world, browser, true)
+    assert answer.headers["Location"] == f"/sign-in?next={RELEASE}"
+    assert 'type="file"' not in browser.get(RELEASE).get_data(as_text=True)
+    nobody = world.app.test_client()
+    assert nobody.get(RELEASE).headers["Location"] == f"/sign-in?next={RELEASE}"
+    assert nobody.post(RELEASE).headers["Location"].startswith("/sign-in")
+    assert world.state()["files"] == before["files"]
+
+
+def test_a_stranger_sees_no_release_that_waits(world: Team) -> None:
+    """Neither the difference nor that there is one."""
+    world.person("eve")
+    eve = signed_in(world, "eve")
+    assert "Nothing of yours waits" in eve.get("/me/approvals").get_data(as_text=True)
+    answer = eve.get(RELEASE)
+    assert answer.status_code == 403 and "/h/not-owner" in answer.get_data(as_text=True)
+    assert WHEEL not in answer.get_data(as_text=True)

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from countermark_server import db, orgtables
-from countermark_server.accounts import orgapply, orgfile, pages
+from countermark_server.accounts import desk, orgapply, orgfile
 from countermark_server.app import create_app
 from countermark_server.settings import Registry
 from tests.archives import wheel
@@ -98,7 +98,7 @@ def test_nobody_is_signed_in_as_somebody_else_by_another_site(world: DoorWorld) 
 )
 def test_a_sign_in_leads_to_a_page_of_ours_alone(world: DoorWorld, path: str) -> None:
     """What is asked for behind the sign-in is a path of these pages, or nothing."""
-    assert pages.inside(path) == "/me" and pages.inside("/me/projects/a-b.c") == "/me/projects/a-b.c"
+    assert desk.inside(path) == "/me" and desk.inside("/me/projects/a-b.c") == "/me/projects/a-b.c"
     world.clock.now += 10
     answer = sign_in(world.app.test_client(), world.login_code("eve"), next=path)
     assert answer.headers["Location"] == "/me"

@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from werkzeug.serving import make_server
 
+from countermark.actfile import Act
 from countermark_server import db
 from countermark_server.accounts import orgapply, orgfile
 from countermark_server.app import create_app
 from countermark_server.settings import Oidc, Registry
 from tests.archives import wheel
+from tests.attacks.test_approvals import Team
 from tests.browser import Page, chromium
 from tests.doors import DoorWorld, Person, form
 from tests.idp import Idp, running
@@ -32,6 +35,13 @@ groups = ["publishers"]
 maintains = ["acme-ml-*"]
 """
 WHEEL, OTHER = "demo-1.0-py3-none-any.whl", "demo-1.1-py3-none-any.whl"
+WAITS, RELEASE = "shared-1.0-py3-none-any.whl", "/me/projects/shared/releases/1.0"
+
+
+class Shared(Team):
+    """Beside all that, `shared` is Ada's, Bob's and Cy's, and two of them must approve a release."""
+
+    name = "shared"
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +52,8 @@ def idp() -> Iterator[Idp]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, idp: Idp) -> Iterator[DoorWorld]:
-    """A registry over HTTP with that provider, and Grace's signed project in it."""
-    made = DoorWorld(tmp_path_factory.mktemp("registry"))
-    made.clock.now = int(time.time())
+    """A registry over HTTP with that provider, Grace's signed project in it, and a release that waits for two."""
+    made = Shared(tmp_path_factory.mktemp("registry"), now=int(time.time()))
     port, secret = free_port(), made.settings.data / "client-secret"
     secret.write_text("a secret of this registry", "utf-8")
     made.settings = replace(
@@ -68,6 +77,11 @@ def world(tmp_path_factory: pytest.TempPathFactory, idp: Idp) -> Iterator[DoorWo
         for name, version in ((WHEEL, "1.0"), (OTHER, "1.1")):
             data = wheel("demo", version)
             assert grace.upload(name, data, attestations=grace.attest(name, data)).status_code == 200
+        made.decide("yank", OTHER, reason="broken")
+        made.begin()
+        data = wheel("shared")
+        assert made.upload(made.ada, WAITS, data).status_code == 200
+        made.passed(WAITS)
         with db.write(made.engine) as connection:
             orgapply.apply(connection, orgfile.parse(FILE), now=int(made.clock()))
         yield made
@@ -118,16 +132,43 @@ def test_a_person_sees_what_is_theirs_and_which_entries_say_so(world: DoorWorld,
     said = page.text
     assert WHEEL in said and "Releases must be signed" in said and "unchained, first seen at entry" in said
     entries = sorted(link for link in page.links() if link.startswith("/e/"))
-    assert len(entries) == 3  # an enrolment and two files
+    assert len(entries) == 4  # an enrolment, two files, and what yanked one of them
+    assert "yanked, by entry" in " ".join(said.split())
     file = world.client.get(f"/api/v1/files/demo/{WHEEL}").get_json()
     page.goto(at(world, f"/e/{file['index']}"))
     assert "publish" in page.text and file["leaf_hash"] in page.text and WHEEL in page.text
     assert file["proof"].splitlines()[-1] in page.text
     for entry in entries:
         page.goto(at(world, entry))
-        assert grace_of(world).key.keyid in page.text
+        assert grace_of(world).key.keyid in page.text or "broken" in page.text
     page.goto(at(world, "/me/organisations/acme"))
     assert "acme-*" in page.text and "acme-ml-*" in page.text
+
+
+def test_a_release_is_approved_by_what_a_key_signed(world: Shared, page: Page, tmp_path: Path) -> None:
+    """From the list to what is new in it; the form takes the file, and the page links to the vote's entry."""
+    approval = tmp_path / "approval.act"
+    sign_in(world, page, "bob", "/me/approvals")
+    page.click("main table a")
+    assert page.url == at(world, RELEASE)
+    said = " ".join(page.text.split())
+    assert f"+ {WAITS}" in said and "waiting for approval 1 of 2" in said and "Nobody yet" in said
+    assert "countermark approve shared 1.0" in said
+    (published,) = {link for link in page.links() if link.startswith("/e/")}
+    for key in (world.ada.key, world.bob.key):  # Ada's signature is none of Bob's
+        approval.write_bytes(Act.begin(at(world, ""), world.approval(), key).format())
+        page.choose("#act", approval)
+        page.click("main form button")
+        if key is world.ada.key:
+            assert "Not done" in page.text and world.waits()["approvals"]["approved"] == []
+            page.problems[:] = [each for each in page.problems if "400" not in each]
+            page.goto(at(world, RELEASE))
+    assert page.url == at(world, "/me/projects/shared") and "Approved by bob" in page.text
+    page.goto(at(world, RELEASE))
+    assert "bob: approve" in page.text and "waiting for approval 2 of 2" in page.text
+    (vote,) = {link for link in page.links() if link.startswith("/e/")} - {published}
+    page.goto(at(world, vote))
+    assert "approve" in page.text and world.bob.key.keyid in page.text
 
 
 def test_a_token_is_made_shown_once_used_and_revoked(world: DoorWorld, page: Page) -> None:
@@ -202,6 +243,10 @@ def test_nothing_keeps_people_out_of_these_pages(world: DoorWorld, page: Page) -
         look(world, page, path)
     sign_in(world, page, "grace")
     for path in mine:
+        look(world, page, path)
+    page.call("Network.clearBrowserCookies")
+    sign_in(world, page, "cy", RELEASE)
+    for path in ("/me/approvals", RELEASE, "/me/projects/shared"):
         look(world, page, path)
     page.problems[:] = [each for each in page.problems if "403" not in each]  # a refusal is a page, too
 

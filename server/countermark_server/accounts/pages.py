@@ -8,26 +8,25 @@
     GET  /me/attention                for admins: projects whose people have gone
     POST /sign-out
 
-No page has a script, and each fact links to the entry of the log that makes it true. Forms carry a value of this
-browser's session (browsers.py); whoever makes a token has signed in within the last ten minutes.
+Releases that wait for approvals have pages of their own (approvals.py). No page has a script, and each fact links to
+the entry of the log that makes it true. Forms carry a value of this browser's session (browsers.py); whoever makes a
+token has signed in within the last ten minutes.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, Response, make_response, redirect, render_template, request
+from flask import Blueprint, Response, request
 from sqlalchemy import Engine
 from werkzeug.datastructures import MultiDict
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
 from countermark_server import db
-from countermark_server.accounts import browsers, codes, holdings, people
-from countermark_server.accounts.browsers import Browser
+from countermark_server.accounts import browsers, codes, holdings
+from countermark_server.accounts.desk import Desk, next_page, onward, to_sign_in
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.membership import organisation_of, organisations_of
 from countermark_server.accounts.organisations import ADMIN, has_role, role_in
@@ -35,7 +34,7 @@ from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.seats import orphans
 from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.tokenroom import TokenRoom
-from countermark_server.errors import ServerError, problem
+from countermark_server.errors import ServerError
 from countermark_server.published import Published
 
 SIGN_IN_COOKIE, NEXT_COOKIE = "countermark_sign_in", "countermark_next"  # on the way to the provider and back
@@ -45,79 +44,26 @@ CODE_MAX_CHARS = 64
 DAY_SECONDS = 86_400
 
 
-class Session:
-    """The cookie of a browser: named, set, read and ended in one place."""
-
-    def __init__(
-        self, engine: Engine, sign_ins: SignIns | None, *, base_url: str, clock: Callable[[], float]
-    ) -> None:
-        self._engine = engine
-        self._sign_ins = sign_ins
-        self._clock = clock
-        self._secure = base_url.startswith("https:")
-        # The prefix makes browsers refuse the cookie from another host or path, or without TLS.
-        self.name = "__Host-countermark" if self._secure else "countermark"
-
-    def find(self) -> Browser | None:
-        """Who is signed in in the browser that asks; refused once the identity provider vouches no longer."""
-        with db.read(self._engine) as connection:
-            found = browsers.find_session(connection, request.cookies.get(self.name), now=int(self._clock()))
-        if found is not None and self._sign_ins is not None:
-            self._sign_ins.vouch(found.principal)
-        return found
-
-    def open(self, account: people.Account, answer: Response) -> Response:
-        """Sign this browser in; what it held before is worth nothing from now on."""
-        with db.write(self._engine) as connection:
-            browsers.end_session(connection, request.cookies.get(self.name, ""))
-            cookie = browsers.open_session(connection, account, now=int(self._clock()))
-        answer.set_cookie(
-            self.name,
-            cookie,
-            max_age=browsers.SESSION_SECONDS,
-            path="/",
-            httponly=True,
-            samesite="Lax",
-            secure=self._secure,
-        )
-        return answer
-
-    def end(self, answer: Response) -> Response:
-        """Sign it out."""
-        with db.write(self._engine) as connection:
-            browsers.end_session(connection, request.cookies.get(self.name, ""))
-        answer.delete_cookie(self.name, path="/", secure=self._secure, httponly=True, samesite="Lax")
-        return answer
-
-
 class Pages:
-    """The views, over their collaborators; `policy` is what browsers shall keep to on these pages."""
+    """The views, over their collaborators."""
 
     def __init__(
         self,
         engine: Engine,
-        session: Session,
+        desk: Desk,
         *,
         sign_ins: SignIns | None,
         keys: Keys,
         room: TokenRoom,
         published: Published,
-        base_url: str,
-        issuer: str,
-        policy: str,
-        clock: Callable[[], float],
     ) -> None:
         self._engine = engine
-        self._session = session
+        self._desk = desk
+        self._session = desk.session
         self._sign_ins = sign_ins
         self._keys = keys
         self._room = room
         self._published = published
-        self._base_url = base_url
-        self._secure = base_url.startswith("https:")
-        self._issuer = issuer
-        self._policy = policy
-        self._clock = clock
         self._limit = RateLimit(ATTEMPTS, SECONDS)
 
     def blueprint(self) -> Blueprint:
@@ -137,60 +83,60 @@ class Pages:
             ("POST", "/me/tokens/<token_id>/revoke", self.revoke_token),
         ):
             pages.add_url_rule(rule, view.__name__, view, methods=[method])
-        pages.register_error_handler(ServerError, self.refused)
-        pages.after_request(_never_cached)
-        return pages
+        return self._desk.install(pages)
 
     # --- signing in and out --------------------------------------------------------------------------------
     def sign_in(self) -> Response:
         knock = secrets.token_urlsafe(
             32
         )  # before anybody is signed in it ties the form to the page that showed it
-        answer = self._page("me_sign_in.html", csrf=browsers.form_value(knock), next=_next())
+        answer = self._desk.page("me_sign_in.html", csrf=browsers.form_value(knock), next=next_page())
         self._set(answer, FORM_COOKIE, knock, path="/sign-in", samesite="Strict")
         return answer
 
     def with_code(self) -> Response:
-        self._limit.count(request.remote_addr or "", now=self._clock())
+        self._limit.count(request.remote_addr or "", now=self._desk.now())
         knock = request.cookies.get(FORM_COOKIE, "")
         browsers.check_form(browsers.form_value(knock) if knock else "no cookie", request.form.get("csrf"))
         code = request.form.get("code", "")[:CODE_MAX_CHARS]
         with db.write(self._engine) as connection:
-            account = codes.redeem_login_code(connection, code, now=self._now())
-        return self._session.open(account, _redirect(_next()))
+            account = codes.redeem_login_code(connection, code, now=self._desk.now())
+        return self._session.open(account, onward(next_page()))
 
     def with_provider(self) -> Response:
-        self._limit.count(request.remote_addr or "", now=self._clock())
+        self._limit.count(request.remote_addr or "", now=self._desk.now())
         if self._sign_ins is None:
             raise ServerError("not-found", "this registry has no identity provider")
         begun = self._sign_ins.begin_page()
-        answer = _redirect(begun.url)
+        answer = onward(begun.url)
         self._set(answer, SIGN_IN_COOKIE, begun.cookie, path="/login", samesite="Lax")
-        self._set(answer, NEXT_COOKIE, _next(), path="/login", samesite="Lax")
+        self._set(answer, NEXT_COOKIE, next_page(), path="/login", samesite="Lax")
         return answer
 
     def sign_out(self) -> Response:
-        self._sent_by()
-        return self._session.end(_redirect("/"))
+        self._desk.sent_by()
+        return self._session.end(onward("/"))
 
     # --- what is somebody's --------------------------------------------------------------------------------
     def mine(self) -> Response:
         if (browser := self._session.find()) is None:
-            return _to_sign_in()
+            return to_sign_in()
         with db.read(self._engine) as connection:
             projects = holdings.projects_of(connection, browser.account.id)
             organisations = organisations_of(connection, browser.account.id)
             admin = has_role(connection, browser.account.id, ADMIN)
-        return self._page("me.html", browser, projects=projects, organisations=organisations, admin=admin)
+        return self._desk.page(
+            "me.html", browser, projects=projects, organisations=organisations, admin=admin
+        )
 
     def project(self, name: str) -> Response:
         if (browser := self._session.find()) is None:
-            return _to_sign_in()
+            return to_sign_in()
         try:
             said = self._keys.project(normalise_project(name))
         except MalformedError as error:
             raise ServerError("not-found", str(error)) from None
-        now = self._now()
+        now = self._desk.now()
         with db.read(self._engine) as connection:
             role = role_in(connection, browser.account.id, "", said["project"])
             if not {browser.account.id, role.account_id if role else ""} & set(said["owners"]):
@@ -199,7 +145,7 @@ class Pages:
             held = holdings.keys_of(connection, said["project"], self._published.entry, now=now)
             owners = holdings.owners_of(connection, said["project"], now=now)
         logins = {owner.account_id: owner.login for owner in owners}
-        return self._page(
+        return self._desk.page(
             "me_project.html",
             browser,
             project=said,
@@ -211,65 +157,43 @@ class Pages:
 
     def organisation(self, name: str) -> Response:
         if (browser := self._session.find()) is None:
-            return _to_sign_in()
+            return to_sign_in()
         with db.read(self._engine) as connection:
             found = organisation_of(connection, name, browser.account.id)
-        return self._page("me_organisation.html", browser, organisation=found)
+        return self._desk.page("me_organisation.html", browser, organisation=found)
 
     def attention(self) -> Response:
         if (browser := self._session.find()) is None:
-            return _to_sign_in()
+            return to_sign_in()
         with db.read(self._engine) as connection:
             if not has_role(connection, browser.account.id, ADMIN):
                 raise ServerError("not-found", "this page is for the admins of the registry")
-            found = list(orphans(connection, now=self._now()))
-        return self._page("me_attention.html", browser, orphans=found)
+            found = list(orphans(connection, now=self._desk.now()))
+        return self._desk.page("me_attention.html", browser, orphans=found)
 
     # --- tokens --------------------------------------------------------------------------------------------
     def tokens(self) -> Response:
         if (browser := self._session.find()) is None:
-            return _to_sign_in()
-        return self._page("me_tokens.html", browser, tokens=self._room.listed(browser.principal), made=None)
+            return to_sign_in()
+        listed = self._room.listed(browser.principal)
+        return self._desk.page("me_tokens.html", browser, tokens=listed, made=None)
 
     def make_token(self) -> Response:
-        if (browser := self._sent_by()) is None or not browser.is_fresh(now=self._now()):
-            return _to_sign_in("/me/tokens")
+        browser = self._desk.sent_by()
+        if browser is None or not browser.is_fresh(now=self._desk.now()):
+            return to_sign_in("/me/tokens")
         made = self._room.make(browser.principal, _wanted_token(request.form))
-        return self._page("me_tokens.html", browser, tokens=self._room.listed(browser.principal), made=made)
+        listed = self._room.listed(browser.principal)
+        return self._desk.page("me_tokens.html", browser, tokens=listed, made=made)
 
     def revoke_token(self, token_id: str) -> Response:
-        if (browser := self._sent_by()) is None:
-            return _to_sign_in("/me/tokens")
+        if (browser := self._desk.sent_by()) is None:
+            return to_sign_in("/me/tokens")
         self._room.revoke(browser.principal, token_id)  # an old sign-in is enough to take power away
-        return _redirect("/me/tokens")
-
-    def refused(self, error: ServerError) -> Response:
-        """A refusal as a page, with the status and the words it has everywhere."""
-        answer = self._page("me_refused.html", detail=error.detail, code=error.code)
-        answer.status = problem(error, self._base_url).status
-        return answer
-
-    # --- shared --------------------------------------------------------------------------------------------
-    def _sent_by(self) -> Browser | None:
-        """Whose form this is; ServerError `form-foreign`: another browser's, or another site's."""
-        browser = self._session.find()
-        if browser is not None:
-            browsers.check_form(browser.csrf, request.form.get("csrf"))
-        return browser
-
-    def _page(self, template: str, browser: Browser | None = None, **values: object) -> Response:
-        fresh = browser is not None and browser.is_fresh(now=self._now())
-        answer = make_response(
-            render_template(template, browser=browser, fresh=fresh, issuer=self._issuer, day=_day, **values)
-        )
-        answer.headers["Content-Security-Policy"] = self._policy
-        return answer
+        return onward("/me/tokens")
 
     def _set(self, answer: Response, name: str, value: str, *, path: str, samesite: str) -> None:
-        answer.set_cookie(name, value, path=path, httponly=True, samesite=samesite, secure=self._secure)
-
-    def _now(self) -> int:
-        return int(self._clock())
+        answer.set_cookie(name, value, path=path, httponly=True, samesite=samesite, secure=self._desk.secure)
 
 
 def _wanted_token(asked: MultiDict[str, str]) -> dict[str, Any]:
@@ -283,32 +207,3 @@ def _wanted_token(asked: MultiDict[str, str]) -> dict[str, Any]:
         "actions": asked.getlist("actions") or None,
         "expires_in": int(days) * DAY_SECONDS if days else None,
     }
-
-
-def _to_sign_in(back: str | None = None) -> Response:
-    return _redirect(f"/sign-in?next={back or request.path}")
-
-
-def _never_cached(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-def _next() -> str:
-    """Where to go afterwards: a page of ours, by its path alone."""
-    return inside(request.values.get("next", ""))
-
-
-def inside(path: str) -> str:
-    """The path if it is one of these pages, else the first of them: nobody is sent elsewhere from here."""
-    plain = all(c.isascii() and (c.isalnum() or c in "/-._") for c in path)
-    upwards = any(part.strip(".") == "" for part in path.split("/")[2:])
-    return path if plain and path.startswith("/me/") and not upwards else "/me"
-
-
-def _redirect(url: str) -> Response:
-    return make_response(redirect(url, 303))
-
-
-def _day(seconds: int | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

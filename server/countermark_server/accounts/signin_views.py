@@ -13,7 +13,8 @@ from flask import Blueprint, Response, jsonify, make_response, redirect, render_
 from sqlalchemy import Engine
 
 from countermark_server import db
-from countermark_server.accounts.pages import NEXT_COOKIE, SIGN_IN_COOKIE, Session, inside
+from countermark_server.accounts.desk import Session, inside
+from countermark_server.accounts.pages import NEXT_COOKIE, SIGN_IN_COOKIE
 from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.signin import CODE_SECONDS, PAGE, POLL_SECONDS, SignIns

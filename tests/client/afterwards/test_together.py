@@ -84,18 +84,18 @@ def refused(kind: type[CountermarkError], act: Any) -> str:
 
 # --- the file ---------------------------------------------------------------------------------------------
 def test_an_act_is_a_file_in_one_form(world: SharedWorld, alice: afterwards.Owner) -> None:
-    """It reads as it was written; another format, type or spelling is none, nor is a publish or an approve."""
+    """It reads as it was written; another format, type or spelling is none, nor is a revocation."""
     act = begun(world, alice)
     assert Act.parse(act.format()) == act
     value = json.loads(act.format())
     for change in ({"act": "countermark-act/v2"}, {"more": 1}, {"registry": 7}, {"envelope": {}}):
         refused(MalformedError, lambda change=change: Act.parse(json.dumps(value | change).encode()))
     refused(MalformedError, lambda: Act.parse(b" " + act.format()))
-    approve = Statement.about("project:acme", "approve", {
-        "origin": "x.test", "namespace": "", "project": "acme", "prev": None, "version": "1.0",
-        "files_sha256": "0" * 64, "decision": "approve",
+    revoke = Statement.about(f"key:{'0' * 64}", "key-revoke", {
+        "origin": "x.test", "namespace": "", "project": "acme", "prev": None, "keyid": "0" * 64,
+        "reason": "lost", "compromised_since": None,
     })  # fmt: skip
-    refused(MalformedError, lambda: Act.parse(Act.begin("", approve, world.publisher).format()))
+    refused(MalformedError, lambda: Act.parse(Act.begin("", revoke, world.publisher).format()))
 
 
 def test_what_is_signed_is_said_from_the_signed_bytes(world: SharedWorld, alice: afterwards.Owner) -> None:
@@ -224,6 +224,24 @@ def test_a_release_that_the_log_contradicts_is_not_signed(
     world.waits = {"files": 7}
     refused(MalformedError, lambda: approving.look(alice, "acme-demo", "1.1"))
     refused(CountermarkError, lambda: approving.look(alice, "acme-demo", "one point one"))
+
+
+def test_an_approval_is_signed_where_nobody_is_signed_in(world: SharedWorld, alice: afterwards.Owner) -> None:
+    """It travels as a file, is handed in as it is, and is stale once a file or somebody's word has come since."""
+    release = waiting(world, alice)
+    key_alone = afterwards.Owner(alice.view, world, Session.nobody(), world.publisher, world.now)
+    act = Act.parse(approving.written(key_alone, release, "approve").format())
+    assert any("approve version 1.1" in line for line in describe(act.statement))
+    refused(PolicyError, lambda: key_alone.submit(act))  # nobody is signed in there
+    size, true = len(world.leaves), world.waits
+    for lie in ({"prev": "ab" * 32}, {"files": [*true["files"], true["files"][0]]}):
+        world.waits = true | lie
+        assert "the act says" in refused(PolicyError, lambda: approving.check_act(alice, act))
+    world.waits = true
+    assert len(world.leaves) == size
+    assert approving.check_act(alice, act) == release
+    done = alice.submit(act)
+    assert Entry.parse(world.entries[done.index]).statement == act.statement and world.check() is None
 
 
 # --- comparing --------------------------------------------------------------------------------------------
