@@ -22,6 +22,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -34,6 +35,7 @@ from countermark.errors import MalformedError
 from countermark_server import db
 from countermark_server.accounts import tokens
 from countermark_server.accounts.tokenroom import Uses
+from countermark_server.accounts.tokens import Principal
 from countermark_server.errors import ServerError
 from countermark_server.settings import Access, SettingsError
 
@@ -83,8 +85,19 @@ class Gate:
         """Whether everybody may read everything."""
         return self._settings.mode == PUBLIC
 
-    def check(self, method: str, path: str, headers: Headers, peer: str | None) -> None:
-        """Somebody asks for this path. ServerError `not-authenticated` or `token-scope`: they may not."""
+    def check(
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        peer: str | None,
+        *,
+        vouch: Callable[[Principal], None],
+    ) -> None:
+        """Somebody asks for this path. ServerError `not-authenticated` or `token-scope`: they may not.
+
+        `vouch` refuses people whom the identity provider has ended: who only reads comes by no other door.
+        """
         if self.is_public or self._is_open(method, path):
             return
         authorization = headers.get("Authorization")
@@ -97,6 +110,7 @@ class Gate:
         with db.read(self._engine) as connection:
             principal = tokens.authenticate(connection, authorization, now=now)
         tokens.require_read(principal, _project(path))
+        vouch(principal)
         self._uses.note(principal, now=now)
 
     def _is_open(self, method: str, path: str) -> bool:
@@ -129,17 +143,19 @@ class Gate:
 def install(app: Flask, gate: Gate) -> None:
     """Ask the gate before every door, and tell caches that what came through is nobody else's."""
     doors = Blueprint("access", __name__)
+    sign_ins = app.extensions["sign_ins"]
+    check = partial(gate.check, vouch=sign_ins.vouch if sign_ins else lambda _: None)
 
     @doors.get(ASKED)
     def access() -> Response:
         method = request.headers.get("X-Original-Method", "GET")
         path = unquote(request.headers.get("X-Original-URI", "/").partition("?")[0])
-        gate.check(method, path, request.headers, request.remote_addr)
+        check(method, path, request.headers, request.remote_addr)
         return Response(status=204, headers={"Cache-Control": "no-store"})
 
     @app.before_request
     def _check() -> None:
-        gate.check(request.method, request.path, request.headers, request.remote_addr)
+        check(request.method, request.path, request.headers, request.remote_addr)
 
     @app.after_request
     def _private(response: Response) -> Response:

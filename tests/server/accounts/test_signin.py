@@ -26,7 +26,7 @@ from countermark_server.accounts import organisations, people
 from countermark_server.accounts.issuer import ProviderError
 from countermark_server.accounts.sealed import Sealed
 from countermark_server.app import create_app
-from countermark_server.settings import Oidc
+from countermark_server.settings import Access, Oidc
 from tests.archives import wheel
 from tests.doors import BASE_URL, DoorWorld, form
 from tests.idp import Idp, running
@@ -215,6 +215,25 @@ def test_disabled_at_the_provider_is_dead_here_within_15_minutes(world: DoorWorl
     assert upload(world, ada["upload_token"]).status_code == 200
     refused(world.client.get("/api/v1/tokens", headers=session), "not-authenticated")
     assert robot.owner == ada["account"]
+
+
+def test_who_is_disabled_reads_no_longer(world: DoorWorld, idp: Idp) -> None:
+    """Where reading wants a token: who comes by no other door is asked about at this one, by nginx's question too."""
+    settings = replace(world.settings, access=Access(mode="token"))
+    registry = world.roles["registry"]
+    reader = create_app(settings, clock=world.clock, engine=world.engine, registry=registry).test_client()
+    shown = {"Authorization": f"Bearer {sign_in(world, idp, 'ada')['upload_token']}"}
+    paths = {"/simple/": {}, "/log/checkpoint": {}, "/api/v1/access": {"X-Original-URI": "/tuf/1.root.json"}}
+    for path, more in paths.items():
+        assert reader.get(path, headers={**shown, **more}).status_code < 300
+    idp.disable("ada")
+    world.clock.now += 899
+    for path, more in paths.items():
+        body = refused(reader.get(path, headers={**shown, **more}), "not-authenticated")
+        assert "no longer vouches" in body["detail"]
+    before = world.state()
+    refused(reader.get("/simple/", headers=shown), "not-authenticated")
+    assert world.state() == before
 
 
 def test_groups_give_roles_for_as_long_as_the_provider_says_so(world: DoorWorld, idp: Idp) -> None:
