@@ -145,8 +145,12 @@ class Jobs:
         with db.write(self._engine) as connection:
             _claim(connection, job, now=now)
             made = self._issue(connection, job, actions=["entries", "upload"], now=now)
-        # Committed: the token is used. If we stop here the job asks its CI system for another and comes again.
-        taken = self._statements.take(judged, now=now, all_or_none=True)
+            taken = self._statements.take_in(connection, judged, now=now, all_or_none=True)
+            for each in taken:
+                if isinstance(each, ServerError):
+                    raise each  # no room today: nothing of this is kept, and the job's token is good still
+        # Committed: the token is used, and the log takes the enrolments. If we stop here the job, which got no answer,
+        # asks its CI system for another token and comes again with another key.
         done = self._statements.finish(offers, taken)
         for each in done:
             if isinstance(each, ServerError):

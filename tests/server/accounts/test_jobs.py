@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from countermark.entry import Entry
-from countermark_server import db
+from countermark_server import db, proposal
 from countermark_server.app import create_app
 from countermark_server.published import Published
 from countermark_server.settings import Ci, SettingsError
@@ -284,6 +285,35 @@ def test_a_token_is_good_once_whichever_worker_it_comes_by(world: JobWorld) -> N
     same = world.issuer.github(ORIGIN, world.clock(), jti="the same")
     assert world.mint(world.issuer.sign(same), other).status_code == 200
     refused(world.mint(world.issuer.sign({**same, "sha": "cd" * 20})), "job-token-reused")
+
+
+def test_a_token_is_used_by_what_it_brings_or_not_at_all(
+    world: JobWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for the enrolment, or an end before the commit: no row is left, and the same token is good again."""
+    world.trusted()
+    token, run = world.job(), one_run()
+    asked = world.enrolment("demo", run)
+    full = replace(world.settings, entries=replace(world.settings.entries, queue_max=0))
+    registry = world.roles["registry"]
+    worker = create_app(full, clock=world.clock, engine=world.engine, registry=registry).test_client()
+    before = world.state()
+    body = {"token": token, "envelopes": [asked.to_dict()]}
+    refused(worker.post("/_/oidc/enrol-keys", json=body), "busy")
+    assert world.state() == before
+    propose_all = proposal.propose_all
+
+    def killed(*given: Any, **more: Any) -> list[int]:
+        propose_all(*given, **more)
+        raise KeyboardInterrupt  # everything is written, nothing committed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(proposal, "propose_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.enrol_job(token, asked)
+    assert world.state() == before
+    assert world.enrol_job(token, asked).status_code == 200
+    refused(world.mint(token), "job-token-reused")
 
 
 def test_a_token_without_a_number_is_known_by_what_was_signed(world: JobWorld) -> None:
