@@ -149,8 +149,8 @@ class Jobs:
             for each in taken:
                 if isinstance(each, ServerError):
                     raise each  # no room today: nothing of this is kept, and the job's token is good still
-        # Committed: the token is used, and the log takes the enrolments. If we stop here the job, which got no answer,
-        # asks its CI system for another token and comes again with another key.
+        # Committed: the token is used, and the log takes the enrolments. If we stop here the job, which got no
+        # answer, asks its CI system for another token and comes again with another key.
         done = self._statements.finish(offers, taken)
         for each in done:
             if isinstance(each, ServerError):

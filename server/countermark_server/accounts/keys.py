@@ -14,6 +14,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine, select
@@ -24,7 +25,7 @@ from countermark.machine import TRUSTED
 from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db
 from countermark_server.accounts.organisations import check_name
-from countermark_server.accounts.seats import Seats, check_seat
+from countermark_server.accounts.seats import Seats, check_seat, note_founder
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_session
 from countermark_server.allowance import Cost
@@ -65,15 +66,16 @@ class Keys:
                 "statement-invalid", f"this door enrols publishers' keys, not one of scope {scope}"
             )
         namespace, project = statement.predicate["namespace"], statement.predicate["project"]
+        now = int(self._clock())
         with db.read(self._engine) as connection:
-            state = holder_state(connection, namespace, project, now=int(self._clock()))
-            begins = state is None and not namespace
+            state = holder_state(connection, namespace, project, now=now)
+            is_new = state is None and not namespace
             alike = not self._limits.confusable_names
             if state is None:
                 check_name(connection, namespace, project, principal.account_id, alike=alike)
             else:
                 check_seat(connection, principal.account_id, namespace, project)
-            if begins and alike:
+            if is_new and alike:
                 check_new_name(connection, project, principal.account_id)
         keys = {} if state is None else state["keys"]
         registry = {
@@ -81,10 +83,13 @@ class Keys:
             "authorised_by": _authorised_by(envelope, statement, keys),
             "identity": None,
         }
-        cost = Cost(principal.account_id, new_project=begins)
-        placed = self._statements.place("key-enroll", envelope, registry, cost)
-        if state is None:
-            self._seats.founded(principal.account_id, namespace, project)
+        cost = Cost(principal.account_id, new_project=is_new)
+        if state is not None:
+            return self._statements.place("key-enroll", envelope, registry, cost)
+        who, where = principal.account_id, {"namespace": namespace, "project": project}
+        beside = partial(note_founder, account_id=who, **where, now=now)
+        placed = self._statements.place("key-enroll", envelope, registry, cost, beside=beside)
+        self._seats.founded(who, **where)
         return placed
 
     def enrolments(self, principal: Principal, keyid: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark.rules import State
 from countermark.statement import Signer, Statement, sign
@@ -34,6 +35,8 @@ from countermark_server.proposal import Offer
 from countermark_server.ruleview import SqlView, encode_key
 
 _SEAT = orgtables.seat
+TRIES = 5  # others may be let in first
+OVERTAKEN = ("entry-refused", "prev-stale")  # the same person was, by another request; somebody else was
 
 
 class Seats:
@@ -59,8 +62,18 @@ class Seats:
     def take(self, account_id: str, namespace: str, project: str) -> None:
         """Let a member of a team into a project of its organisation; returns once the log has it.
 
+        Of several who come at once the log takes one, since all follow the same entry; the others ask again.
         ServerError `not-owner`: no role, or not one that the registry may make true; the words say who can.
         """
+        for _ in range(TRIES - 1):
+            try:
+                return self._take(account_id, namespace, project)
+            except ServerError as error:
+                if error.code not in OVERTAKEN:
+                    raise
+        return self._take(account_id, namespace, project)
+
+    def _take(self, account_id: str, namespace: str, project: str) -> None:
         now, name = int(self._clock()), full_name(namespace, project)
         with db.read(self._engine) as connection:
             state = holder_state(connection, namespace, project, now=now)
@@ -98,14 +111,13 @@ class Seats:
             )
 
     def founded(self, account_id: str, namespace: str, project: str) -> None:
-        """Somebody has begun a project: under a name of an organisation it is the organisation's, too."""
+        """Somebody has begun a project (`note_founder`): its name's organisation owns it, too."""
         now = int(self._clock())
         with db.read(self._engine) as connection:
             grant = granted(connection, namespace, project)
         if grant is None:
             return
         with db.write(self._engine) as connection:
-            keep(connection, namespace, project, account_id, grant.organisation, now=now)
             state = holder_state(connection, namespace, project, now=now)
             if state is None or state["signed"] or grant.account_id in state["owners"]:
                 return  # not in the log yet, or a key must sign it: `settle` comes back to it, or says so
@@ -170,6 +182,16 @@ _ALL = (
 )
 
 
+def note_founder(connection: Connection, account_id: str, namespace: str, project: str, *, now: int) -> None:
+    """Somebody begins a project: under a name of an organisation, by that one. In the transaction that proposes it.
+
+    So whoever stops us before `founded` leaves nothing that `settle`, which looks at seats alone, would not find.
+    """
+    grant = granted(connection, namespace, project)
+    if grant is not None:
+        keep(connection, namespace, project, account_id, grant.organisation, now=now)
+
+
 def check_seat(connection: Connection, account_id: str, namespace: str, project: str) -> None:
     """Refuse whom the log still lets in and their team no longer. ServerError `not-owner`."""
     query = select(_SEAT.c.organisation).where(*_this(namespace, project, account_id))
@@ -192,13 +214,10 @@ def has_ended(
 def keep(
     connection: Connection, namespace: str, project: str, account_id: str, organisation: str, *, now: int
 ) -> None:
-    """Remember by which organisation somebody is in a project."""
-    if (
-        connection.execute(select(_SEAT.c.since).where(*_this(namespace, project, account_id))).first()
-        is None
-    ):
-        row = {"namespace": namespace, "project": project, "account_id": account_id}
-        connection.execute(_SEAT.insert().values(**row, organisation=organisation, since=now, ended=None))
+    """Remember by which organisation somebody is in a project; the first row stays."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    row = {"namespace": namespace, "project": project, "account_id": account_id, "organisation": organisation}
+    connection.execute(insert(_SEAT).values(**row, since=now, ended=None).on_conflict_do_nothing())
 
 
 def _this(namespace: str, project: str, account_id: str) -> tuple[Any, ...]:

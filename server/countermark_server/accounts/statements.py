@@ -89,12 +89,31 @@ class Statements:
             )
         return envelope, statement
 
-    def place(self, type_: str, envelope: Envelope, registry: Mapping[str, Any], cost: Cost) -> Placed:
-        """Propose an entry that the rules would take now, and wait for its place in the log."""
+    def place(
+        self,
+        type_: str,
+        envelope: Envelope,
+        registry: Mapping[str, Any],
+        cost: Cost,
+        *,
+        beside: Callable[[Connection], None] = lambda _: None,
+    ) -> Placed:
+        """Propose an entry that the rules would take now, and wait for its place in the log.
+
+        `beside` writes what belongs to it in the same transaction.
+        """
         offer, now = Offer(type_, envelope, registry, cost=cost), int(self._clock())
         with db.read(self._engine) as connection:
-            judged = self.judge(SqlView(connection, db.rules_state), [offer], now=now)
-        (done,) = self.finish([offer], self.take(judged, now=now, all_or_none=True))
+            (judged,) = self.judge(SqlView(connection, db.rules_state), [offer], now=now)
+        if isinstance(judged, ServerError):
+            raise judged
+        with db.write(self._engine) as connection:
+            (taken,) = self.take_in(connection, [judged], now=now, all_or_none=True)
+            if isinstance(taken, ServerError):
+                raise taken
+            beside(connection)
+        # Committed. If we stop here the log takes the entry all the same, and the sender finds it there.
+        (done,) = self.finish([offer], [taken])
         if isinstance(done, ServerError):
             raise done
         return done

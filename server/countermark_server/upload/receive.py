@@ -32,7 +32,7 @@ from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import db, proposal, recorded, submission, telemetry
 from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.ratelimit import RateLimit
-from countermark_server.accounts.seats import Seats, check_seat
+from countermark_server.accounts.seats import Seats, check_seat, note_founder
 from countermark_server.accounts.tokenroom import Uses
 from countermark_server.accounts.tokens import Principal, authenticate, require_scope
 from countermark_server.allowance import Cost
@@ -279,6 +279,9 @@ class Receiver:
             order = sorted(range(min(left, len(asked))), key=lambda at: _name(asked[at]))
             ids = [_received(connection, asked[at], now=now) for at in order]
             taken = [(at, number) for at, number in zip(order, ids, strict=True) if number is not None]
+            for each in (asked[at] for at, _ in taken):
+                if each.offer.cost and each.offer.cost.new_project:
+                    note_founder(connection, each.uploader, "", each.artifact.names.project, now=now)
             ahead.used(connection, [asked[at].artifact for at, _ in taken])
             proposed = proposal.propose_all(
                 connection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from countermark.entry import Entry
 from countermark_server import db, orgtables
 from countermark_server.accounts import orgapply, orgfile
 from countermark_server.accounts.seats import Seats, orphans
-from countermark_server.asking import Answers
+from countermark_server.app import create_app
+from countermark_server.asking import Answers, foresee_all
 from countermark_server.published import Published
 from countermark_server.ruleview import SqlView
 from tests.archives import wheel
@@ -99,6 +101,67 @@ def test_a_team_shares_a_project_and_leaves_it(world: DoorWorld) -> None:
     apply(world, FILE)
     assert upload(world, "grace", "1.3").status_code == 200
     assert owners(world)["grace"] == "maintainer"
+
+
+@pytest.mark.usefixtures("database")
+def test_two_are_let_in_at_once(world: DoorWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their entries follow the same one, and the log takes one of them: nobody is sent away for that."""
+    upload(world, "grace")
+    others = [person(world, "linus").account, person(world, "ada").account]
+
+    def late(*given: Any, **more: Any) -> Any:
+        found = foresee_all(*given, **more)
+        if others:  # between our look and our proposal somebody else is let in
+            seats(world).take(others.pop(), "", PROJECT)
+        return found
+
+    before = len(entries(world))
+    monkeypatch.setattr("countermark_server.accounts.seats.foresee_all", late)
+    seats(world).take(person(world, "linus").account, "", PROJECT)
+    world.quiet()
+    assert owners(world) == {
+        "ada": "owner", "grace": "owner", "linus": "maintainer", "organisation/acme": "owner",
+    }  # fmt: skip
+    assert [entry.type for entry in entries(world)[before:]] == ["owner", "owner"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("by", ["upload", "key"])
+def test_a_project_begun_by_a_process_that_died_is_its_organisation_s(
+    world: DoorWorld, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The entry is committed and nothing after it: `settle` finds the founder's seat, and says what is missing."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Answers, "heard" if by == "upload" else "outcomes", killed)
+        patched.setattr(Seats, "founded", killed)
+        with pytest.raises(KeyboardInterrupt):
+            upload(world, "grace") if by == "upload" else person(world, "grace").enrol(PROJECT)
+    world.quiet()
+    assert owners(world) == {"grace": "owner"}
+    (said,) = seats(world).settle()
+    world.quiet()
+    if by == "key":
+        assert "countermark owner add" in said
+        return
+    assert owners(world) == {"grace": "owner", "organisation/acme": "owner"}
+    assert seats(world).settle() == []
+
+
+def test_a_project_that_is_refused_leaves_no_seat(world: DoorWorld) -> None:
+    """By a queue that is full, for one."""
+    settings = replace(world.settings, entries=replace(world.settings.entries, queue_max=0))
+    registry = world.roles["registry"]
+    full = create_app(settings, clock=world.clock, engine=world.engine, registry=registry)
+    open_client, world.client = world.client, full.test_client()
+    before = world.state()["rows"]
+    refused(upload(world, "grace"), "busy")
+    refused(person(world, "grace").enrol(PROJECT), "busy")
+    world.client = open_client
+    assert world.state()["rows"] == before
 
 
 def test_the_log_says_on_whose_behalf_the_registry_signed(world: DoorWorld) -> None:
