@@ -49,7 +49,8 @@ def org_apply(data: Path, file: Path, *, dry_run: bool) -> None:
         click.echo(line)
     for remark in remarks:
         say(f"remark: {remark}: a grant takes nothing away")
-    if lines and not dry_run:
+    # Committed. If we stop here the doors know already and the log does not: the same file again tells it.
+    if not dry_run:
         _settle(data)
     if left:
         say(f"left as they are, since the file does not name them: {', '.join(left)}")

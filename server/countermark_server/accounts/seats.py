@@ -127,14 +127,16 @@ class Seats:
 
     def settle(self) -> list[str]:
         """Tell the log what follows from today's teams; what it was told, and what only an owner's key can say."""
-        now, said = int(self._clock()), list[str]()
+        now, said, changed = int(self._clock()), list[str](), set[tuple[str, str]]()
         with db.write(self._engine) as connection:
             for row in connection.execute(_ALL).mappings().all():
-                words = self._settle(connection, row, now=now)
+                words = self._settle(connection, row, changed, now=now)
                 said += [words] if words else []
         return said
 
-    def _settle(self, connection: Connection, row: RowMapping, *, now: int) -> str | None:
+    def _settle(
+        self, connection: Connection, row: RowMapping, changed: set[tuple[str, str]], *, now: int
+    ) -> str | None:
         namespace, project, account_id = row["namespace"], row["project"], row["account_id"]
         state = holder_state(connection, namespace, project, now=now)
         if state is None:
@@ -159,6 +161,9 @@ class Seats:
             action, about, actor = "add", organisation, account_id
         else:
             return None
+        if (namespace, project) in changed:  # each follows the one before it, which has no place yet
+            return f"{name}: {action} {about} comes after that: `countermark-server org settle` again"
+        changed.add((namespace, project))
         role = OWNER if action == "add" else None
         offer = self._offer((namespace, project), state, actor, action=action, account=about, role=role)
         (refusal,) = foresee_all(SqlView(connection, db.rules_state), [offer], now=now)

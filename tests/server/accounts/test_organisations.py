@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from countermark.errors import UsageError
 from countermark.rules_state import new_holder
-from countermark_server import db, migrations, orgtables
+from countermark_server import cli_orgs, db, migrations, orgtables
 from countermark_server.accounts import orgapply, orgfile
 from countermark_server.accounts.codes import create_login_code
 from countermark_server.accounts.organisations import check_name, granted, has_role, role_in
@@ -104,6 +104,24 @@ def test_a_file_is_applied_exported_and_applied_again(either: Path) -> None:
     again = run(data, "org", "apply", str(file))
     assert again.stdout == "" and "0 changes" in again.stderr and rows(data) == applied
     assert run(data, "org", "export").stdout == exported
+
+
+def test_a_file_that_was_applied_by_a_process_that_died_is_told_to_the_log_by_the_next(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are committed and the log heard nothing: the same file has nothing to change, and tells it."""
+    told = list[Path]()
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    file = data / "organisations.toml"
+    monkeypatch.setattr(cli_orgs, "_settle", killed)
+    assert run(data, "org", "apply", str(file)).exit_code != 0
+    monkeypatch.setattr(cli_orgs, "_settle", told.append)
+    again = run(data, "org", "apply", str(file))
+    assert again.exit_code == 0 and "0 changes" in again.stderr and told == [data]
+    assert run(data, "org", "apply", str(file), "--dry-run").exit_code == 0 and told == [data]
 
 
 def test_what_a_file_leaves_out_of_an_organisation_goes_and_other_organisations_stay(data: Path) -> None:

@@ -125,6 +125,25 @@ def test_two_are_let_in_at_once(world: DoorWorld, monkeypatch: pytest.MonkeyPatc
     assert [entry.type for entry in entries(world)[before:]] == ["owner", "owner"]
 
 
+def test_of_two_who_left_the_log_hears_one_after_the_other(world: DoorWorld) -> None:
+    """Their entries follow the same one: `settle` proposes none that the log must refuse, and says to come again."""
+    for who, version in (("grace", "1.0"), ("linus", "1.1"), ("ada", "1.2")):
+        assert upload(world, who, version).status_code == 200
+    apply(world, FILE.replace('members = ["grace", "linus"]', 'members = ["eve"]'))
+    before = len(entries(world))
+    said = seats(world).settle()
+    assert sorted("comes after that" in line for line in said) == [False, True]
+    world.quiet()
+    assert len(entries(world)) == before + 1 and len(owners(world)) == 3
+    (line,) = seats(world).settle()
+    assert "comes after that" not in line
+    world.quiet()
+    assert owners(world) == {"ada": "owner", "organisation/acme": "owner"}
+    with db.read(world.engine) as connection:
+        refusals = select(db.proposal.c.refusal).where(db.proposal.c.refusal.is_not(None))
+        assert connection.execute(refusals).all() == []
+
+
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("by", ["upload", "key"])
 def test_a_project_begun_by_a_process_that_died_is_its_organisation_s(
