@@ -25,7 +25,6 @@ from countermark_server.accounts.tokens import Principal
 from countermark_server.errors import ServerError
 
 SESSION_SECONDS = 8 * 3600
-FRESH_SECONDS = 600
 SECRET_MAX_CHARS = 128  # a secret has 43
 _TABLE = orgtables.browser_session
 
@@ -45,7 +44,7 @@ class Browser:
 
     def is_fresh(self, *, now: int) -> bool:
         """Whether they signed in just now: what a browser that was left open is not enough for asks this."""
-        return now - self.signed_in <= FRESH_SECONDS
+        return now - self.signed_in <= tokens.FRESH_SECONDS
 
 
 def open_session(
@@ -54,7 +53,7 @@ def open_session(
     """A session for who has just signed in; the cookie's value, which is kept nowhere. Old sessions go."""
     secret = base64.urlsafe_b64encode(randomness(32)).rstrip(b"=").decode()
     connection.execute(delete(_TABLE).where(_TABLE.c.expires < now))
-    row = {"secret_sha256": _digest(secret), "account_id": account.id}
+    row = {"secret_sha256": tokens.digest_of(secret), "account_id": account.id}
     connection.execute(_TABLE.insert().values(**row, signed_in=now, expires=now + SESSION_SECONDS))
     return secret
 
@@ -63,7 +62,7 @@ def find_session(connection: Connection, cookie: str | None, *, now: int) -> Bro
     """Whose browser this is; None: nobody's who is signed in."""
     if not cookie or len(cookie) > SECRET_MAX_CHARS:
         return None
-    digest = _digest(cookie)
+    digest = tokens.digest_of(cookie)
     query = select(_TABLE).where(_TABLE.c.secret_sha256 == digest, _TABLE.c.expires >= now)
     row = connection.execute(query).mappings().first()
     if row is None or not hmac.compare_digest(row["secret_sha256"], digest):
@@ -74,7 +73,7 @@ def find_session(connection: Connection, cookie: str | None, *, now: int) -> Bro
 
 def end_session(connection: Connection, cookie: str) -> None:
     """Sign this browser out."""
-    connection.execute(delete(_TABLE).where(_TABLE.c.secret_sha256 == _digest(cookie)))
+    connection.execute(delete(_TABLE).where(_TABLE.c.secret_sha256 == tokens.digest_of(cookie)))
 
 
 def form_value(cookie: str) -> str:
@@ -88,7 +87,3 @@ def check_form(expected: str, given: str | None) -> None:
         raise ServerError(
             "form-foreign", "this form is not of this browser's session: open the page again, then send it"
         )
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

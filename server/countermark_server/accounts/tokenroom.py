@@ -102,11 +102,10 @@ class TokenRoom:
         if not isinstance(secret, str) or len(secret) > tokens.HEADER_MAX_CHARS:
             raise ServerError("bad-request", 'the body must be {"token": "..."}')
         with db.write(self._engine) as connection:
-            query = select(db.token.c.id).where(db.token.c.secret_sha256 == tokens.digest_of(secret))
-            token_id = connection.execute(query).scalar()
-            if token_id is None:
+            row = tokens.find(connection, secret)
+            if row is None:
                 raise ServerError("not-found", "this token is not known here")
-            return revoke_token(connection, token_id, now=int(self._clock()))
+            return revoke_token(connection, row["id"], now=int(self._clock()))
 
 
 def revoke_token(connection: Connection, token_id: str, *, now: int) -> dict[str, Any]:

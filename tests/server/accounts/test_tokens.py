@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -123,6 +124,8 @@ def test_a_token_ends_when_it_is_revoked_or_its_time_is_over(world: DoorWorld, a
     refused(post(world, f"tokens/{one['id']}/revoke", {}, eve.session), "not-found")
     refused(post(world, "tokens/revoke", {"token": "cmu_" + "A" * 43}, ""), "not-found")
     refused(post(world, "tokens/revoke", {"token": 7}, ""), "bad-request")
+    for odd in ("cmu_\udcff", "cmu_\u00e9", "\0"):  # half a character of UTF-16, which nothing can encode
+        refused(world.client.post("/api/v1/tokens/revoke", data=json.dumps({"token": odd})), "not-found")
     assert world.state() == before
     assert post(world, f"tokens/{one['id']}/revoke", {}, ada.session).get_json()["revoked"] == now
     found = world.client.post("/api/v1/tokens/revoke", json={"token": two["token"]})
