@@ -145,22 +145,23 @@ def _is_withheld(standing: Standing) -> bool:
 
 def _rows(connection: Connection, asked: Sequence[tuple[str, str | None]]) -> list[RowMapping]:
     """Submissions of these releases (None: all of the project's) that may have a standing."""
-    wanted = set(asked)
-    names, found = sorted({project for project, _ in wanted}), list[RowMapping]()
-    for start in range(0, len(names), NAMES_PER_QUERY):
-        chunk = set(names[start : start + NAMES_PER_QUERY])
+    wanted, found = sorted(set(asked), key=lambda each: (each[0], each[1] or "")), list[RowMapping]()
+    for start in range(0, len(wanted), NAMES_PER_QUERY):
+        chunk = set(wanted[start : start + NAMES_PER_QUERY])
         query = select(*_COLUMNS).where(
-            _TABLE.c.namespace == "", _TABLE.c.project.in_(chunk), _TABLE.c.leaf_index.is_not(None)
+            _TABLE.c.namespace == "",
+            _TABLE.c.project.in_(sorted({project for project, _ in chunk})),
+            _TABLE.c.leaf_index.is_not(None),
         )
-        versions = sorted({version for name, version in wanted if name in chunk and version is not None})
-        if len(chunk) == 1 and len(versions) == 1:
-            query = query.where(_TABLE.c.version == versions[0])
+        versions = {version for _, version in chunk}
+        if None not in versions:  # else a stranger's request costs every file of so many projects
+            query = query.where(_TABLE.c.version.in_(sorted(each for each in versions if each is not None)))
         rows = connection.execute(query.order_by(_TABLE.c.id)).mappings()
         found += [
             row
             for row in rows
             if row["state"] in (*ENDS, State.HELD)
-            and not wanted.isdisjoint({(row["project"], row["version"]), (row["project"], None)})
+            and not chunk.isdisjoint({(row["project"], row["version"]), (row["project"], None)})
         ]
     return found
 

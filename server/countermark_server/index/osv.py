@@ -91,6 +91,8 @@ def _asked(query: Any) -> tuple[str, str] | None:
         return None
     if not isinstance(name, str) or not isinstance(version, str):
         raise ServerError("bad-request", "a query must say the package's name and version")
+    if not version.isprintable():  # nothing has such a version, nor could a database be asked for it
+        return None
     try:
         return normalise_project(name), version
     except MalformedError:

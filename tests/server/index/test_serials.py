@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from countermark_server import db, serials
+from countermark_server.index.advisories import Advisories
 from tests.archives import sdist, wheel
 from tests.doors import DoorWorld
 
@@ -178,3 +180,33 @@ def test_a_query_that_is_none_is_refused_in_words(world: DoorWorld, body: bytes)
     """400 with the form that is wanted; nothing is guessed."""
     answer = world.client.post("/v1/querybatch", data=body)
     assert answer.status_code == 400 and answer.get_json()["code"] == "bad-request"
+
+
+def test_what_a_stranger_asks_costs_the_releases_asked_about(world: DoorWorld) -> None:
+    """Of many versions of many projects, whether there are such or not, no other release is read."""
+    read = list[str]()
+
+    def noting(connection: Any, _: Any, statement: str, given: Any, *__: Any) -> None:
+        if "submission.version" in statement:
+            rows = connection.connection.cursor().execute(statement, given).fetchall()
+            read.extend(value for row in rows for value in row if value in {"1.0", "2.0rc1"})
+
+    index = world.decide("takedown", WHEEL, reason="malware", **DECISION)
+    asked = [("demo", "1.0"), ("demo", "9"), *((f"p{number}", f"{number}.0") for number in range(2, 350))]
+    event.listen(world.engine, "before_cursor_execute", noting)
+    found = Advisories(world.engine, origin="x", base_url="y").of(asked)
+    event.remove(world.engine, "before_cursor_execute", noting)
+    assert [one["database_specific"]["countermark"]["index"] for one in found[0]] == [index]
+    assert not any(found[1:]) and read == ["1.0"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("version", ["\0", "1.0\0", "\ud800", "1.0\n"])
+def test_a_version_that_none_could_have_is_none(tmp_path: Path, version: str) -> None:
+    """No advisory, and no question that a database refuses."""
+    made, package = DoorWorld(tmp_path), {"ecosystem": "PyPI", "name": "demo"}
+    query = {"package": package, "version": version}
+    assert made.client.post("/v1/query", data=json.dumps(query)).get_json(force=True) == {}
+    batch = made.client.post("/v1/querybatch", data=json.dumps({"queries": [query]}))
+    assert batch.status_code == 200 and batch.get_json(force=True) == {"results": [{}]}
+    made.close()
