@@ -123,13 +123,15 @@ def _certificate(item: Mapping[str, Any]) -> dict[x509.ObjectIdentifier, str]:
     try:
         raw = base64.b64decode(item["verification_material"]["certificate"], validate=True)
         extensions = x509.load_der_x509_certificate(raw).extensions
-    except (binascii.Error, ValueError, KeyError, TypeError, x509.DuplicateExtension):
+    except Exception:  # a stranger's bytes, and parsers of certificates raise whatever they like
         return {}
-    found = {}
-    for each in extensions:
-        if isinstance(each.value, x509.UnrecognizedExtension) and each.value.value[:1] == b"\x0c":
-            # A UTF8String: tag, length (one byte below 128, else as many bytes as it says), text.
-            length = each.value.value[1]
-            start = 2 if length < 0x80 else 2 + (length & 0x7F)
-            found[each.oid] = each.value.value[start:].decode("utf-8", "replace")
-    return found
+    unread = ((each.oid, each.value) for each in extensions)
+    return {oid: _text(value.value) for oid, value in unread if isinstance(value, x509.UnrecognizedExtension)}
+
+
+def _text(der: bytes) -> str:
+    """A UTF8String: tag, length (one byte below 128, else as many bytes as it says), text. Empty: none of those."""
+    if len(der) < 2 or der[0] != 0x0C:
+        return ""
+    start = 2 if der[1] < 0x80 else 2 + (der[1] & 0x7F)
+    return der[start:].decode("utf-8", "replace")

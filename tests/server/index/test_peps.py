@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from countermark_server.index.provenance import _text, provenance
 from tests.archives import metadata, sdist, wheel
 from tests.doors import DoorWorld
 from tests.server.index.test_html_pages import Links
@@ -171,6 +173,35 @@ def test_pep_740_genuine_objects_are_served_as_they_came(world: DoorWorld) -> No
         f"/integrity/demo/2.0/{WHEEL}/provenance",
     ):
         assert world.client.get(missing).get_json()["code"] == "not-found"
+
+
+def test_pep_740_no_certificate_breaks_the_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever byte of it is another, and wherever it ends: a publisher is named, or is unknown."""
+    data = wheel()
+    item, sha256 = attestation(data, says=GITHUB), hashlib.sha256(data).hexdigest()
+    good = base64.b64decode(item["verification_material"]["certificate"])
+    first = good.index(b"\x0c")  # the first of Fulcio's texts
+    spoilt = [good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :] for at in range(len(good))]
+    spoilt += [
+        good[:first] + bytes([tag, length]) + good[first + 2 :]
+        for tag in (0, 0x0C)
+        for length in (0, 0x80, 0xFF)
+    ]
+    for raw in [b"", *spoilt, *(good[:end] for end in range(0, len(good), 7))]:
+        item["verification_material"]["certificate"] = base64.b64encode(raw).decode()
+        (bundle,) = provenance(json.dumps([item]), sha256)["attestation_bundles"]
+        assert bundle["publisher"]["kind"] in {"GitHub", "Unknown"}
+    for short in ("", "0c", "0c01", "0c8141", "0cff41"):
+        assert _text(bytes.fromhex(short)) in {"", "A"}
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError  # as parsers of certificates do of what nobody thought of
+
+    monkeypatch.setattr(x509, "load_der_x509_certificate", broken)
+    (bundle,) = provenance(json.dumps([item]), sha256)["attestation_bundles"]
+    assert bundle["publisher"] == {"kind": "Unknown", "claims": {"checked": False}}
 
 
 def test_pep_740_of_a_held_file_nothing_is_served(world: DoorWorld) -> None:
