@@ -26,7 +26,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -35,11 +34,11 @@ from countermark.canonical import encode_canonical
 from countermark.errors import MalformedError, ProofError, UsageError
 from countermark.limits import BIN_BITS_MAX, BIN_MAX_BYTES
 from countermark.tlog import merkle
-from countermark.values import dataclass
+from countermark.values import dataclass, pattern
 
 TILE_WIDTH = 256
 TILE_MAX_BYTES = TILE_WIDTH * merkle.HASH_SIZE
-_LINE = re.compile(r"([a-z0-9]+-[0-9a-f]+) ([1-9][0-9]{0,15}) ([0-9a-f]{64}) ([A-Za-z0-9+/]{43}=)\n")
+_LINE = pattern(r"([a-z0-9]+-[0-9a-f]+) ([1-9][0-9]{0,15}) ([0-9a-f]{64}) ([A-Za-z0-9+/]{43}=)\n")
 
 Target = Mapping[str, object]  # a TUF target as it stands in metadata: {"custom", "hashes", "length"}
 

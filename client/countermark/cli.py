@@ -91,7 +91,8 @@ _GROUPS = (  # in the order of `--help`: which module's function makes the argum
     ("cli_shared.arguments", "whoami approve act"),
     ("cli_publish.key_arguments", "key"),
     ("cli_verify.witness_arguments", "witness"),
-    ("cli_verify.bundle_arguments", "bundle evidence"),
+    ("cli_verify.bundle_arguments", "bundle"),
+    ("cli_verify.evidence_arguments", "evidence"),
     ("cli_verify.audit_arguments", "audit"),
 )
 

@@ -12,6 +12,10 @@ WHICH = "which pinned registry; not needed for an only one"
 DISTRIBUTION = "a wheel or a source distribution"
 
 
+# argparse looks for a translation of each of its words, in folders of catalogues that nobody makes.
+vars(argparse)["_"] = str
+
+
 class Formatter(argparse.HelpFormatter):
     """As wide as the terminal. argparse makes one for each argument, and lets `shutil` look, with all it imports."""
 

@@ -121,6 +121,9 @@ def bundle_arguments(commands: Any) -> None:
             default=Path("countermark"),
             help="the folder of bundles (default: countermark)",
         )
+
+
+def evidence_arguments(commands: Any) -> None:
     evidence = commands.add_parser("evidence", help="contradictions that were saved")
     does = below(evidence, "ACTION")
     check = add(

@@ -22,6 +22,7 @@ from countermark.limits import EVIDENCE_FILE_MAX_BYTES, OFFLINE_BUNDLE_MAX_BYTES
 from countermark.offline import OfflineReport, Result, verify_bundles
 from countermark.pins import Home, Registry
 from countermark.policyfile import load_policies
+from countermark.values import pattern
 from countermark.verified import Artifact, LetPass, Refused, Verified
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from countermark.fetch import Fetcher
     from countermark.tufjson import Root
 
-_AGE = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
+_AGE = pattern(r"([1-9][0-9]{0,8})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

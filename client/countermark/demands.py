@@ -25,11 +25,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from countermark.errors import CountermarkError, PolicyError, StaleError, UsageError
-from countermark.values import dataclass
+from countermark.values import dataclass, pattern
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
 NAMES_MAX = 4096  # patterns in one list: what people can still read
-_SPAN = re.compile(r"([0-9]{1,7})([mhd])", re.ASCII)
+_SPAN = pattern(r"([0-9]{1,7})([mhd])", re.ASCII)
 KNOWN = frozenset(
     {"max-age", "grace", "quorum", "cool-down", "not-flagged", "yanked", "allow", "deny", "require-pins"}
 )

@@ -33,7 +33,6 @@ Leaves are public for ever: no e-mail address, no free text.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -51,7 +50,7 @@ from countermark.names import (
 from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
 from countermark.statement import Envelope, Statement
 from countermark.tlog import merkle
-from countermark.values import cached, dataclass, replace
+from countermark.values import cached, dataclass, pattern, replace
 
 __all__ = [
     "RESERVED",
@@ -68,7 +67,7 @@ __all__ = [
     "parse_canonical",
 ]
 
-_TYPE: Final = re.compile(r"[a-z]{1,24}(?:-[a-z]{1,24}){0,3}")
+_TYPE: Final = pattern(r"[a-z]{1,24}(?:-[a-z]{1,24}){0,3}")
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from typing import Any, Final
 
 from countermark.errors import UsageError
 from countermark.machine import is_ref_pattern, is_repository, is_workflow, ref_fits
+from countermark.values import pattern
 
 CI, KEY = "ci:", "key:"
-_FORM: Final = re.compile(r"ci:(https?://)?([^@#]+)@([^@#]+)(?:#([^@#]+))?")
+_FORM: Final = pattern(r"ci:(https?://)?([^@#]+)@([^@#]+)(?:#([^@#]+))?")
 
 
 def check_form(identity: str) -> str:

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from countermark.canonical import encode_canonical
+from countermark.values import pattern
 
 TRUSTED: Final = (
     "issuer",
@@ -35,17 +36,17 @@ TRUSTED: Final = (
 )  # what makes a publisher this one
 NO_WORKFLOW: Final = "-"  # of CI systems whose tokens name none
 
-_ISSUER = re.compile(
+_ISSUER = pattern(
     r"(?:https://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|http://(?:localhost|127\.0\.0\.1))(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]*)*"
 )
-_REPOSITORY = re.compile(r"[a-z0-9_.-]+(?:/[a-z0-9_.-]+)*")
-_REPOSITORY_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_WORKFLOW = re.compile(r"[A-Za-z0-9._/-]{1,255}")
-_REF = re.compile(r"refs/(?:heads|tags)/[A-Za-z0-9._/+-]{1,200}")
-_PATTERN = re.compile(r"refs/(?:heads|tags)/[A-Za-z0-9._/+-]{0,200}\*?")
-_RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REPOSITORY = pattern(r"[a-z0-9_.-]+(?:/[a-z0-9_.-]+)*")
+_REPOSITORY_ID = pattern(r"[A-Za-z0-9-]{1,64}")
+_WORKFLOW = pattern(r"[A-Za-z0-9._/-]{1,255}")
+_REF = pattern(r"refs/(?:heads|tags)/[A-Za-z0-9._/+-]{1,200}")
+_PATTERN = pattern(r"refs/(?:heads|tags)/[A-Za-z0-9._/+-]{0,200}\*?")
+_RUN = pattern(r"[A-Za-z0-9._-]{1,64}")
+_SHA = pattern(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_DIGEST = pattern(r"[0-9a-f]{64}")
 
 
 def is_issuer(value: Any) -> bool:

@@ -31,12 +31,12 @@ from countermark.errors import MalformedError
 from countermark.limits import JSON_MAX_INTEGER, MANIFEST_MAX_BYTES, MANIFEST_MAX_LINES, NAME_MAX_CHARS
 from countermark.names import FileName, parse_filename
 from countermark.statement import is_sha256
-from countermark.values import dataclass
+from countermark.values import dataclass, pattern
 
 END: Final = "0" * 64  # the link behind the last line
 ZERO_NONCE: Final = bytes(32)  # before the bytes of a blob that is public from the start
 LINE_MAX_BYTES: Final = 3 * NAME_MAX_CHARS + 64 + 16 + 5
-_LENGTH = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+_LENGTH = pattern(r"[1-9][0-9]{0,15}", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from typing import NamedTuple
 
 from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS
+from countermark.values import pattern
 
-_PROJECT = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
-_SEPARATORS = re.compile(r"[-_.]+")
-_WHEEL_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
-_BUILD = re.compile(r"[0-9][a-z0-9_.]*", re.IGNORECASE | re.ASCII)
-_TAG = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.IGNORECASE | re.ASCII)
-_VERSION = re.compile(  # PEP 440, appendix B
+_PROJECT = pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_SEPARATORS = pattern(r"[-_.]+")
+_WHEEL_NAME = pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._]*[A-Za-z0-9])?")
+_BUILD = pattern(r"[0-9][A-Za-z0-9_.]*")
+_TAG = pattern(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
+_VERSION = pattern(  # PEP 440, appendix B
     r"v?(?:(?P<epoch>[0-9]+)!)?(?P<release>[0-9]+(?:\.[0-9]+)*)"
     r"(?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_number>[0-9]+)?)?"
     r"(?P<post>-(?P<post_bare>[0-9]+)|[-_.]?(?:post|rev|r)[-_.]?(?P<post_number>[0-9]+)?)?"
@@ -61,14 +62,14 @@ def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
 @lru_cache(maxsize=_REMEMBERED)
 def _versions(version: str) -> tuple[str, str]:
     """The normal form of a version, and the same without trailing zeros of the release."""
+    if _is_plain(version):  # most are: the pattern takes longer to compile than a whole file to verify
+        plain = version.split(".")
+        return _release(plain, keep_zeros=True), _release(plain, keep_zeros=False)
     match = _VERSION.fullmatch(version) if len(version) <= NAME_MAX_CHARS else None
     if match is None:
         raise MalformedError(f"version {_shown(version)} is not a legal version (PEP 440)")
     epoch, release, pre, pre_number, post, bare, post_number, dev, dev_number, local = match.groups()
-    numbers = [_number(part) for part in release.split(".")]
-    kept = len(numbers)
-    while kept > 1 and numbers[kept - 1] == "0":
-        kept -= 1
+    parts = release.split(".")
     before = "" if epoch is None or (number := _number(epoch)) == "0" else f"{number}!"
     text = ""
     if pre is not None:
@@ -78,9 +79,21 @@ def _versions(version: str) -> tuple[str, str]:
     if dev is not None:
         text += ".dev" + _number(dev_number)
     if local is not None:
-        parts = _SEPARATORS.split(local.lower())
-        text += "+" + ".".join(_number(part) if part.isdigit() else part for part in parts)
-    return before + ".".join(numbers) + text, before + ".".join(numbers[:kept]) + text
+        words = _SEPARATORS.split(local.lower())
+        text += "+" + ".".join(_number(word) if word.isdigit() else word for word in words)
+    return before + _release(parts, keep_zeros=True) + text, before + _release(parts, keep_zeros=False) + text
+
+
+def _is_plain(version: str) -> bool:
+    """Whether it is numbers and dots alone."""
+    return len(version) <= NAME_MAX_CHARS and version.isascii() and all(map(str.isdigit, version.split(".")))
+
+
+def _release(parts: list[str], *, keep_zeros: bool) -> str:
+    numbers = [_number(part) for part in parts]
+    while len(numbers) > 1 and numbers[-1] == "0" and not keep_zeros:
+        numbers.pop()
+    return ".".join(numbers)
 
 
 @lru_cache(

@@ -38,7 +38,6 @@ from countermark.errors import (
 from countermark.limits import LOCAL_FILE_MAX_BYTES, MIRRORS_MAX, ROOT_MAX_BYTES, ROOT_MAX_VERSIONS
 from countermark.tufjson import Root
 from countermark.values import dataclass
-from countermark.words import check_root_words, hex_groups, root_words
 
 if TYPE_CHECKING:
     from countermark.fetch import Fetcher
@@ -56,11 +55,15 @@ class RootInfo:
     @property
     def words(self) -> str:
         """Its twelve words."""
+        from countermark.words import root_words  # noqa: PLC0415  (a check shows none)
+
         return root_words(self.signed)
 
     @property
     def fingerprint(self) -> str:
         """Its digest in groups of digits."""
+        from countermark.words import hex_groups  # noqa: PLC0415
+
         return hex_groups(self.signed)
 
     @classmethod
@@ -250,6 +253,8 @@ def normalise_url(url: str) -> str:
 
 def find_root(fetcher: Fetcher, url: str, words: str) -> bytes:
     """The root version these words name, out of those the registry serves. EvidenceError when none is it."""
+    from countermark.words import check_root_words  # noqa: PLC0415
+
     seen = []
     for version in range(1, ROOT_MAX_VERSIONS + 1):
         raw = fetcher.get(f"{url}/tuf/{version}.root.json", max_bytes=ROOT_MAX_BYTES, missing_ok=True)

@@ -41,7 +41,7 @@ from countermark.machine import (
 )
 from countermark.names import normalise_project, normalise_version, parse_filename
 from countermark.statement import Statement, decode_base64, is_sha256, keyid_of, load_public_key
-from countermark.values import dataclass
+from countermark.values import dataclass, pattern
 
 Check: TypeAlias = Callable[[Any], bool]
 
@@ -76,12 +76,10 @@ FILE_TYPES: Final = frozenset(
     {"publish", "attest", "yank", "unyank", "remove", "verdict", "hold", "clear", "takedown"}
 )
 
-_ID = re.compile(r"[0-9a-f]{32}")
-_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_ORIGIN = re.compile(
-    r"[!-*,-~]{1,255}"
-)  # printable ASCII without spaces and plus signs, as a note's key name
-_NAMESPACE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_ID = pattern(r"[0-9a-f]{32}")
+_TOKEN = pattern(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_ORIGIN = pattern(r"[!-*,-~]{1,255}")  # printable ASCII without spaces and plus signs, as a note's key name
+_NAMESPACE = pattern(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 # --- what a member may be -------------------------------------------------------------------------------

@@ -27,33 +27,34 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from countermark.canonical import encode_canonical, parse_canonical, parse_json
 from countermark.errors import MalformedError, SignatureError
 from countermark.limits import ENTRY_MAX_BYTES, SIGNATURE_MAX_BYTES, SIGNATURES_MAX, STATEMENT_MAX_BYTES
-from countermark.values import dataclass
+from countermark.values import dataclass, pattern
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_PREFIX = "https://countermark.dev/v1/"
 
-PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
-PrivateKey: TypeAlias = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+PublicKey: TypeAlias = "ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey"
+PrivateKey: TypeAlias = "ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey"
 
 # All that comes before the key itself (RFC 8410; RFC 5480 with an uncompressed point). These two kinds have
 # one length and one spelling each, so comparing a prefix says more than a lenient DER reader would.
 _ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 _P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
-_HEX_32 = re.compile(r"[0-9a-f]{64}")
-_TYPE = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_HEX_32 = pattern(r"[0-9a-f]{64}")
+_TYPE = pattern(r"[a-z]+(?:-[a-z]+)*")
 
 
 def is_sha256(value: object) -> bool:
@@ -73,6 +74,8 @@ def load_public_key(spki: bytes) -> PublicKey:
         if len(spki) == 44 and spki.startswith(_ED25519_SPKI):
             return ed25519.Ed25519PublicKey.from_public_bytes(spki[len(_ED25519_SPKI) :])
         if len(spki) == 91 and spki.startswith(_P256_SPKI):
+            from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415  (most keys are Ed25519)
+
             return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), spki[len(_P256_SPKI) :])
     except ValueError:
         raise MalformedError("public key is not a point of its curve") from None
@@ -83,7 +86,7 @@ def spki_of(key: PublicKey) -> bytes:
     """The one SPKI in DER that `load_public_key` reads for this key."""
     if isinstance(key, ed25519.Ed25519PublicKey):
         return _ED25519_SPKI + key.public_bytes_raw()
-    if not isinstance(key.curve, ec.SECP256R1):
+    if key.curve.name != "secp256r1":
         raise MalformedError(f"public key is on curve {key.curve.name}, not on P-256")
     numbers = key.public_numbers()
     return _P256_SPKI + b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
@@ -230,7 +233,7 @@ class KeySigner:
     def sign(self, message: bytes) -> bytes:
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
             return self._key.sign(message)
-        return self._key.sign(message, ec.ECDSA(hashes.SHA256()))
+        return self._key.sign(message, ecdsa())
 
 
 def pae(payload: bytes) -> bytes:
@@ -280,9 +283,17 @@ def _verify(key: PublicKey, signature: EnvelopeSignature, message: bytes) -> Non
         if isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature.sig, message)
         else:
-            key.verify(signature.sig, message, ec.ECDSA(hashes.SHA256()))
+            key.verify(signature.sig, message, ecdsa())
     except InvalidSignature:
         raise SignatureError(f"signature by key {signature.keyid} does not verify") from None
+
+
+def ecdsa() -> ec.ECDSA:
+    """The one way in which P-256 keys sign."""
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    return ec.ECDSA(hashes.SHA256())
 
 
 def decode_base64(value: object, *, max_bytes: int, what: str) -> bytes:

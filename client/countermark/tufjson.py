@@ -18,22 +18,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from countermark.errors import EvidenceError, MalformedError, PolicyError, SignatureError
 from countermark.limits import ROOT_MAX_BYTES
-from countermark.statement import load_public_key
-from countermark.values import dataclass
+from countermark.statement import ecdsa, load_public_key
+from countermark.values import dataclass, pattern
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n?")
+_TIME = pattern(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_PEM = pattern(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n?")
 LEAK = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)  # of malformed JSON
 
 
@@ -160,8 +158,8 @@ def verifies(key: Any, signature: str, message: bytes) -> bool:
         if scheme in (("ecdsa", "ecdsa-sha2-nistp256"), ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256")):
             match = _PEM.fullmatch(public)
             spki = load_public_key(base64.b64decode(match[1])) if match else None
-            if isinstance(spki, ec.EllipticCurvePublicKey):
-                spki.verify(sig, message, ec.ECDSA(hashes.SHA256()))
+            if spki is not None and not isinstance(spki, ed25519.Ed25519PublicKey):
+                spki.verify(sig, message, ecdsa())
                 return True
     except (InvalidSignature, MalformedError, binascii.Error, *LEAK):
         return False

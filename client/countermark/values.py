@@ -11,6 +11,9 @@ for classes that no run of it ever makes. Here a class gets methods that are sha
 is compiled when it has made some instances: a cold check makes few of each class, and one takes longer to compile
 than to bind ten times.
 
+For the same reason a `pattern` is a regular expression that is compiled when it is first used: most of those that a
+check imports belong to what it does not meet.
+
 Type checkers see the standard library's own decorator. `dataclasses.fields`, `replace` and `asdict` work: what
 they ask a class for is made when they ask. The arguments are those the client uses; another one is a TypeError.
 Not here: `slots`, `kw_only`, init-only fields. The property: whatever a test can see of a class made
@@ -24,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
     from functools import cached_property as cached
+    from re import compile as pattern
 else:
     import operator
+    import re
     from collections.abc import Callable
 
     _MISSING = object()
@@ -225,5 +230,16 @@ else:
             value = instance.__dict__[self._function.__name__] = self._function(instance)
             return value
 
+    class pattern:  # noqa: N801  (used like `re.compile`)
+        """`re.compile`, when a method is asked for; the method is then found here without a question."""
 
-__all__ = ["cached", "dataclass", "field", "replace"]
+        def __init__(self, text: str, flags: int = 0) -> None:
+            self._made = text, flags
+
+        def __getattr__(self, name: str) -> Any:
+            found = getattr(re.compile(*self._made), name)
+            setattr(self, name, found)
+            return found
+
+
+__all__ = ["cached", "dataclass", "field", "pattern", "replace"]

@@ -37,17 +37,17 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from countermark.errors import MalformedError, PolicyError, SignatureError
 from countermark.limits import KEY_NAME_MAX_BYTES, NOTE_MAX_BYTES, NOTE_MAX_SIGNATURES, TREE_SIZE_MAX
-from countermark.values import dataclass
+from countermark.values import dataclass, pattern
 
 ED25519 = 0x01  # signs a note's text
 ED25519_COSIGNATURE = 0x04
 ML_DSA_44 = 0x06
 _PUBLIC_KEY_BYTES = {ED25519: 32, ED25519_COSIGNATURE: 32, ML_DSA_44: 1312}
 _DASH = "\N{EM DASH} "
-_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
-_VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+(.+)", re.DOTALL)  # base64 may hold a plus, a name may not
-_NAME = re.compile("[^\\s+\x00-\x1f\ud800-\udfff]+")
-_UNFIT = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+_DECIMAL = pattern(r"0|[1-9][0-9]{0,18}")
+_VKEY = pattern(r"([^+]+)\+([0-9a-f]{8})\+(.+)", re.DOTALL)  # base64 may hold a plus, a name may not
+_NAME = pattern("[^\\s+\x00-\x1f\ud800-\udfff]+")
+_UNFIT = pattern("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -260,14 +260,14 @@ def open_note(
 
 def check_key_name(name: str) -> None:
     """Refuse what cannot be a key's name, which is what an origin and a witness are called."""
-    if not _NAME.fullmatch(name) or len(name.encode()) > KEY_NAME_MAX_BYTES:
+    if not _is_name(name) or len(name.encode()) > KEY_NAME_MAX_BYTES:
         what = f"it has 1 to {KEY_NAME_MAX_BYTES} bytes, no space and no plus"
         raise MalformedError(f"{name[:80]!r} cannot be a key name: {what}")
 
 
 def check_text(text: str) -> None:
     """Refuse what cannot be a note's text."""
-    if not text.endswith("\n") or _UNFIT.search(text):
+    if not text.endswith("\n") or not _is_fit(text):
         raise MalformedError("a note must be UTF-8, hold no control character and end in a newline")
 
 
@@ -299,3 +299,13 @@ def parse_hash(text: str) -> bytes:
     if len(raw) != 32:
         raise MalformedError(f"a hash of {len(raw)} bytes instead of 32")
     return raw
+
+
+# What is printable passes both patterns, and is found out without compiling them.
+def _is_name(name: str) -> bool:
+    plain = name.isascii() and name.isprintable() and name != "" and " " not in name and "+" not in name
+    return plain or _NAME.fullmatch(name) is not None
+
+
+def _is_fit(text: str) -> bool:
+    return text.replace("\n", "").isprintable() or not _UNFIT.search(text)

@@ -17,17 +17,16 @@ its end and is refused. Format: https://c2sp.org/tlog-policy (text of 2026-07), 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from countermark.errors import MalformedError
 from countermark.limits import POLICY_MAX_BYTES, POLICY_MAX_LINES
 from countermark.tlog.note import ED25519, ED25519_COSIGNATURE, ML_DSA_44, VerifierKey
-from countermark.values import dataclass, field
+from countermark.values import dataclass, field, pattern
 
 NONE = "none"
-_THRESHOLD = re.compile(r"[1-9][0-9]{0,5}")
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")  # the rest may stand for a byte
+_THRESHOLD = pattern(r"[1-9][0-9]{0,5}")
+_UNFIT = pattern("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")  # the rest may stand for a byte
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Policy:
     def parse(cls, text: str) -> Policy:
         reader = _Reader()
         for number, line in enumerate(_lines(text), 1):
-            words = [word for word in re.split("[ \t]+", line) if word]
+            words = [word for word in line.replace("\t", " ").split(" ") if word]
             if not words or words[0].startswith("#"):
                 continue
             try:
@@ -143,7 +142,8 @@ class _Reader:
 
 
 def _lines(text: str) -> list[str]:
-    if _UNFIT.search(text):
+    # What is printable holds none of them, and is found out without compiling the pattern.
+    if not text.replace("\n", "").replace("\t", "").isprintable() and _UNFIT.search(text):
         raise MalformedError("a policy must be bytes without control characters, but for tab and newline")
     if len(text.encode("utf-8", "surrogateescape")) > POLICY_MAX_BYTES or text.count("\n") > POLICY_MAX_LINES:
         raise MalformedError(f"a policy has at most {POLICY_MAX_BYTES} bytes and {POLICY_MAX_LINES} lines")

@@ -17,17 +17,16 @@ Format: https://c2sp.org/tlog-tiles@v0.1.0. Countermark never prunes: the minimu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 from countermark.errors import MalformedError, NetworkError, ProofError
 from countermark.limits import ENTRY_MAX_BYTES, TREE_SIZE_MAX
 from countermark.tlog.merkle import HASH_SIZE, HashReader, RightEdge, leaf_hash, reader, root_hash
-from countermark.values import dataclass, replace
+from countermark.values import dataclass, pattern, replace
 
 WIDTH = 256
 ENTRIES = -1  # the level of entry bundles
-_PATH = re.compile(r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+_PATH = pattern(r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 _GONE = (NetworkError, LookupError, FileNotFoundError)
 
 
