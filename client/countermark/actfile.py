@@ -18,6 +18,7 @@ from typing import Any
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.errors import MalformedError
 from countermark.limits import ENTRY_MAX_BYTES
+from countermark.place import Place
 from countermark.schema import check_statement
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark.values import dataclass
@@ -70,7 +71,8 @@ class Act:
 
     @property
     def project(self) -> str:
-        return str(self.statement.predicate["project"])
+        """What it is about, as commands name it: acme, corp/widget, corp/*."""
+        return str(Place.of(self.statement.predicate))
 
     @property
     def new_keyid(self) -> str | None:
@@ -82,10 +84,10 @@ class Act:
 def describe(statement: Statement) -> list[str]:
     """What a statement does, in words for who is about to sign it."""
     said = statement.predicate
-    where = (
-        f"{said['project']!r}" if not said["namespace"] else f"{said['namespace']}/{said['project'] or '*'}"
-    )
-    lines = [f"{statement.type} for {where} in {said['origin']}", *_WORDS[statement.type](statement)]
+    lines = [
+        f"{statement.type} for {str(Place.of(said))!r} in {said['origin']}",
+        *_WORDS[statement.type](statement),
+    ]
     return [*lines, f"it follows entry {said['prev'] or 'none'}"]
 
 

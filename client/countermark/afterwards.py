@@ -34,6 +34,7 @@ from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.logreader import LogReader
 from countermark.machine import publisher_id
 from countermark.names import FileName, normalise_project, normalise_version, parse_filename
+from countermark.place import Place
 from countermark.projectstate import ProjectState
 from countermark.publish import (
     ENROL_TIMEOUT,
@@ -106,11 +107,8 @@ def check_keyid(text: str) -> str:
 
 
 def check_project(text: str) -> str:
-    """A project's name in its one spelling."""
-    try:
-        return normalise_project(text)
-    except MalformedError as error:
-        raise UsageError(str(error)) from None
+    """A project's name in its one spelling: acme, corp/widget, or corp/* for all of a namespace."""
+    return str(Place.parse(text))
 
 
 def find(view: View, fetcher: Fetcher, wanted: str, local: Artifact | None) -> list[Known]:
@@ -158,7 +156,7 @@ class Owner:
         raw = self.fetcher.get(f"{self.view.registry.url}/api/v1/keys/{keyid}", headers=self.session.bearer)
         try:
             enrolments = decode_json(raw or b"")["enrolments"]
-            return sorted(normalise_project(item["project"]) for item in enrolments if not item["namespace"])
+            return sorted(str(Place(str(item["namespace"]), str(item["project"]))) for item in enrolments)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MalformedError(
                 f"{self.view.registry.url} describes key {keyid} in a way we can't read: {error!r}"
@@ -188,15 +186,16 @@ class Owner:
     ) -> Recorded | Act:
         """Enrol `new` for a project that has keys, or begin to: an act where others have to sign as well."""
         state = ProjectState.fetch(self.fetcher, self.view.registry, project)
-        if not state.keys:
-            raise PolicyError(f"{project} has no key yet", hint="countermark publish enrols the first one")
+        place = Place.parse(project)
+        if not state.keys and (place.project or not place.namespace):
+            raise PolicyError(f"{project} has no key yet", hint=_first_key(place))
         if new.keyid in state.keys:
             raise PolicyError(
                 f"key {new.keyid[:16]} is enrolled for {project}, by entry #{state.keys[new.keyid]}"
             )
         said = {
             "key": base64.b64encode(new.public_key).decode(),
-            "scope": "project",
+            "scope": place.scope,
             "threshold": threshold or state.threshold,
             "valid_for": valid_for,
         }
@@ -219,10 +218,10 @@ class Owner:
         state = ProjectState.fetch(self.fetcher, self.view.registry, project)
         said = {"account": account, "action": action, "role": role}
         predicate = {**self._binding(project, state.prev), **said}
-        statement = Statement.about(f"project:{project}", "owner", predicate)
+        statement = Statement.about(Place.parse(project).subject, "owner", predicate)
         if action == "veto":
             return self.record(statement)
-        if not state.keys and not state.signed and action != "signing-off":
+        if not state.keys and not state.signed and action != "signing-off" and "/" not in project:
             return self._in_place(project, said)
         return self.together(state, statement, *([self.signer] if self.signer else []))
 
@@ -230,7 +229,7 @@ class Owner:
         """How many people must approve a release of this project from now on."""
         state = ProjectState.fetch(self.fetcher, self.view.registry, project)
         predicate = {**self._binding(project, state.prev), "needed": needed}
-        statement = Statement.about(f"project:{project}", "require-approvals", predicate)
+        statement = Statement.about(Place.parse(project).subject, "require-approvals", predicate)
         return self.together(state, statement, *([self.signer] if self.signer else []))
 
     def trust(self, project: str, action: str, publisher: Mapping[str, Any]) -> Recorded | Act:
@@ -246,6 +245,8 @@ class Owner:
             act = Act.begin(self.view.registry.url, statement, *signers)
         except MalformedError as error:
             raise UsageError(str(error)) from None
+        if not state.keys and act.new_keyid is not None:
+            return self.submit(act)  # whoever enrols a namespace's first key owns it
         if act.new_keyid is None and not state.keys.keys() & set(act.envelope.keyids):
             raise PolicyError(
                 f"key {act.envelope.keyids[0][:16]} is not enrolled for {state.project}, so it signs nothing for it",
@@ -287,7 +288,7 @@ class Owner:
         return enrol(self.view, self.fetcher, self.session, new, state, now=self.now)
 
     def _binding(self, project: str, prev: str | None) -> dict[str, Any]:
-        return {"namespace": "", "origin": self.view.trust_file.origin, "prev": prev, "project": project}
+        return {"origin": self.view.trust_file.origin, "prev": prev, **Place.parse(project).binding}
 
     def record(self, statement: Statement) -> Recorded:
         """Sign, hand in, and check that exactly this statement is the entry the answer proves."""
@@ -324,6 +325,12 @@ class Owner:
         checkpoint = check_proof(self.view, raw, index, leaf_hash, now=self.now)
         log = LogReader(self.view.registry.log_url, checkpoint, self.fetcher)
         return index, leaf_hash, raw, Entry.parse(log.entry(index))
+
+
+def _first_key(place: Place) -> str:
+    if place.namespace:
+        return f"the first key of a namespace opens it: countermark key enrol '{place.namespace}/*'"
+    return "countermark publish enrols the first one"
 
 
 def _parse_wanted(wanted: str) -> tuple[str, Callable[[FileName], bool]]:

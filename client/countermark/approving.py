@@ -14,6 +14,7 @@ one the log's rules compute, and is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from countermark.actfile import Act
 from countermark.afterwards import Known, Owner, Recorded, find
 from countermark.compare import Contents, read_contents
 from countermark.countersign import newest
+from countermark.disk import read_file
 from countermark.entry import Entry
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, PolicyError, UsageError
 from countermark.fetch import decode_json
@@ -28,6 +30,7 @@ from countermark.filelist import files_digest
 from countermark.limits import COMPARED_MAX_BYTES
 from countermark.logreader import LogReader
 from countermark.names import normalise_version, parse_filename
+from countermark.place import Place
 from countermark.statement import Statement
 from countermark.values import dataclass
 
@@ -62,7 +65,7 @@ def look(owner: Owner, project: str, version: str) -> Release:
         version = normalise_version(version)
     except MalformedError as error:
         raise UsageError(str(error)) from None
-    url = f"{owner.view.registry.url}/api/v1/releases/{quote(project, safe='')}/{quote(version, safe='')}"
+    url = f"{owner.view.registry.url}{Place.parse(project).door('releases')}/{quote(version, safe='')}"
     raw = owner.fetcher.get(url, missing_ok=True)
     try:
         document: dict[str, Any] = decode_json(raw) if raw else {"files": [], "approvals": None, "prev": None}
@@ -86,26 +89,50 @@ def look(owner: Owner, project: str, version: str) -> Release:
 
 def _look_up(log: LogReader, project: str, version: str, filename: str, index: int) -> File:
     statement = Entry.parse(log.entry(index)).statement
-    said = statement and (statement.type, statement.subject_name, statement.predicate["project"])
-    if (
-        statement is None
-        or said != ("publish", filename, project)
-        or statement.predicate["version"] != version
-    ):
+    said = statement and (
+        *(statement.type, statement.subject_name, str(Place.of(statement.predicate))),
+        statement.predicate.get("version"),
+    )
+    if statement is None or said != ("publish", filename, project, version):
         raise EvidenceError(
             f"entry #{index} is said to publish {filename} of {project} {version}; it is {said}"
         )
     return File(filename, statement.subject_sha256, statement.predicate["length"], index)
 
 
-def contents(owner: Owner, release: Release) -> list[Contents]:
-    """(2) What is in the files that wait. Those that are too long or no archives are named without it."""
+def contents(owner: Owner, release: Release, files: Sequence[Path] = ()) -> list[Contents]:
+    """(2) What is in the files that wait. Those that are too long or no archives are named without it.
+
+    In a namespace the registry has no bytes; there `files` are this person's own, taken from who serves them.
+    """
+    if Place.parse(release.project).namespace:
+        return read_own(files, [(file.filename, file.sha256, file.length) for file in release.files])
     url = f"{owner.view.registry.url}/api/v1/staged/{quote(release.project)}"
     return [_contents(owner, file.filename, file.sha256, file.length, url) for file in release.files]
 
 
+def read_own(files: Sequence[Path], wanted: Sequence[tuple[str, str, int]]) -> list[Contents]:
+    """What is in a person's own copies of files, each of which has the hash that its entry says."""
+    at = {path.name: path for path in files}
+    if unknown := sorted(at.keys() - {name for name, _, _ in wanted}):
+        raise UsageError(f"{unknown[0]} is no file of this release that waits")
+    found = list[Contents]()
+    for name, sha256, length in wanted:
+        if (path := at.get(name)) is None:
+            remark = "served elsewhere: name your copy of it behind the version to see what is in it"
+            found.append(Contents(name, length, remark=remark))
+            continue
+        data = read_file(path, max_bytes=COMPARED_MAX_BYTES)
+        if data is None:
+            raise UsageError(f'"{path}" is no file')
+        found.append(read_contents(name, data, sha256))
+    return found
+
+
 def before(owner: Owner, release: Release) -> tuple[str | None, list[Contents]]:
-    """(3) The listed release that was published last before this one, and what is in it."""
+    """(3) The listed release that was published last before this one, and what is in it; of a namespace, none."""
+    if Place.parse(release.project).namespace:
+        return None, []
     first = min(file.index for file in release.files)
     known = _older(owner, release.project, first)
     if not known:
@@ -179,16 +206,16 @@ def check_act(owner: Owner, act: Act) -> Release:
 
 
 def _statement(owner: Owner, release: Release, decision: str) -> Statement:
+    place = Place.parse(release.project)
     predicate = {
-        "namespace": "",
+        **place.binding,
         "origin": owner.view.trust_file.origin,
-        "project": release.project,
         "prev": release.prev,
         "version": release.version,
         "files_sha256": files_digest((file.filename, file.sha256) for file in release.files),
         "decision": decision,
     }
-    return Statement.about(f"project:{release.project}", "approve", predicate)
+    return Statement.about(place.subject, "approve", predicate)
 
 
 def words(release: Release, account: str) -> Sequence[str]:

@@ -40,6 +40,9 @@ def publish_arguments(commands: Any) -> None:
             "--ci", action="store_true", help="in a CI job: a key for this run, by the job's OIDC token"
         )
         parser.add_argument("--no-passphrase", action="store_true", help="a key made now gets no passphrase")
+        parser.add_argument(
+            "--namespace", metavar="NAME", help="of the log, for files that somebody else serves: no upload"
+        )
         if name == "sign":
             parser.add_argument(
                 "--submit",

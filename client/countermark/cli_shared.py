@@ -16,6 +16,13 @@ def arguments(commands: Any) -> None:
     approve.add_argument("project", metavar="PROJECT")
     approve.add_argument("version", metavar="VERSION")
     approve.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="your copies, of a namespace's files",
+    )
+    approve.add_argument(
         "--reject", action="store_true", help="say no; it stays unlisted until you approve it"
     )
     approve.add_argument(

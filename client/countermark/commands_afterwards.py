@@ -20,6 +20,7 @@ from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark.pins import Home
+from countermark.place import Place
 from countermark.session import Session
 from countermark.signer import begin_rotation, finish_rotation, list_keys, load_key, open_signer
 from countermark.statement import Signer
@@ -227,7 +228,7 @@ def told(arguments: argparse.Namespace, project: str, what: str, done: engine.Re
 
 def act_path(project: str, what: str) -> Path:
     """Where an act goes when nobody says so."""
-    return FOLDER / f"{project}-{what}.act"
+    return FOLDER / f"{Place.parse(project).file_name}-{what}.act"
 
 
 def recover(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from countermark import ahead, ambient, devicelogin, jobs
+from countermark import ahead, ambient, devicelogin, jobs, logonlypublish
 from countermark import publish as engine
 from countermark.commands_install import pinned
 from countermark.commands_key import chosen_place
@@ -19,12 +19,15 @@ from countermark.distribution import Distribution, distributions, read_distribut
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.pins import Home, Registry, find_root, normalise_url
+from countermark.place import Place
 from countermark.policyfile import load_policies
+from countermark.projectstate import ProjectState
 from countermark.secretstore import find_keyring
 from countermark.session import Session
 from countermark.signer import add_key, ask_terminal, create_key, load_key, open_signer
 from countermark.statement import Envelope, Signer
 from countermark.trust import View, opened
+from countermark.values import replace
 from countermark.verified import Artifact, Verified
 from countermark.verify import verify
 from countermark.words import check_root_words
@@ -95,8 +98,10 @@ def sign(arguments: argparse.Namespace) -> int:
         signer, session = _signing(view, fetcher, arguments, files, person, uploads=arguments.submit)
         for file in files:
             envelope = file.attest(view.trust_file.origin, signer)
-            document = {"attestation": str(file.attestation_path), "keyid": signer.keyid}
-            if arguments.submit and session is not None:
+            document: dict[str, object] = {"attestation": str(file.attestation_path), "keyid": signer.keyid}
+            if arguments.submit and session is not None and file.namespace:
+                document["index"] = _log(view, fetcher, session, file, envelope)
+            elif arguments.submit and session is not None:
                 document["submitted"] = _submit(registry, fetcher, session, file, envelope)
             documents.append(document)
             if not arguments.json:
@@ -119,16 +124,42 @@ def _submit(
     return until
 
 
+def _log(view: View, fetcher: HttpFetcher, session: Session, file: Distribution, envelope: Envelope) -> int:
+    """Log one statement of a namespace, and say what such an entry is worth."""
+    index = logonlypublish.log(view, fetcher, session, file, envelope, now=_now())
+    say(
+        f"{file.filename}: entry #{index} of {file.namespace}, proof checked; in the log only: no TUF, no verdict"
+    )
+    return index
+
+
+def _logged(
+    view: View, fetcher: HttpFetcher, session: Session, file: Distribution, envelope: Envelope, *, json: bool
+) -> dict[str, object]:
+    """One file of a namespace, told; as JSON never verified. Where people must approve it, the command they run."""
+    index = _log(view, fetcher, session, file, envelope)
+    if not json:
+        put(f"{file.filename}  {file.project}  entry #{index}", colour=GREEN)
+    if ProjectState.fetch(fetcher, view.registry, file.project).approvals:
+        say(
+            f"an owner looks at it and signs: countermark approve {file.project} {file.name.version} FILE ..."
+        )
+    return {"filename": file.filename, "index": index, "namespace": file.namespace, "verified": False}
+
+
 def publish(arguments: argparse.Namespace) -> int:
     home, registry, files = _prepare(arguments)
     fetcher = HttpFetcher()
     person = None if arguments.ci else _signer(home, arguments)
-    uploaded = []
+    uploaded, logged = [], list[dict[str, object]]()
     with opened(registry, fetcher, now=_now()) as view:
         signer, session = _signing(view, fetcher, arguments, files, person, uploads=True)
         assert session is not None
         for file in files:
             envelope = file.attest(view.trust_file.origin, signer)
+            if file.namespace:
+                logged.append(_logged(view, fetcher, session, file, envelope, json=arguments.json))
+                continue
             attestation = envelope.to_json()
             started = time.perf_counter()
             answer = engine.upload(
@@ -148,7 +179,7 @@ def publish(arguments: argparse.Namespace) -> int:
     artifacts = [Artifact.from_path(file.path) for file, _, _ in results]
     if not artifacts:
         if arguments.json:
-            put_json({"artifacts": waiting, "exit_code": 0})
+            put_json({"artifacts": [*waiting, *logged], "exit_code": 0})
         return 0
     report = verify(
         artifacts,
@@ -259,6 +290,9 @@ def _known(view: View, fetcher: HttpFetcher, file: Distribution) -> engine.FileS
 def _prepare(arguments: argparse.Namespace) -> tuple[Home, Registry, list[Distribution]]:
     """The registry and the distributions."""
     files = [read_distribution(path) for path in distributions(arguments.files)]
+    if arguments.namespace is not None:
+        namespace = Place.parse(f"{arguments.namespace}/*").namespace
+        files = [replace(file, namespace=namespace) for file in files]
     home, registry, remarks = pinned(arguments)
     for remark in remarks:
         say(remark)
@@ -281,7 +315,7 @@ def _signing(
         return person, session
     wanted = jobs.audience(view.registry, fetcher)
     token = ambient.ambient_token(os.environ, fetcher, wanted)
-    projects = sorted({file.name.project for file in files})
+    projects = sorted({file.project for file in files})
     run, session, indexes = jobs.enrol_run(view, fetcher, token, projects, now=_now())
     for project, index in indexes.items():
         say(f"key {run.keyid[:16]} of this run enrolled for {project}, entry #{index}, for fifteen minutes")
@@ -321,7 +355,7 @@ def _enrol(
     signer: Signer,
 ) -> None:
     """Enrol the key where it is missing, after one question about all of it."""
-    projects = {file.name.project for file in files}
+    projects = {file.project for file in files}
     missing = engine.needs_enrolment(view.registry, fetcher, projects, signer.keyid)
     if not missing:
         return

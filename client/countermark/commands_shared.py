@@ -44,7 +44,7 @@ def approve(arguments: argparse.Namespace) -> int:
     asking = owner_of(arguments, lambda _: None, anybody=arguments.act is not None)
     release = approving.look(asking, project, arguments.version)
     version, old = approving.before(asking, release)
-    lines = difference(approving.contents(asking, release), old)
+    lines = difference(approving.contents(asking, release, arguments.files), old)
     told = (
         f"{project} {release.version} beside {version}"
         if version
@@ -91,7 +91,9 @@ def _write_approval(arguments: argparse.Namespace, act: Act, release: approving.
         )
     replace_file(arguments.act, act.format(), mode=0o644)
     page = f"{act.registry}/me/projects/{release.project}/releases/{release.version}"
-    say(f"hand it in on {page}, or where you are signed in: countermark act submit {arguments.act.name}")
+    submit = f"where you are signed in: countermark act submit {arguments.act.name}"
+    # What is served elsewhere has no pages here.
+    say(f"hand it in {submit}" if "/" in release.project else f"hand it in on {page}, or {submit}")
     if arguments.json:
         put_json(members_of(act) | {"file": str(arguments.act), "page": page})
     else:

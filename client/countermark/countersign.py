@@ -19,6 +19,7 @@ from countermark.entry import Entry
 from countermark.errors import EvidenceError, PolicyError
 from countermark.limits import NOTE_MAX_BYTES
 from countermark.logreader import LogReader
+from countermark.place import Place
 from countermark.projectstate import ProjectState
 from countermark.statement import check_signatures
 from countermark.tlog.checkpoint import open_checkpoint
@@ -52,8 +53,6 @@ def examine(owner: Owner, act: Act) -> Examined:
     origin = act.statement.predicate["origin"]
     if origin != owner.view.trust_file.origin:
         raise PolicyError(f"the act is for {origin!r}, the registry here is {owner.view.trust_file.origin!r}")
-    if act.statement.predicate["namespace"] or not act.project:
-        raise PolicyError("the act is about a namespace, whose keys these commands do not know")
     state = ProjectState.fetch(owner.fetcher, owner.view.registry, act.project)
     if (prev := act.statement.predicate["prev"]) != state.prev:
         raise PolicyError(
@@ -75,14 +74,13 @@ def _keys(owner: Owner, act: Act, state: ProjectState) -> dict[str, bytes]:
         if index is None:
             raise PolicyError(f"key {keyid} has signed, and is not enrolled for {act.project}")
         statement = Entry.parse(log.entry(index)).statement
-        said = (
-            None
-            if statement is None
-            else (statement.type, statement.subject_name, statement.predicate["project"])
-        )
-        if statement is None or said != ("key-enroll", f"key:{keyid}", act.project):
+        said = None if statement is None else (statement.type, statement.subject_name)
+        where = None if statement is None else Place.of(statement.predicate)
+        ours = where is not None and where.covers(Place.parse(act.project))
+        if statement is None or said != ("key-enroll", f"key:{keyid}") or not ours:
             raise EvidenceError(
-                f"{owner.view.registry.url} says that entry #{index} enrols key {keyid}; it is {said}"
+                f"{owner.view.registry.url} says that entry #{index} enrols key {keyid} for {act.project}; "
+                f"it is {said} of {where}"
             )
         keys[keyid] = base64.b64decode(statement.predicate["key"])
     return keys

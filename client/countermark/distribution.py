@@ -39,6 +39,12 @@ class Distribution:
     data: bytes
     metadata: bytes
     record: bytes | None
+    namespace: str = ""  # of the log; files of other ones than the default are served elsewhere
+
+    @property
+    def project(self) -> str:
+        """As commands name it: acme, corp/widget."""
+        return f"{self.namespace}/{self.name.project}" if self.namespace else self.name.project
 
     @property
     def filename(self) -> str:
@@ -57,7 +63,7 @@ class Distribution:
         predicate = {
             "length": len(self.data),
             "metadata_sha256": hashlib.sha256(self.metadata).hexdigest(),
-            "namespace": "",
+            "namespace": self.namespace,
             "origin": origin,
             "prev": None,
             "project": self.name.project,

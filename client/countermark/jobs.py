@@ -25,6 +25,7 @@ from countermark.errors import MalformedError, NetworkError, PolicyError, UsageE
 from countermark.fetch import Fetcher, decode_json
 from countermark.limits import CI_KEY_SECONDS
 from countermark.pins import Registry
+from countermark.place import Place
 from countermark.projectstate import ProjectState
 from countermark.publish import ENROL_TIMEOUT, JSON, check_answer, check_proof, document_of
 from countermark.session import Session
@@ -102,10 +103,9 @@ def _enrolment(
         )
     predicate = {
         "key": base64.b64encode(signer.public_key).decode(),
-        "namespace": "",
+        **Place.parse(project).binding,
         "origin": view.trust_file.origin,
         "prev": publisher["leaf_hash"],
-        "project": project,
         "scope": "ci",
         "threshold": 1,
         "valid_for": CI_KEY_SECONDS,

@@ -11,12 +11,17 @@ from typing import Any
 from countermark.errors import MalformedError
 from countermark.fetch import Fetcher, decode_json
 from countermark.pins import Registry
+from countermark.place import Place
 from countermark.values import dataclass
 
 
 @dataclass(frozen=True)
 class ProjectState:
-    """A project's keys with the index of their enrolment, and how many of them sign a change."""
+    """A project's keys with the index of their enrolment, and how many of them sign a change.
+
+    `project` is spelled as a place is (place.py). In a namespace its keys and jobs are among them, and the stricter
+    of both decides how many people.
+    """
 
     project: str
     prev: str | None
@@ -30,11 +35,13 @@ class ProjectState:
 
     @classmethod
     def fetch(cls, fetcher: Fetcher, registry: Registry, project: str) -> ProjectState:
-        raw = fetcher.get(f"{registry.url}/api/v1/projects/{project}", missing_ok=True)
+        raw = fetcher.get(registry.url + Place.parse(project).door("projects"), missing_ok=True)
         try:
             document = decode_json(raw) if raw else {"keys": [], "prev": None}
-            keys = {str(key["keyid"]): int(key["index"]) for key in document["keys"]}
             prev = document["prev"]
+            if (covering := document.get("covered_by")) is not None:
+                document = _covered(document, covering)
+            keys = {str(key["keyid"]): int(key["index"]) for key in document["keys"]}
             return cls(
                 project,
                 None if prev is None else str(prev),
@@ -63,6 +70,18 @@ class ProjectState:
         if len(people) < self.approvals:
             return f"{len(people)} of {self.approvals} people have signed"
         return None if ours else "no key of the project has signed"
+
+
+def _covered(document: Mapping[str, Any], covering: Mapping[str, Any]) -> dict[str, Any]:
+    """A project and the namespace that covers it: what the rules make of both."""
+    decides = document if document["keyed"] else covering
+    return {
+        **document,
+        **{name: [*covering[name], *document[name]] for name in ("keys", "owners", "publishers")},
+        "threshold": decides["threshold"],
+        "approvals": max(int(document["approvals"]), int(covering["approvals"])),
+        "signed": document["signed"] or covering["signed"],
+    }
 
 
 def _publisher(said: Mapping[str, Any]) -> Mapping[str, Any]:

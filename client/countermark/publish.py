@@ -33,6 +33,7 @@ from countermark.fetch import Answer, Fetcher, decode_json
 from countermark.limits import TLOG_PROOF_MAX_BYTES
 from countermark.logreader import LogReader
 from countermark.pins import Registry
+from countermark.place import Place
 from countermark.projectstate import ProjectState
 from countermark.session import Session
 from countermark.statement import Signer, Statement, sign
@@ -100,6 +101,11 @@ def needs_enrolment(
     states = [ProjectState.fetch(fetcher, registry, project) for project in sorted(projects)]
     missing = [state for state in states if signer_keyid not in state.keys]
     for state in missing:
+        if not state.keys and (namespace := Place.parse(state.project).namespace):
+            raise PolicyError(
+                f"nobody has opened namespace {namespace}, so nothing is published in it",
+                hint=f"countermark key enrol '{namespace}/*'",
+            )
         if state.keys:
             known = ", ".join(keyid[:16] for keyid in sorted(state.keys))
             raise PolicyError(
@@ -122,13 +128,13 @@ def enrol(
     """Enrol a project's first key, or ask for one without any that is enrolled; the index of its entry."""
     registry = view.registry
     session.check(registry, now=now)
+    place = Place.parse(state.project)
     predicate = {
         "key": base64.b64encode(signer.public_key).decode(),
-        "namespace": "",
+        **place.binding,
         "origin": view.trust_file.origin,
         "prev": state.prev,
-        "project": state.project,
-        "scope": "project",
+        "scope": place.scope,
         "threshold": 1,
         "valid_for": None,
     }

@@ -288,7 +288,7 @@ def _publish(
     index = indexes[0] if indexes else None  # a key of the project goes before one of its namespace
     if index is None:
         index = one_run_index(view, namespace, project, envelope.keyids[0])
-    uploader = uploader_of(principal, holders[0] or holders[1], project)
+    uploader = uploader_of(principal, project, *holders)
     return {"identity": principal.identity, "key_index": index, "uploader": uploader}
 
 

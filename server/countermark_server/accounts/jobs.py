@@ -261,11 +261,11 @@ class Jobs:
             ) from None
 
 
-def uploader_of(principal: Principal, state: Mapping[str, Any] | None, project: str) -> str:
+def uploader_of(principal: Principal, project: str, *holders: Mapping[str, Any] | None) -> str:
     """In whose name somebody uploads: their own, or, for a job, that of who trusted it there."""
     if principal.identity is None:
         return principal.account_id
-    for item in (state or {}).get("publishers", {}).values():
+    for item in (item for state in holders for item in (state or {}).get("publishers", {}).values()):
         if why_not(item, principal.identity) is None:
             return str(item["account"])
     raise ServerError(

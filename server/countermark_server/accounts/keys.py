@@ -22,6 +22,7 @@ from sqlalchemy import Engine, select
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
 from countermark.machine import TRUSTED
+from countermark.schema import is_namespace
 from countermark.statement import Envelope, Statement, keyid_of
 from countermark_server import db
 from countermark_server.accounts.organisations import check_name
@@ -69,6 +70,7 @@ class Keys:
         now = int(self._clock())
         with db.read(self._engine) as connection:
             state = holder_state(connection, namespace, project, now=now)
+            covering = holder_state(connection, namespace, "", now=now) if namespace else None
             is_new = state is None and not namespace
             alike = not self._limits.confusable_names
             if state is None:
@@ -77,7 +79,7 @@ class Keys:
                 check_seat(connection, principal.account_id, namespace, project)
             if is_new and alike:
                 check_new_name(connection, project, principal.account_id)
-        keys = {} if state is None else state["keys"]
+        keys = {**(covering or {}).get("keys", {}), **(state or {}).get("keys", {})}
         registry = {
             "account": principal.account_id,
             "authorised_by": _authorised_by(envelope, statement, keys),
@@ -111,36 +113,57 @@ class Keys:
 
     def project(self, name: str) -> dict[str, Any]:
         """What a publisher must know of a project to sign for it; empty for a project nobody has used."""
-        try:
-            project = normalise_project(name)
-        except MalformedError as error:
-            raise ServerError("name-invalid", str(error)) from None
-        now = int(self._clock())
+        project = _project(name)
         with db.read(self._engine) as connection:
-            state = holder_state(connection, "", project, now=now)
-        keys = {} if state is None else state["keys"]
-        return {
-            "project": project,
-            "namespace": "",
-            "signed": bool(state and state["signed"]),
-            "threshold": 1 if state is None else state["threshold"],
-            "approvals": 0 if state is None else state.get("approvals", 0),
-            "frozen": None if state is None else state["frozen"],
-            "recovery": None if state is None else _recovery(state["recovery"]),
-            "prev": None if state is None else state["head"],
-            "keys": [
-                {
-                    "keyid": keyid,
-                    "index": item["index"],
-                    "scope": item["scope"],
-                    "valid_until": item["until"],
-                    "account": item["account"],
-                }
-                for keyid, item in sorted(keys.items())
-            ],
-            "owners": [] if state is None else sorted(state["owners"]),
-            "publishers": [] if state is None else _publishers(state),
-        }
+            state = holder_state(connection, "", project, now=int(self._clock()))
+        return _described("", project, state)
+
+    def namespace(self, namespace: str, name: str | None = None) -> dict[str, Any]:
+        """The same of a namespace; or of a project in it, with the namespace that covers it."""
+        if not namespace or not is_namespace(namespace):
+            raise ServerError("name-invalid", f"{namespace[:80]!r} is no namespace")
+        project, now = "" if name is None else _project(name), int(self._clock())
+        with db.read(self._engine) as connection:
+            covering = _described(namespace, "", holder_state(connection, namespace, "", now=now))
+            if name is None:
+                return covering
+            state = holder_state(connection, namespace, project, now=now)
+        return _described(namespace, project, state) | {"covered_by": covering}
+
+
+def _described(namespace: str, project: str, state: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A holder of keys, as the API shows it; nobody's yet, where there is no state."""
+    keys = {} if state is None else state["keys"]
+    return {
+        "project": project,
+        "namespace": namespace,
+        "keyed": bool(state and state["keyed"]),
+        "signed": bool(state and state["signed"]),
+        "threshold": 1 if state is None else state["threshold"],
+        "approvals": 0 if state is None else state.get("approvals", 0),
+        "frozen": None if state is None else state["frozen"],
+        "recovery": None if state is None else _recovery(state["recovery"]),
+        "prev": None if state is None else state["head"],
+        "keys": [
+            {
+                "keyid": keyid,
+                "index": item["index"],
+                "scope": item["scope"],
+                "valid_until": item["until"],
+                "account": item["account"],
+            }
+            for keyid, item in sorted(keys.items())
+        ],
+        "owners": [] if state is None else sorted(state["owners"]),
+        "publishers": [] if state is None else _publishers(state),
+    }
+
+
+def _project(name: str) -> str:
+    try:
+        return normalise_project(name)
+    except MalformedError as error:
+        raise ServerError("name-invalid", str(error)) from None
 
 
 def _publishers(state: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from countermark import rules
 from countermark.entry import normalise_filename, normalise_project, normalise_version
 from countermark.errors import MalformedError
 from countermark.rules_approve import waiting
+from countermark.schema import is_namespace
 from countermark_server import db, submission
 from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.tokens import Principal
@@ -39,19 +40,22 @@ class Releases:
         self._blobs = blobs
         self._clock = clock
 
-    def release(self, name: str, version: str) -> dict[str, Any]:
+    def release(self, name: str, version: str, *, namespace: str = "") -> dict[str, Any]:
         """The files of a release that wait, and for what; no files where none do."""
         try:
             project, version = normalise_project(name), normalise_version(version)
         except MalformedError as error:
             raise ServerError("not-found", str(error)) from None
+        if not is_namespace(namespace):
+            raise ServerError("not-found", f"{namespace[:80]!r} is no namespace")
         with db.read(self._engine) as connection:
             view = SqlView(connection, db.rules_state)
-            state = view.get(("release", "", project, version))
-            waits = waiting(view, "", project, version, int(self._clock()))
-            files = [] if state is None else _files(view, project, state)
+            state = view.get(("release", namespace, project, version))
+            waits = waiting(view, namespace, project, version, int(self._clock()))
+            files = [] if state is None else _files(view, namespace, project, state)
         return {
             "project": project,
+            "namespace": namespace,
             "version": version,
             "prev": None if state is None else state["head"],
             "files": files,
@@ -88,10 +92,10 @@ class Releases:
         check_seat(connection, principal.account_id, "", project)
 
 
-def _files(view: SqlView, project: str, release: rules.State) -> list[dict[str, Any]]:
+def _files(view: SqlView, namespace: str, project: str, release: rules.State) -> list[dict[str, Any]]:
     found = []
     for normalised in sorted(release["files"]):
-        file = view.get(("file", "", project, normalised))
+        file = view.get(("file", namespace, project, normalised))
         assert file is not None, "a release lists files that were published"
         found.append({name: file[name] for name in ("filename", "sha256", "length", "index")})
     return found

@@ -7,6 +7,7 @@
     GET  /api/v1/entries/NUMBER                             -> what became of an entry that was answered 202
     GET  /api/v1/keys/KEYID                                 -> projects a key may sign for
     GET  /api/v1/projects/NAME                              -> owners, keys, what to sign next
+    GET  /api/v1/namespaces/NAME[/projects/NAME | /releases/NAME/VERSION]   -> the same of what is served elsewhere
     POST /api/v1/projects/NAME/owners                       -> owners of a project that does not sign (unsigned.py)
     GET  /api/v1/releases/NAME/VERSION  /api/v1/staged/NAME/FILE    -> what waits for approvals (releases.py)
     POST /api/v1/tokens  GET /api/v1/tokens  POST /api/v1/tokens/ID/revoke  /api/v1/tokens/revoke   (tokenroom.py)
@@ -99,6 +100,18 @@ def blueprint(
     @doors.get("/projects/<project>")
     def project(project: str) -> Response:
         return jsonify(keys.project(project))
+
+    @doors.get("/namespaces/<namespace>")
+    def namespace_(namespace: str) -> Response:
+        return jsonify(keys.namespace(namespace))
+
+    @doors.get("/namespaces/<namespace>/projects/<project>")
+    def covered(namespace: str, project: str) -> Response:
+        return jsonify(keys.namespace(namespace, project))
+
+    @doors.get("/namespaces/<namespace>/releases/<project>/<version>")
+    def covered_release(namespace: str, project: str, version: str) -> Response:
+        return jsonify(releases.release(project, version, namespace=namespace))
 
     @doors.post("/projects/<project>/owners")
     def change_owners(project: str) -> tuple[Response, int] | Response:

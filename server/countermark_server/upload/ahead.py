@@ -87,7 +87,7 @@ class Ahead:
                 view = SqlView(connection, db.rules_state)
                 state = holder_in(view, "", project, now=now)
                 registry = {
-                    "uploader": uploader_of(principal, state, project),
+                    "uploader": uploader_of(principal, project, state),
                     "key_index": key_index(view, project, state, envelope),
                     "identity": principal.identity,
                 }

@@ -157,7 +157,7 @@ class Receiver:
         require_scope(principal, "upload", names.project)
         with db.read(self._engine) as connection:  # (3)
             held = holder_state(connection, "", names.project, now=int(self._clock()))
-            principal = replace(principal, account_id=uploader_of(principal, held, names.project))
+            principal = replace(principal, account_id=uploader_of(principal, names.project, held))
             inside = held is None or self._is_inside(connection, principal, names, held)
             known = submission.find(connection, "", names.project, names.filename)
             history = None if known else recorded.file(connection, names.project, names.served_name)

@@ -95,8 +95,9 @@ SCHEMAS: dict[str, Schema] = {
         **dict.fromkeys(("project", "filename", "sha256", "state"), _STRING), "expires": _or_null("integer"),
     }),
 }  # fmt: skip
-_PROJECT = _object({
-    "project": _STRING, "namespace": _STRING, "signed": {"type": "boolean"}, "threshold": _COUNT, "approvals": _COUNT,
+_HOLDER: dict[str, Schema] = {
+    "project": _STRING, "namespace": _STRING, "keyed": {"type": "boolean"},
+    "signed": {"type": "boolean"}, "threshold": _COUNT, "approvals": _COUNT,
     "frozen": _or_null("integer"), "recovery": _or_null("object"),
     "prev": _or_null("string"), "owners": _list(_STRING),
     "publishers": _list(_object({
@@ -107,7 +108,9 @@ _PROJECT = _object({
         "keyid": _HEX, "index": _COUNT, "scope": _STRING, "valid_until": _or_null("integer"),
         "account": _STRING,
     })),
-})  # fmt: skip
+}  # fmt: skip
+_PROJECT = _object(_HOLDER)
+_COVERED = _object({**_HOLDER, "covered_by": _PROJECT})
 _SIGNED_IN = _object({
     "account": _STRING, "login": _STRING, "session": _STRING, "session_expires": _COUNT,
     "upload_token": _STRING,
@@ -137,7 +140,8 @@ _ENROLMENTS = _object({
     "enrolments": _list(_object({"namespace": _STRING, "project": _STRING, "index": _COUNT})),
 })  # fmt: skip
 _RELEASE = _object({
-    "project": _STRING, "version": _STRING, "prev": _or_null("string"), "approvals": _or_null("object"),
+    **dict.fromkeys(("namespace", "project", "version"), _STRING),
+    "prev": _or_null("string"), "approvals": _or_null("object"),
     "files": _list(_object({"filename": _STRING, "sha256": _HEX, "length": _COUNT, "index": _COUNT})),
 })  # fmt: skip
 _REGISTRY = _object({
@@ -231,6 +235,18 @@ PATHS: dict[str, dict[str, Schema]] = {
     )},
     "/api/v1/projects/{project}": {"get": _door(
         "project", "owners and keys of a project, and what to sign next", _PROJECT, path={"project": _STRING},
+    )},
+    "/api/v1/namespaces/{namespace}": {"get": _door(
+        "namespace", "owners and keys of a namespace whose files are served elsewhere", _PROJECT,
+        path={"namespace": _STRING},
+    )},
+    "/api/v1/namespaces/{namespace}/projects/{project}": {"get": _door(
+        "covered", "the same of a project in it, and of the namespace, whose keys sign for it, too", _COVERED,
+        path={"namespace": _STRING, "project": _STRING},
+    )},
+    "/api/v1/namespaces/{namespace}/releases/{project}/{version}": {"get": _door(
+        "coveredRelease", "the files of a release there that wait for approvals", _RELEASE,
+        path={"namespace": _STRING, "project": _STRING, "version": _STRING},
     )},
     "/api/v1/projects/{project}/owners": {"post": _door(
         "changeOwners", "change owners of a project that does not sign, after a fresh sign-in", _ref("Placed"),

@@ -197,8 +197,8 @@ def test_an_unknown_project_is_empty_and_a_bad_name_refused(world: DoorWorld) ->
     """What a publisher needs to sign the first statement: prev is null, nobody owns it."""
     shown = world.client.get("/api/v1/projects/nobody-has-it").get_json()
     assert shown == {
-        "project": "nobody-has-it", "namespace": "", "signed": False, "threshold": 1, "frozen": None, "approvals": 0,
-        "publishers": [],
+        "project": "nobody-has-it", "namespace": "", "keyed": False, "signed": False, "threshold": 1,
+        "frozen": None, "approvals": 0, "publishers": [],
         "recovery": None, "prev": None, "keys": [], "owners": [],
     }  # fmt: skip
     assert world.client.get("/api/v1/projects/-x-").get_json()["code"] == "name-invalid"
