@@ -120,7 +120,7 @@ def up(
 ) -> None:
     """Run a whole registry: witness, log, timestamper, tufrepo, scan and web."""
     from countermark_server.operate import up as upping  # noqa: PLC0415
-    from countermark_server.worker import stop_on_signals  # noqa: PLC0415
+    from countermark_server.stopping import stop_on_signals  # noqa: PLC0415
 
     request = upping.Request(
         data,

@@ -14,17 +14,16 @@ a station (`BESIDE`): rows of decided files follow the log beside the scan.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from countermark.errors import UsageError
 from countermark_server import telemetry
 from countermark_server.settings import Settings
+from countermark_server.stopping import stop_on_signals
 
 Run = Callable[..., None]  # run(settings, stop, **options)
 STATIONS = ("log", "scan", "tufrepo")
@@ -74,18 +73,6 @@ def forget(run_folder: Path, name: str) -> None:
     """Remove what a process said about itself."""
     for file in (f"{name}.json", f"{name}.ready.json"):
         (run_folder / file).unlink(missing_ok=True)
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-
-    def asked(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)
-    return stop
 
 
 def _section(name: str) -> str:

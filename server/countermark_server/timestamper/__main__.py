@@ -16,7 +16,6 @@ refuses from then on. `--lost` with it says that the other's state is gone for g
 from __future__ import annotations
 
 import secrets
-import signal
 import socket
 import sys
 import threading
@@ -31,6 +30,7 @@ from countermark.fetch import HttpFetcher
 from countermark.serving import listening
 from countermark_server import onlinekeys, telemetry
 from countermark_server.settings import Settings, load
+from countermark_server.stopping import stop_on_signals
 from countermark_server.stores import places
 from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.fence import Fence, Holder
@@ -65,7 +65,7 @@ def command(
     if takes_over:
         return take_over(settings, registry=registry, root=root, lost=lost)
     listen = listen or settings.timestamper.listen
-    return run(settings, _stop_on_signals(), listen=listen, registry=registry, root=root)
+    return run(settings, stop_on_signals(), listen=listen, registry=registry, root=root)
 
 
 def take_over(settings: Settings, *, registry: str, root: Path | None, lost: bool) -> None:
@@ -149,14 +149,6 @@ def _root(path: Path, store: Store) -> bytes:
             hint="`countermark-server adopt` puts it there; or name one with --root FILE",
         )
     return b""
-
-
-def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _signal, _frame: stop.set())
-    return stop
 
 
 def _forget(run_folder: Path) -> None:

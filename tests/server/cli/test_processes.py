@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from countermark.errors import UsageError
-from countermark_server import telemetry, worker
+from countermark_server import stopping, telemetry, worker
 from countermark_server.operate import processes
 from countermark_server.operate.processes import ChildDiedError, Children
 from countermark_server.settings import Log, Settings
@@ -113,3 +113,18 @@ def test_an_unknown_station_is_refused() -> None:
     """The sentence names those that exist."""
     with pytest.raises(UsageError, match="log, scan, tufrepo"):
         worker.station("lgo")
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_signal_in_the_middle_of_a_wait_is_heard(number: int) -> None:
+    """The handler runs while its own thread holds the event's lock, as within `wait`; it must not want that lock."""
+    before = {each: signal.getsignal(each) for each in stopping.SIGNALS}
+    try:
+        stop = stopping.stop_on_signals()
+        with stop._cond:
+            os.kill(os.getpid(), number)
+            assert not stop.is_set()
+        assert stop.wait(10)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
