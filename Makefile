@@ -5,6 +5,7 @@
 #   make test          every test that needs no other Python than this one
 #   make setup         the programs, in .venv/bin
 #   make test-matrix   a real bandersnatch mirrors a registry, and uv audits a lock; needs Python 3.12 or newer beside
+#   make client-matrix every upload client at every refusal, on plain HTTP and TLS; prints a table (minutes)
 #   make serve         a trial registry, until Ctrl-C (DATA=.work/registry LISTEN=127.0.0.1:8080)
 #   make lint          style, types (three platforms for the client), import arrows, documentation
 #   make bench         every figure we quote, printed and written to bench/results.json
@@ -27,10 +28,10 @@ SOAK_ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help demo test test-full test-matrix soak serve lint bench docs lock setup setup-dev components clean
+.PHONY: help demo test test-full test-matrix client-matrix soak serve lint bench docs lock setup setup-dev components clean
 
 help:
-	@sed -n '3,18p' Makefile | cut -c3-
+	@sed -n '3,19p' Makefile | cut -c3-
 
 setup:
 	@scripts/setup.sh run
@@ -55,6 +56,9 @@ test-full: setup-dev components
 # In an environment of its own, of pinned versions; without a newer Python it fails and says so.
 test-matrix: setup-dev
 	@$(BIN)/python -m pytest -q -m matrix tests/mirrors $(PYTEST_ARGS)
+
+client-matrix: setup-dev components
+	@$(BIN)/python -m pytest -q -s tests/clients $(PYTEST_ARGS)
 
 serve: setup
 	@$(BIN)/countermark-server up --data "$(DATA)" --listen "$(LISTEN)" --trial

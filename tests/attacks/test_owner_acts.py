@@ -111,12 +111,16 @@ def test_somebody_elses_session_or_key_withdraws_nothing(world: DoorWorld, grace
 
 
 def test_a_statement_out_of_the_log_is_not_taken_again(world: DoorWorld, grace: Person) -> None:
-    """The yank of last year, sent once more after the unyank: its `prev` is of last year too."""
-    old = signed(world, "yank", grace.key)
-    assert send(world, old, grace.session).status_code == 200
-    assert send(world, signed(world, "unyank", grace.key), grace.session).status_code == 200
-    refused(world, old, grace.session, "prev-stale")
+    """The yank of last year after the unyank, the old unyank after a new yank: `prev` is of last year too."""
+    old = [signed(world, "yank", grace.key)]
+    assert send(world, old[0], grace.session).status_code == 200
+    old.append(signed(world, "unyank", grace.key))
+    assert send(world, old[1], grace.session).status_code == 200
+    refused(world, old[0], grace.session, "prev-stale")
     assert shown(world)["standing"] == "ok"
+    assert send(world, signed(world, "yank", grace.key), grace.session).status_code == 200
+    refused(world, old[1], grace.session, "prev-stale")
+    assert shown(world)["standing"] == "yanked"
 
 
 @pytest.mark.parametrize("prev", [None, "0" * 64])

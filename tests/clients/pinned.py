@@ -17,20 +17,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
 PINNED = dict(line.split("==") for line in (Path(__file__).parent / "versions.txt").read_text().split())
+LATEST = os.environ.get("COUNTERMARK_CLIENTS") == "latest"
 CLIENTS = ("twine", "uv", "poetry", "hatch", "flit")
 
 
 @cache
 def executable(client: str) -> Path:
     """The client's program; its environment is made when there is none, by one process at a time."""
-    latest = os.environ.get("COUNTERMARK_CLIENTS") == "latest"
-    wanted = client if latest else f"{client}=={PINNED[client]}"
-    folder = ROOT / ".work" / "clients" / f"{client}-{'latest' if latest else PINNED[client]}"
+    wanted = client if LATEST else f"{client}=={PINNED[client]}"
+    folder = ROOT / ".work" / "clients" / f"{client}-{'latest' if LATEST else PINNED[client]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     program = folder / "bin" / client
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists() or latest:
+        if not program.exists() or LATEST:
             _uv("venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(folder))
             _uv("pip", "install", "--quiet", "--python", str(folder / "bin/python"), wanted)
     return program

@@ -216,6 +216,14 @@ def test_each_refusal_has_its_own_words(steady: JobWorld, why: str) -> None:
     assert steady.state() == before
 
 
+def test_clocks_may_differ_by_a_minute_and_no_more(steady: JobWorld) -> None:
+    """A token that ended or begins a moment ago or hence is taken; at the sixty-first second it is not."""
+    now = int(steady.clock())
+    for early, late in (({"nbf": now + 59}, {"nbf": now + 62}), ({"exp": now - 58}, {"exp": now - 61})):
+        assert steady.mint(steady.job(**early)).status_code == 200
+        refused(steady.mint(steady.job(**late)), "job-token-expired")
+
+
 def forged(world: JobWorld) -> dict[str, Callable[[], str]]:
     """Tokens whose signature is not the issuer's."""
     issuer = world.issuer

@@ -54,11 +54,22 @@ def zipped(*members: ZipMember, **fields: object) -> bytes:
     return Zip([*honest, *members], **fields).build()  # type: ignore[arg-type]
 
 
+def zip64(*, offset: int = 0, disks: int = 1, count: int = 0) -> bytes:
+    """An honest wheel whose end record is a zip64 one; each argument is a lie by so much in locator or record."""
+    whole = zipped()
+    body, (_, _, _, here, total, size, start, _) = whole[:-22], struct.unpack("<4sHHHHIIH", whole[-22:])
+    assert here == total
+    end = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, here, total + count, size, start)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(body) + offset, disks)
+    return body + end + locator + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, size, start, 0)
+
+
 def test_honest_wheel_and_sdist_pass() -> None:
     """What the usual tools make is taken, and its metadata handed out."""
     found = examine(wheel(), WHEEL)
     assert b"Name: demo" in found.metadata and found.top == "demo-1.0.dist-info"
     assert found.record_sha256 is not None
+    assert examine(zip64(), WHEEL) == found
     found = examine(sdist(), SDIST)
     assert b"Name: demo" in found.metadata and found.top == TOP and found.record_sha256 is None
 
@@ -122,6 +133,11 @@ def test_installed_wheels_of_this_environment_would_pass() -> None:
         (zipped(ZipMember(b"demo/a.py", b"1", extra=struct.pack("<HHQ", 1, 8, 1))), "archive-ambiguous"),
         (zipped(ZipMember(b"demo/a.py", b"1", local_extra=struct.pack("<HH", 0x7075, 0))), "archive-ambiguous"),
         (zipped(ZipMember(b"demo/a.py", b"1", extra=b"\1")), "archive-ambiguous"),
+        (zipped(ZipMember(b"demo/a.py", b"1", extra=struct.pack("<HHQHHQ", 1, 8, 1, 1, 8, 1))), "archive-ambiguous"),
+        (zip64(offset=1), "archive-ambiguous"),
+        (zip64(offset=-22), "archive-ambiguous"),
+        (zip64(disks=2), "archive-ambiguous"),
+        (zip64(count=1), "archive-ambiguous"),
         (zipped(ZipMember(b"demo/link", b"/etc", mode=0o120777)), "archive-link"),
         (zipped(ZipMember(b"demo/pipe", b"", mode=0o010644)), "archive-link"),
         (zipped(ZipMember(b"demo/dir/", b"content")), "archive-ambiguous"),
@@ -138,6 +154,10 @@ def test_installed_wheels_of_this_environment_would_pass() -> None:
         (zipped(ZipMember(b"demo/__init__.py", b"VALUE = 1\n")), "archive-path"),
         (zipped(ZipMember(b"demo/__INIT__.py", b"1")), "archive-path"),
         (zipped(ZipMember(b"DEMO/x.py", b"1")), "archive-path"),
+        (zipped(
+            ZipMember("demo/\u00e9.py".encode(), b"1", flags=0x800),
+            ZipMember("demo/e\u0301.py".encode(), b"1", flags=0x800),
+        ), "archive-path"),
         (zipped(ZipMember(b"demo/__init__.py/x", b"1")), "archive-path"),
         (zipped(ZipMember(b"demo/unrecorded.py", b"1")), "record-mismatch"),
         (zipped(ZipMember(b"other-1.0.dist-info/METADATA", b"1")), "archive-layout"),
@@ -177,6 +197,12 @@ def test_each_lie_in_a_zip_is_refused(data: bytes, code: str) -> None:
         (targz(INFO, TarMember("pax", b"999 path=x\n", b"x"), TarMember("x")), "archive-malformed"),
         (targz(INFO, TarMember("pax", b"x" * 70_000, b"x"), TarMember("x")), "archive-budget"),
         (targz(INFO, TarMember("../x")), "archive-path"),
+        (targz(INFO, TarMember("/etc/x")), "archive-path"),
+        (targz(INFO, TarMember("C:x")), "archive-path"),
+        (targz(INFO, TarMember(f"{TOP}/a\\x")), "archive-path"),
+        (targz(INFO, TarMember("pax", pax(path=f"{TOP}/a\0x"), b"x"), TarMember("x")), "archive-path"),
+        (targz(INFO, TarMember("pax", pax(path=f"{TOP}/e\u0301"), b"x"), TarMember("x"),
+               TarMember("pax", pax(path=f"{TOP}/\u00e9"), b"x"), TarMember("x")), "archive-path"),
         (targz(INFO, TarMember(f"{TOP}/x"), TarMember(f"{TOP}/X")), "archive-path"),
         (targz(INFO, TarMember(f"{TOP}/l", kind=b"2", link="sub"), TarMember(f"{TOP}/l/x")), "archive-path"),
         (targz(INFO, TarMember(f"{TOP}/l", kind=b"2", link="/etc")), "archive-link"),
