@@ -127,6 +127,7 @@ def grace_of(world: DoorWorld) -> Person:
 def test_a_person_sees_what_is_theirs_and_which_entries_say_so(world: DoorWorld, page: Page) -> None:
     """Project, releases, standing, the chain of keys; every entry that is named can be opened, with its proof."""
     sign_in(world, page, "grace")
+    assert any(link.startswith("/e/") for link in page.links())  # the key by which the project signs
     page.click("main table a")
     assert page.url == at(world, "/me/projects/demo")
     said = page.text

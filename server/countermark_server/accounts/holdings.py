@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from countermark.entry import Entry
 from countermark.errors import CountermarkError
@@ -36,6 +36,7 @@ class Project:
     role: str
     signed: bool
     frozen: int | None
+    since: int | None = None  # the enrolment of its oldest key that signs: why it is said to sign
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def projects_of(connection: Connection, account_id: str) -> list[Project]:
     for row in connection.execute(query):
         state = json.loads(row.value)
         if (role := state["owners"].get(account_id)) is not None:
-            found.append(Project(json.loads(row.key)[2], role, state["signed"], state["frozen"]))
+            enrolled = [item["index"] for item in state["keys"].values()]
+            since = min(enrolled) if enrolled and state["signed"] else None
+            found.append(Project(json.loads(row.key)[2], role, state["signed"], state["frozen"], since))
     return found
 
 
@@ -157,6 +160,7 @@ class Owner:
     account_id: str
     role: str
     login: str | None
+    because: int | None = None  # an entry that the log takes of owners alone: their key, or their publish
 
 
 def owners_of(connection: Connection, project: str, *, now: int) -> list[Owner]:
@@ -165,4 +169,15 @@ def owners_of(connection: Connection, project: str, *, now: int) -> list[Owner]:
     roles = {} if state is None else state["owners"]
     query = select(db.account.c.id, db.account.c.login).where(db.account.c.id.in_(list(roles)))
     logins = {row.id: row.login for row in connection.execute(query)}
-    return [Owner(each, role, logins.get(each)) for each, role in sorted(roles.items())]
+    known = _first_publishes(connection, project)
+    for item in () if state is None else state["keys"].values():
+        known[item["account"]] = min(item["index"], known.get(item["account"], item["index"]))
+    return [Owner(each, role, logins.get(each), known.get(each)) for each, role in sorted(roles.items())]
+
+
+def _first_publishes(connection: Connection, project: str) -> dict[str, int]:
+    """The first entry by which each account published here; who still owns the project is the state's to say."""
+    table = db.submission
+    mine = (table.c.namespace == "") & (table.c.project == project) & table.c.leaf_index.is_not(None)
+    query = select(table.c.uploader, func.min(table.c.leaf_index)).where(mine).group_by(table.c.uploader)
+    return {row[0]: row[1] for row in connection.execute(query) if row[0] is not None}  # None: imported

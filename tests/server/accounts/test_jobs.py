@@ -19,6 +19,7 @@ from countermark_server.app import create_app
 from countermark_server.published import Published
 from countermark_server.settings import Ci, SettingsError
 from tests.archives import wheel
+from tests.attacks.test_pages import signed_in
 from tests.doors import form, publish
 from tests.jobissuer import JobIssuer, running
 from tests.jobworld import JobWorld, one_run
@@ -92,6 +93,9 @@ def test_a_job_enrols_a_key_and_publishes_without_a_stored_secret(world: JobWorl
     assert entry.type == "publish" and entry.registry["uploader"] == ada.account
     assert entry.registry["key_index"] == made["enrolments"][0]["index"]
     identity = entry.registry["identity"]
+    (trusts,) = world.client.get("/api/v1/projects/demo").get_json()["publishers"]
+    page = " ".join(signed_in(world, ada.login).get("/me/projects/demo").get_data(as_text=True).split())
+    assert "acme/widgets (4711)" in page and f'<td><a href="/e/{trusts["index"]}">' in page
     assert (identity["repository"], identity["repository_id"]) == ("acme/widgets", "4711")
     assert (identity["workflow"], identity["ref"], identity["run"]) == (
         "release.yml",
