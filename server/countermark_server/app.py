@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Engine
@@ -185,6 +185,7 @@ def create_app(
     if settings.testing.raw_add:
         app.register_blueprint(raw.blueprint(settings, engine, answers, clock=clock))
     errors.install(app, base_url, telemetry.logger())
+    app.before_request(_check_address)
     app.after_request(pages.secure)
     _register_health(app, engine)
     return app
@@ -225,6 +226,12 @@ def _claims(text: str) -> dict[str, str]:
     if unknown := sorted(name for name, claim in found.items() if name not in NAMED or not claim):
         raise SettingsError(f"ci.claims has {unknown[0]!r}: say NAME=CLAIM, names are {', '.join(NAMED)}")
     return found
+
+
+def _check_address() -> None:
+    """Nothing is named by what no database can be asked for."""
+    if "\0" in request.path or b"%00" in request.query_string:
+        raise errors.ServerError("not-found", "no address here holds a NUL")
 
 
 def _register_health(app: Flask, engine: Engine) -> None:

@@ -76,6 +76,11 @@ def end_session(connection: Connection, cookie: str) -> None:
     connection.execute(delete(_TABLE).where(_TABLE.c.secret_sha256 == tokens.digest_of(cookie)))
 
 
+def end_all(connection: Connection, account_id: str) -> None:
+    """Sign every browser of this account out."""
+    connection.execute(delete(_TABLE).where(_TABLE.c.account_id == account_id))
+
+
 def form_value(cookie: str) -> str:
     """What a form of the browser with this cookie carries."""
     return hmac.new(cookie.encode(), b"countermark form", hashlib.sha256).hexdigest()

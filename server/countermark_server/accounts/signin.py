@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, delete, or_, select, update
 
 from countermark_server import db, telemetry
-from countermark_server.accounts import people, tokens
+from countermark_server.accounts import browsers, people, tokens
 from countermark_server.accounts.issuer import ProviderDownError, ProviderError
 from countermark_server.accounts.organisations import note_groups
 from countermark_server.accounts.people import Account, Randomness
@@ -45,6 +46,8 @@ CODE_SECONDS = 600
 POLL_SECONDS = 2
 ASK_SECONDS, DEAD_SECONDS = 600, 900
 PAGE = "page-"  # how the code of a sign-in begins that no machine waits for; nobody can type it
+_USER_CODE = re.compile(r"[A-Z2-7]{4}-[A-Z2-7]{4}")
+_NO_MACHINE = "no machine shows this code now: mistyped, used, or too old"
 _IN, _ID = db.sign_in, db.identity
 
 
@@ -125,7 +128,7 @@ class SignIns:
     # --- the browser ---------------------------------------------------------------------------------------
     def begin(self, user_code: str) -> Begun:
         """Send the browser to the provider, for the machine that shows this code."""
-        return self._to_provider(user_code.strip().upper())
+        return self._to_provider(_typed(user_code))
 
     def begin_page(self) -> Begun:
         """Send the browser to the provider for itself; the provider shall ask who it is, whoever it was before."""
@@ -166,7 +169,7 @@ class SignIns:
                 )
             )
         if done.rowcount != 1:
-            raise ServerError("login-refused", "no machine shows this code now: mistyped, used, or too old")
+            raise ServerError("login-refused", _NO_MACHINE)
         return Begun(url, cookie)
 
     def came_back(self, state: str, code: str, cookie: str) -> Returned:
@@ -203,7 +206,7 @@ class SignIns:
         """The button was pressed, in the browser that signed in; the login."""
         now = int(self._clock())
         with db.write(self._engine) as connection:
-            row = self._row(connection, _IN.c.user_code == user_code, cookie, now=now)
+            row = self._row(connection, _IN.c.user_code == _typed(user_code), cookie, now=now)
             account = people.get_account(connection, row["account_id"] or "")
             if account is None or row["granted"]:
                 raise ServerError("login-refused", "nobody signed in for this code, or it was used")
@@ -301,9 +304,18 @@ class SignIns:
                 )
                 .values(revoked=now)
             )
+            browsers.end_all(connection, account_id)
 
     def _secret(self) -> str:
         return base64.urlsafe_b64encode(self._random(32)).rstrip(b"=").decode()
+
+
+def _typed(user_code: str) -> str:
+    """A machine's code as somebody typed it. ServerError `login-refused`: no code looks like this."""
+    plain = user_code.strip().upper()
+    if _USER_CODE.fullmatch(plain) is None:
+        raise ServerError("login-refused", _NO_MACHINE)
+    return plain
 
 
 def _identity_of(connection: Connection, account_id: str) -> RowMapping | None:

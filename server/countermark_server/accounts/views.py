@@ -18,6 +18,8 @@ An answer of 202 says: durable, and not public yet; its status URL will have ind
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +43,7 @@ from countermark_server.errors import ACCEPTED, ServerError, document
 BODY_MAX_BYTES = 128 * 1024  # an envelope has at most 64 KiB
 LOGIN_ATTEMPTS, LOGIN_SECONDS = 10, 60.0
 CODE_MAX_CHARS = 64
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON spells it
 
 
 def blueprint(
@@ -213,6 +216,25 @@ def json_body(most: int = BODY_MAX_BYTES) -> object:
         raise ServerError("too-large", f"the body has more than {most} bytes")
     request.max_content_length = most
     try:
-        return request.get_json(force=True, silent=True)
+        found: object = request.get_json(force=True, silent=True)
+        storable = _is_storable(request.get_data(), found)
     except RecursionError:
         raise ServerError("bad-request", "the body is nested too deep") from None
+    if not storable:
+        raise ServerError("bad-request", "the body holds a NUL, or half a character of UTF-16")
+    return found
+
+
+def _is_storable(raw: bytes, found: object) -> bool:
+    """Whether all texts can be encoded, and asked of a database: PostgreSQL takes no NUL.
+
+    JSON can spell what cannot (`"\\ud800"`), and Python reads it.
+    """
+    if raw.isascii() and b"\\" not in raw:
+        return True
+    text = json.dumps(found, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _NUL.search(text) is None

@@ -21,6 +21,7 @@ from flask import Blueprint, Response, request
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
+from countermark_server.accounts.views import json_body
 from countermark_server.errors import ServerError
 from countermark_server.index.advisories import ECOSYSTEM, Advisories
 from countermark_server.index.caching import BRIEF, NEVER
@@ -36,7 +37,7 @@ def blueprint(advisories: Advisories) -> Blueprint:
 
     @doors.post("/querybatch")
     def querybatch() -> Response:
-        body = _body()
+        body = json_body(BODY_MAX_BYTES)
         queries = body.get("queries") if isinstance(body, dict) else None
         if not isinstance(queries, list) or len(queries) > QUERIES_MAX:
             raise ServerError(
@@ -50,7 +51,7 @@ def blueprint(advisories: Advisories) -> Blueprint:
 
     @doors.post("/query")
     def query() -> Response:
-        asked = _asked(_body())
+        asked = _asked(json_body(BODY_MAX_BYTES))
         (found,) = [[]] if asked is None else advisories.of([asked])
         return _answer({"vulns": found} if found else {}, NEVER)
 
@@ -62,18 +63,6 @@ def blueprint(advisories: Advisories) -> Blueprint:
         return response
 
     return doors
-
-
-def _body() -> Any:
-    if (request.content_length or 0) > BODY_MAX_BYTES:
-        raise ServerError("too-large", f"a query has at most {BODY_MAX_BYTES} bytes")
-    raw = request.stream.read(BODY_MAX_BYTES + 1)
-    if len(raw) > BODY_MAX_BYTES:
-        raise ServerError("too-large", f"a query has at most {BODY_MAX_BYTES} bytes")
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise ServerError("bad-request", "the body is not JSON") from None
 
 
 def _asked(query: Any) -> tuple[str, str] | None:

@@ -26,6 +26,7 @@ from countermark_server.accounts import organisations, people
 from countermark_server.accounts.issuer import ProviderError
 from countermark_server.accounts.sealed import Sealed
 from countermark_server.app import create_app
+from countermark_server.errors import ServerError
 from countermark_server.settings import Access, Oidc
 from tests.archives import wheel
 from tests.doors import BASE_URL, DoorWorld, form
@@ -269,6 +270,20 @@ def test_a_browser_of_somebody_disabled_is_out_within_15_minutes(world: DoorWorl
     answer = browser.get("/me")
     assert answer.status_code == 401 and "no longer vouches" in answer.get_data(as_text=True)
     assert "ada@example.com" not in answer.get_data(as_text=True)
+    sign_in(world, idp, "ada")  # in another browser: the one that was left open somewhere stays out
+    assert browser.get("/me").headers["Location"].startswith("/sign-in")
+
+
+@pytest.mark.parametrize("code", ["K7QM", "K7QM-2XH1", "page-ABCDEFGH", "\0", "K7QM-2XHD K7QM-2XHD"])
+def test_what_is_no_code_of_a_machine_leads_nowhere(world: DoorWorld, code: str) -> None:
+    """Neither to the provider nor, by the button, to a machine; a page's own sign-in is nobody's to press."""
+    begun = world.app.extensions["sign_ins"]
+    before = world.state()
+    for act in (lambda: begun.begin(code), lambda: begun.grant(code, "cookie")):
+        with pytest.raises(ServerError, match="no machine shows this code") as refusal:
+            act()
+        assert refusal.value.code == "login-refused"
+    assert world.state() == before
 
 
 def test_a_silent_provider_is_waited_for_until_the_fifteenth_minute(world: DoorWorld, idp: Idp) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select
@@ -124,8 +125,11 @@ def test_a_token_ends_when_it_is_revoked_or_its_time_is_over(world: DoorWorld, a
     refused(post(world, f"tokens/{one['id']}/revoke", {}, eve.session), "not-found")
     refused(post(world, "tokens/revoke", {"token": "cmu_" + "A" * 43}, ""), "not-found")
     refused(post(world, "tokens/revoke", {"token": 7}, ""), "bad-request")
-    for odd in ("cmu_\udcff", "cmu_\u00e9", "\0"):  # half a character of UTF-16, which nothing can encode
-        refused(world.client.post("/api/v1/tokens/revoke", data=json.dumps({"token": odd})), "not-found")
+    for odd in (r"cmu_\ud800", r"cmu_\u0000", r"\\\u0000"):
+        refused(world.client.post("/api/v1/tokens/revoke", data=f'{{"token": "{odd}"}}'), "bad-request")
+    refused(
+        post(world, "tokens/revoke", {"token": r"é\u0000 \ud800"}, ""), "not-found"
+    )  # backslashes are none
     assert world.state() == before
     assert post(world, f"tokens/{one['id']}/revoke", {}, ada.session).get_json()["revoked"] == now
     found = world.client.post("/api/v1/tokens/revoke", json={"token": two["token"]})
@@ -136,6 +140,33 @@ def test_a_token_ends_when_it_is_revoked_or_its_time_is_over(world: DoorWorld, a
         refused(ada.upload(*named("ends"), token=dead["token"]), "not-authenticated")
     world.clock.now += DAY + 1
     refused(ada.upload(*named("ends"), token=three["token"]), "not-authenticated")
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("odd", ["\0", "robot\0", "\ud800"])
+def test_what_no_database_can_be_asked_for_is_refused_at_every_door(tmp_path: Path, odd: str) -> None:
+    """In a body, a path, a query, a form: words of ours instead of an error of the database; nothing is written."""
+    world = DoorWorld(tmp_path)
+    ada = world.person("ada")
+    before = world.state()
+    refused(post(world, "tokens", {"name": "x", "for": odd}, ada.session), "bad-request")
+    refused(post(world, "login/device/token", {"device_code": odd}, ""), "bad-request")
+    refused(
+        post(world, "projects/demo/owners", {"action": "add", "account": odd, "role": "owner"}, ada.session),
+        "bad-request",
+    )
+    if "\0" in odd:
+        for path in (
+            "/me/organisations/{}",
+            "/login/device?code={}",
+            "/api/v1/keys/{}",
+            "/api/v1/projects/{}",
+        ):
+            headers = {"Authorization": f"Bearer {ada.session}"}
+            answer = world.client.get(path.format(quote(odd)), headers=headers)
+            assert answer.status.startswith("404 no address here holds a NUL"), path
+    assert world.state() == before
+    world.close()
 
 
 def test_last_use_is_noted_to_within_the_hour(world: DoorWorld, ada: Person) -> None:
