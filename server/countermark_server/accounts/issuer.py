@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from joserfc import jwt
@@ -87,8 +87,8 @@ class Issuer:
             now = self._clock()
             old = now - self._keys_at >= self._max_age
             if self._keys is None or old or (anew and now - self._keys_at >= KEYS_SECONDS):
-                document: Any = self._get(self.describe()["jwks_uri"])
-                self._keys, self._keys_at = KeySet.import_key_set(document), now
+                document = self._get(self.describe()["jwks_uri"])
+                self._keys, self._keys_at = _read_keys(document), now
             return self._keys
 
     def _get(self, url: str) -> dict[str, Any]:
@@ -100,6 +100,20 @@ class Issuer:
         if found is None:
             raise ProviderDownError(f"{url} answers with something that is no JSON object")
         return found
+
+
+def _read_keys(document: Mapping[str, Any]) -> KeySet:
+    """The keys of an issuer; those of a kind that is unknown here are passed over (RFC 7517, section 5)."""
+    listed = document.get("keys")
+    if not isinstance(listed, list):
+        raise ProviderError("what the issuer calls its keys is no list of keys")
+    found = list[Any]()
+    for each in listed:
+        try:
+            found += KeySet.import_key_set({"keys": [each]}).keys
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+    return KeySet(found)
 
 
 def json_object(raw: bytes) -> dict[str, Any] | None:

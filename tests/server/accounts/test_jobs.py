@@ -354,6 +354,20 @@ def test_a_key_rotated_mid_flight(world: JobWorld, issuer: JobIssuer) -> None:
     assert world.mint(world.job()).status_code == 200
 
 
+def test_keys_of_kinds_that_nobody_knows_yet_are_passed_over(
+    world: JobWorld, issuer: JobIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An issuer may announce keys of tomorrow beside today's; what is no list of keys makes nobody's token good."""
+    world.trusted()
+    keys = issuer.jwks()["keys"]
+    strange = [{"kty": "AKP", "alg": "ML-DSA-44", "kid": "new", "pub": "AA"}, {"kty": "RSA"}, {}, 7, None]
+    for wrong in ({}, {"keys": None}, {"keys": {"k1": 7}}, {"keys": strange}):
+        monkeypatch.setattr(issuer, "jwks", lambda wrong=wrong: wrong)
+        refused(world.mint(world.job(), world.another_worker().test_client()), "job-token-invalid")
+    monkeypatch.setattr(issuer, "jwks", lambda: {"keys": [*strange, *keys]})
+    assert world.mint(world.job(), world.another_worker().test_client()).status_code == 200
+
+
 def test_an_issuer_that_is_down_vouches_for_nobody(
     tmp_path: Path, world: JobWorld, issuer: JobIssuer
 ) -> None:
