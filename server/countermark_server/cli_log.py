@@ -1,5 +1,6 @@
-"""Commands about the log itself: check it, make it again, bring history into it, end it. Part of cli.py.
+"""Commands about a registry and its log: look at it, check it, make it again, end it. Part of cli.py.
 
+countermark-server status --data DIR                  whether every part works, and what waits
 countermark-server fsck|rebuild --data DIR            check what is stored; make again what follows from it
 countermark-server import --data DIR --source WORD MANIFEST [--files DIR]   existing history, recorded as imported
 countermark-server give-project --data DIR PROJECT LOGIN         who owns what only an import made
@@ -13,12 +14,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from countermark_server.console import DATA, PROGRAM, engine_of, say, settings_of
+from countermark_server.console import DATA, PARTS, PROGRAM, counted, engine_of, say, settings_of
 
 
 @click.command()
@@ -41,7 +43,7 @@ def fsck(data: Path | None, url: str | None, vkey: tuple[str, ...], *, as_json: 
         for finding in checked["findings"]:
             click.echo(finding)
     if checked["findings"]:
-        raise EvidenceError(f"{len(checked['findings'])} findings")
+        raise EvidenceError(counted(len(checked["findings"]), "finding"))
     say("no findings" if data else "no findings: {entries} entries, {tiles} tiles".format(**checked))
 
 
@@ -69,6 +71,31 @@ def _fsck_url(url: str, vkeys: tuple[str, ...]) -> dict[str, Any]:
     except MalformedError as error:
         raise UsageError(f"--vkey: {error}") from None
     return check_url(url, keys, HttpFetcher(), say=say).to_json()
+
+
+@click.command()
+@DATA
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(PARTS), help="Ask for this part alone; repeat it."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def status(data: Path, parts: tuple[str, ...], *, as_json: bool) -> None:
+    """Say whether each part works, how far the log is, and what waits. Exit code 3 or 4: something is wrong."""
+    from countermark.errors import NetworkError, StaleError  # noqa: PLC0415
+    from countermark.fetch import HttpFetcher  # noqa: PLC0415
+    from countermark_server.operate import status as looking  # noqa: PLC0415
+
+    fetcher = HttpFetcher(read_timeout=timedelta(seconds=5), deadline=timedelta(seconds=5))
+    found = looking.look(settings_of(data), engine_of(data), fetcher, parts=parts, clock=time.time)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), sort_keys=True, indent=1))
+    else:
+        for line in looking.lines(found):
+            click.echo(line)
+    if found.problems:
+        worst = NetworkError if found.silent else StaleError
+        raise worst("; ".join(found.problems))
+    say("all is well")
 
 
 @click.command()
@@ -289,4 +316,4 @@ def log_keys(data: Path, number: int | None, *, new: bool) -> None:
     click.echo(made)
 
 
-COMMANDS: Final = (fsck, rebuild, freeze, import_, give_project, online_keys, log_keys)
+COMMANDS: Final = (status, fsck, rebuild, freeze, import_, give_project, online_keys, log_keys)

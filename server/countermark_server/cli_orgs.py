@@ -14,7 +14,7 @@ from typing import Final
 
 import click
 
-from countermark_server.console import DATA, engine_of, say, settings_of
+from countermark_server.console import DATA, counted, engine_of, say, settings_of
 
 ROLES: Final = click.Choice(["admin", "moderator"])
 
@@ -54,7 +54,7 @@ def org_apply(data: Path, file: Path, *, dry_run: bool) -> None:
         _settle(data)
     if left:
         say(f"left as they are, since the file does not name them: {', '.join(left)}")
-    say(f"{len(lines)} changes{', none of them made: --dry-run' if dry_run else ''}")
+    say(f"{counted(len(lines), 'change')}{', none of them made: --dry-run' if dry_run else ''}")
 
 
 @org.command("export")
@@ -72,7 +72,7 @@ def org_export(data: Path) -> None:
 @DATA
 def org_settle(data: Path) -> None:
     """Tell the log who came and went with today's teams; prints what only an owner's key can say, too."""
-    say(f"{len(_settle(data))} projects")
+    say(f"{counted(len(_settle(data)), 'change')} of projects")
 
 
 @org.command("orphans")

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 PROGRAM = "countermark-server"
+PARTS = ("web", "log", "tufrepo", "timestamper", "scan")  # the processes of a registry
 SENTENCE = 200  # characters of a help text's first sentence that a list of commands shows
 DATA = click.option("--data", type=click.Path(path_type=Path), required=True, help="The data directory.")
 
@@ -57,3 +58,9 @@ def account_of(settings: Any, login: str) -> str:
 def say(text: str) -> None:
     """One line of talk."""
     click.echo(f"{PROGRAM}: {text}", err=True)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 entry`, `2 entries`."""
+    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number} {what if number == 1 else many}"

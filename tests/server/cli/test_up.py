@@ -19,9 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark_server import adopted
+from countermark_server.cli import commands
 from countermark_server.operate.processes import ChildDiedError, free_port
 from countermark_server.operate.up import Request, _Registry
 from countermark_server.settings import load
@@ -73,6 +75,14 @@ class Up:
             if (path := run / f"{name}.json").exists():
                 found[name] = int(json.loads(path.read_text())["pid"])
         return found
+
+
+def status(up: Up, code: int, *words: str) -> str:
+    """What `countermark-server status` prints."""
+    shown = words or ("--json",)
+    done = CliRunner().invoke(commands, ["status", "--data", str(up.data), *shown])
+    assert getattr(done.exception, "exit_code", 0) == code, done.output
+    return done.stdout
 
 
 def alive(pid: int) -> bool:
@@ -152,7 +162,11 @@ def test_a_restart_goes_on_where_it_was_and_stops_cleanly(first: Up, up: Up) -> 
     for name, facts in urls.items():
         with urllib.request.urlopen(facts.get("metrics") or facts["url"] + "/metrics", timeout=10) as answer:
             assert b"countermark_" in answer.read(), name
+    found = json.loads(status(up, 0))
+    assert found["problems"] == [] and found["signed"] == found["public"] >= 4
+    assert [part["name"] for part in found["parts"]] == ["web", "log", "tufrepo", "timestamper", "scan"]
     assert up.stop() == 0
+    assert "scan         not here" in status(up, 3, "--part", "scan")
     assert not any(map(alive, pids.values()))
     with pytest.raises(urllib.error.URLError):
         up.get("/healthz")
