@@ -156,12 +156,16 @@ class Page:
         """Where the links of the page lead, by their path."""
         return set(self.js("[...document.links].map(a => a.getAttribute('href'))"))
 
-    def barriers(self) -> list[str]:
-        """What keeps people out of this page, as axe-core finds it: WCAG 2.2 A and AA, and best practices."""
+    def barriers(self, *, of_colour: bool = False) -> list[str]:
+        """What keeps people out of this page, as axe-core finds it: WCAG 2.2 A and AA, and best practices.
+
+        `of_colour`: by its colours alone, for a scheme in which nothing else differs.
+        """
+        only = "runOnly: ['color-contrast', 'link-in-text-block'], " if of_colour else ""
         if not self.js("typeof axe === 'object'"):
             self.js(axe() + "\n;0")
         found = self.js(
-            "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map("
+            f"axe.run(document, {{{only}resultTypes: ['violations']}}).then(r => r.violations.map("
             "v => v.id + ': ' + v.nodes.map(n => n.html).join(' | ')))"
         )
         return [str(each) for each in found]

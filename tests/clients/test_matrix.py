@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.pinned import CLIENTS, LATEST, PINNED, ROOT, version
+from tests.clients.pinned import CLIENTS, LATEST, PINNED, ROOT, executable, version
 from tests.clients.uploading import Target, make_project, said, upload
 from tests.deploy.front import Front
 from tests.deploy.privateca import make_certificate
@@ -220,6 +220,27 @@ def test_a_refusal_is_read_by_a_person(  # noqa: PLR0917
     assert status in done.said, done.said
     assert registry.world.size() == size
     table.note(refusal, client, door)
+
+
+@pytest.mark.parametrize("client", ["twine", pytest.param("uv", marks=pytest.mark.exhaustive)])
+def test_after_sign_and_bundle_all_of_dist_still_uploads(registry: Registry, client: str) -> None:
+    """`twine upload dist/*` and `uv publish`, as typed: signatures lie there, bundles do not."""
+    world, url = registry.world, registry.doors["http"].url
+    folder = make_project(world, f"all-of-dist-{client}")
+    files = sorted((folder / "dist").iterdir())
+    world.run("countermark", "sign", "--yes", "--submit", *files, cwd=folder)
+    dist = sorted((folder / "dist").iterdir())
+    assert len(dist) == 2 * len(files)
+    words = {
+        "twine": ("upload", "--non-interactive", "--repository-url", url, "-u", "__token__", "-p"),
+        "uv": ("publish", "--no-config", "--publish-url", url, "--token"),
+    }[client]
+    world.run(executable(client), *words, registry.token, *dist, cwd=folder)
+    world.run("countermark", "status", "--wait", *files, cwd=folder)
+    world.run("countermark", "bundle", "make", *files, cwd=folder)
+    assert sorted((folder / "dist").iterdir()) == dist
+    assert {path.suffix for path in (folder / "countermark").iterdir()} == {".countermark"}
+    world.run(executable(client), *words, registry.token, *dist, cwd=folder)
 
 
 @contextmanager

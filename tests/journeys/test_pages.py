@@ -256,7 +256,7 @@ def look(world: DoorWorld, page: Page, path: str) -> None:
     page.goto(at(world, path))
     for on in (False, True):
         page.dark(on=on)
-        assert page.barriers() == [], path
+        assert page.barriers(of_colour=on) == [], path
     page.dark(on=False)
     assert page.js("document.querySelectorAll('h1').length") == 1, path
     assert page.js("document.scripts.length") == 0 and page.js("document.documentElement.lang") == "en"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from countermark import keyreference, signer
+from countermark import commands_key, keyreference, signer
 from countermark.agent import Agent
 from countermark.errors import CountermarkError, MalformedError, SignatureError, UsageError
 from countermark.keyreference import KeyReference
@@ -50,6 +51,40 @@ def test_a_key_of_the_agent_signs_what_every_reader_verifies(session: Session, t
     opened = open_envelope(envelope, {key.keyid: key.file.public_key})
     assert opened.statement == STATEMENT and opened.keyids == (key.keyid,)
     assert b"PRIVATE" not in key.path.read_bytes() and key.path.stat().st_mode & 0o777 == 0o600
+
+
+class Terminal(io.StringIO):
+    """A person at a keyboard, and what they type."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_fresh_key_is_offered_first_and_one_of_the_agent_by_choice(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Enter takes the fresh one; it is said that a known key says who one is; nobody at hand is asked nothing."""
+    fingerprint = session.key("lin", "-t", "ed25519")
+    for name, value in session.environment.items():
+        monkeypatch.setenv(name, value)
+    chosen = {"": None, "1": None, "2": f"ssh-agent:{fingerprint}"}
+    for typed, expect in chosen.items():
+        monkeypatch.setattr("sys.stdin", Terminal(f"{typed}\n"))
+        assert commands_key.chosen_place() == expect
+        told = capsys.readouterr().err
+        fresh, known = (line for line in told.splitlines() if "  1  " in line or "  2  " in line)
+        assert "a fresh one, which nobody knows" in fresh
+        assert fingerprint in known and "who knows it knows you, for ever" in known
+    for typed in ("3", "0", "lin"):
+        monkeypatch.setattr("sys.stdin", Terminal(f"{typed}\n"))
+        with pytest.raises(UsageError):
+            commands_key.chosen_place()
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("2\n"))  # a pipe
+    assert commands_key.chosen_place() is None
+    monkeypatch.setattr("sys.stdin", Terminal("2\n"))
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    assert commands_key.chosen_place() is None and not capsys.readouterr().err
 
 
 def test_what_the_agent_does_not_hold_now_is_said(session: Session, tmp_path: Path) -> None:
