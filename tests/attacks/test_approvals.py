@@ -326,6 +326,11 @@ def test_only_owners_see_what_waits(world: Team) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     assert ask(world.person("eve").session).get_json()["code"] == "not-owner"
     assert ask("").get_json()["code"] == "not-authenticated"
+    asked = {"name": "ci", "projects": ["other"], "actions": ["upload"]}
+    headers = {"Authorization": f"Bearer {world.bob.session}"}
+    narrow = world.client.post("/api/v1/tokens", json=asked, headers=headers).get_json()["token"]
+    for token in (narrow, world.bob.token):  # stolen, they would show what nobody may see yet
+        assert ask(token).get_json()["code"] == "session-required"
     world.decide("hold", WHEEL, reason="malware", about=None, evidence_sha256=None)
     assert ask(world.bob.session).get_json()["code"] == "file-held"
 

@@ -23,7 +23,7 @@ from countermark.rules_approve import waiting
 from countermark.schema import is_namespace
 from countermark_server import db, submission
 from countermark_server.accounts.seats import check_seat
-from countermark_server.accounts.tokens import Principal
+from countermark_server.accounts.tokens import Principal, require_session
 from countermark_server.asking import holder_in
 from countermark_server.errors import ServerError
 from countermark_server.ruleview import SqlView
@@ -63,7 +63,8 @@ class Releases:
         }
 
     def staged(self, principal: Principal, name: str, filename: str) -> Response:
-        """The bytes of a file that is not listed yet, for an owner of its project."""
+        """The bytes of a file that is not listed yet, for an owner of its project who has signed in."""
+        require_session(principal)  # a token that is for less must not read what nobody may read
         try:
             project, normalised = normalise_project(name), normalise_filename(filename)
         except MalformedError as error:
