@@ -10,7 +10,7 @@ from pathlib import Path
 from countermark.commands_install import pinned
 from countermark.configuring import TOOLS, Machine, Urls, configured
 from countermark.console import put, say
-from countermark.disk import read_file, replace_file
+from countermark.disk import read_file, rewrite_file
 from countermark.edits import difference, has_secret, is_edited, undone
 from countermark.errors import UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES
@@ -29,7 +29,7 @@ def configure(arguments: argparse.Namespace) -> int:
     if not (arguments.write or arguments.undo):
         say(f'this is what --write does to "{path}"')
         return 0
-    _replace(path, after)
+    _replace(path, before, after)
     say(f'"{path}" is {"as it was" if arguments.undo else "changed; --undo takes it out again"}')
     return 0
 
@@ -60,13 +60,10 @@ def _text(path: Path) -> str:
         raise UsageError(f'"{path}" is not UTF-8: {error.reason} at byte {error.start}') from None
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write it with the rights it had; a file that held nothing but ours goes."""
-    if not text:
-        path.unlink(missing_ok=True)
-        return
-    try:
-        mode = path.stat().st_mode & 0o777
-    except FileNotFoundError:
+def _replace(path: Path, before: str, after: str) -> None:
+    """Write it; a file that held nothing but ours goes."""
+    if after:
         mode = 0o600 if path.name == ".pypirc" else 0o644
-    replace_file(path, text.encode(), mode=mode)
+        rewrite_file(path, before.encode(), after.encode(), mode=mode)
+    elif _text(path) == before:
+        path.unlink(missing_ok=True)

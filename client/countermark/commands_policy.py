@@ -16,7 +16,7 @@ from countermark.clientpolicy import Policies
 from countermark.commands_configure import put_difference
 from countermark.commands_install import pinned
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
-from countermark.disk import read_file, replace_file
+from countermark.disk import read_file, rewrite_file
 from countermark.edits import difference
 from countermark.errors import EvidenceError, PolicyError, UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES, LOCK_MAX_BYTES
@@ -58,8 +58,8 @@ def update(arguments: argparse.Namespace) -> int:
             put(f"    {words}")
     kept = {each.project: [each.new] for each in moves if each not in stuck}
     if kept and arguments.write:
-        replace_file(path, with_pins(text, path, kept).encode(), mode=0o644)
-        say(f'{len(kept)} pins written to "{path}"', colour=GREEN)
+        rewrite_file(path, text.encode(), with_pins(text, path, kept).encode())
+        say(f'pins written to "{path}": {len(kept)}', colour=GREEN)
     elif kept:
         say(f'--write puts them into "{path}"')
     elif not moves:
@@ -147,8 +147,8 @@ def annotate(arguments: argparse.Namespace) -> int:
     if after == text:
         say(f'"{arguments.lock}" says so already')
     elif arguments.write:
-        replace_file(arguments.lock, after.encode(), mode=0o644)
-        say(f'"{arguments.lock}" names the signers of {len(signers)} projects', colour=GREEN)
+        rewrite_file(arguments.lock, text.encode(), after.encode())
+        say(f'"{arguments.lock}" names signers; projects: {len(signers)}', colour=GREEN)
     else:
         put_difference(difference(text, after, str(arguments.lock)))
         say("this is what --write does")
@@ -168,7 +168,7 @@ def check(arguments: argparse.Namespace) -> int:
             hint=f"countermark lock annotate {arguments.lock} --write",
             reason="no-pin",
         )
-    say(f"{len(report.outcomes)} files are signed by whom the lock says", colour=GREEN)
+    say(f"signed by whom the lock says: {len(report.outcomes)} of {len(report.outcomes)} files", colour=GREEN)
     return 0
 
 

@@ -211,11 +211,13 @@ def _edit_pip(text: str, path: Path, urls: Urls) -> str:
     lines, end = lines_of(text), line_end(text)
     _ini(text, path)
     for _, key, numbers in list(_settings(lines)):
-        if key.lower().replace("_", "-").lstrip("-") in INDEX_KEYS:
+        if _is_index(key):
             turn_off(lines, numbers)
-    _set(lines, "global", [f"index-url = {urls.index}"], tool="pip", end=end)
+    ours = f"index-url = {urls.index}"
+    _set(lines, "global", [ours], tool="pip", end=end)
     edited = "".join(lines)
-    _ini(edited, path)
+    before = {name for name in _said(text, path) if not _is_index(name[1])}
+    _check_ini(edited, path, before | {("global", "index-url", urls.index)}, f"[global] {ours}")
     return edited
 
 
@@ -233,7 +235,10 @@ def _edit_twine(text: str, path: Path, urls: Urls) -> str:
     account = [f"[{NAME}]", f"repository = {urls.upload}", "username = __token__"]
     insert(lines, len(lines), account, tool="twine", end=end)
     edited = "".join(lines)
-    _ini(edited, path)
+    before = {name for name in _said(text, path) if name[:2] != ("distutils", "index-servers")}
+    added = {(NAME, "repository", urls.upload), (NAME, "username", "__token__")}
+    added.add(("distutils", "index-servers", "\n".join(("", *servers, NAME))))
+    _check_ini(edited, path, before | added, "; ".join(account))
     return edited
 
 
@@ -265,6 +270,28 @@ def _settings(lines: Sequence[str]) -> Iterator[tuple[str, str, list[int]]]:
             key, numbers = re.split(r"[=:]", text, maxsplit=1)[0].strip(), [number]
     if numbers:
         yield section, key, numbers
+
+
+def _is_index(key: str) -> bool:
+    """Whether a setting of pip's says where files come from, however it is spelled."""
+    return key.lower().replace("_", "-").lstrip("-") in INDEX_KEYS
+
+
+def _said(text: str, path: Path) -> set[tuple[str, str, str | None]]:
+    """Section, key and value of every setting, as programs read them; of a section's defaults once, as DEFAULT."""
+    parser = _ini(text, path)
+    sections = {parser.default_section: parser.defaults(), **parser._sections}  # type: ignore[attr-defined]
+    return {(name, key, value) for name, keys in sections.items() for key, value in keys.items()}
+
+
+def _check_ini(edited: str, path: Path, wanted: set[tuple[str, str, str | None]], by_hand: str) -> None:
+    """UsageError: the edited text says something else than what was wanted; indented settings do that, for one."""
+    try:
+        is_right = _said(edited, path) == wanted
+    except UsageError:
+        is_right = False
+    if not is_right:
+        raise UsageError(f'"{path}" is written in a way that we do not edit', hint=f"write there: {by_hand}")
 
 
 def _ini(text: str, path: Path) -> configparser.RawConfigParser:

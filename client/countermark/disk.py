@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from countermark.errors import NetworkError, UsageError
+from countermark.limits import LOCK_MAX_BYTES
 
 LOCK_TIMEOUT = 60.0  # seconds; a verification holds the lock for milliseconds, a cold one for seconds
 LOCK_POLL = 0.02  # seconds between two tries
@@ -51,6 +52,20 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def rewrite_file(path: Path, old: bytes, new: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file of somebody else's that was read as `old`: where a link leads, with the rights it had.
+
+    `mode` is for one that is not there yet (`old` is empty). UsageError: somebody has changed it since.
+    """
+    target = path.resolve()
+    found = read_file(target, max_bytes=LOCK_MAX_BYTES) or b""
+    if found != old:
+        raise UsageError(f'"{path}" was changed meanwhile', hint="nothing was written; do it again")
+    with contextlib.suppress(FileNotFoundError):
+        mode = target.stat().st_mode & 0o777
+    replace_file(target, new, mode=mode)
 
 
 def safe_name(name: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from countermark import commands_policy
 from countermark.errors import UsageError
 from countermark.pinning import annotated, with_pins
 from countermark.statement import KeySigner
@@ -60,6 +62,29 @@ def test_a_pin_follows_a_rotation_with_the_entry_that_explains_it(desk: Desk) ->
     )
     desk.run("pin", "update", "acme-demo")
     assert "every pin is on the key that signs now" in desk.err
+
+
+def test_a_pin_file_is_written_where_its_link_leads_and_not_over_what_came_meanwhile(
+    desk: Desk,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rights and links stay; a file that somebody edited while the registry was asked is left alone, and said so."""
+    real = desk.folder / "shared.toml"
+    real.write_text("# ours\n")
+    real.chmod(0o640)
+    policy = desk.folder / "countermark.toml"
+    policy.symlink_to(real)
+    desk.run("pin", "update", "acme-demo", "--write")
+    assert policy.is_symlink() and "acme-demo" in real.read_text() and real.stat().st_mode & 0o777 == 0o640
+    real.write_text("# ours\n")
+
+    def late(*given: Any) -> str:
+        real.write_text("# somebody else's\n")
+        return with_pins(*given)
+
+    monkeypatch.setattr(commands_policy, "with_pins", late)
+    desk.run("pin", "update", "acme-demo", "--write", expect=2)
+    assert "was changed meanwhile" in desk.err and real.read_text() == "# somebody else's\n"
 
 
 def test_a_pin_that_nothing_connects_is_not_moved(desk: Desk) -> None:  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from countermark import cli
+from countermark import cli, commands_configure, disk
 from countermark.configuring import TOOLS, Machine, Urls, configured
 from countermark.edits import undone
 from countermark.errors import UsageError
@@ -119,6 +120,9 @@ def test_other_indexes_are_turned_off_and_the_rest_stays() -> None:
         ("poetry", POETRY + 'b = { version = "1", source = "other" }\n', 'from the source "other"'),
         ("pdm", "x", "is not TOML"),
         ("pip", "x", "no file of settings"),
+        ("pip", "[global]\n  index-url = x\n  timeout = 3\n", "in a way that we do not edit"),
+        ("pip", "[global]\n  timeout = 3\n", "in a way that we do not edit"),
+        ("twine", "[distutils]\n  x = 1\n  index-servers = a\n", "in a way that we do not edit"),
         ("twine", "[countermark]\n", r"has a section \[countermark\] already"),
     ],
 )  # fmt: skip
@@ -139,6 +143,7 @@ INI_LINE = st.sampled_from(
         "",
         "# c",
         "timeout=3",
+        "  timeout = 3",
         "\tz",
         "no-index",
     ]
@@ -148,7 +153,7 @@ INI_LINE = st.sampled_from(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(INI_LINE, max_size=8), st.sampled_from(["\n", "\r\n"]), st.booleans())
 @example(["[global]", "index-url = x", "", "  more", "timeout=3"], "\n", True)
-def test_any_file_comes_back(lines: list[str], end: str, is_ended: bool) -> None:
+def test_any_file_comes_back_and_says_the_rest_as_before(lines: list[str], end: str, is_ended: bool) -> None:
     """Whatever pip.conf somebody has: refused, or edited so that one index is left, and undone exactly."""
     text = end.join(lines) + (end if is_ended and lines else "")
     try:
@@ -156,6 +161,13 @@ def test_any_file_comes_back(lines: list[str], end: str, is_ended: bool) -> None
     except UsageError:
         return
     assert undone(edited) == text
+    said, before = configparser.RawConfigParser(), configparser.RawConfigParser()
+    said.read_string(edited)
+    before.read_string(text)
+    rest = [{s: {k: v for k, v in p[s].items() if "index" not in k} for s in p} for p in (said, before)]
+    assert {s: kept for s, kept in rest[0].items() if kept} == {
+        s: kept for s, kept in rest[1].items() if kept
+    }
     active = [line for line in edited.splitlines() if not line.startswith("#")]
     assert [line for line in active if "index" in line] == [f"index-url = {URLS.index}"]
 
@@ -220,6 +232,42 @@ def test_the_command_shows_writes_and_undoes(person: Path, capsys: pytest.Captur
     assert not (person / ".config/pip/pip.conf").exists()
     assert cli.main(["configure", "pip", "--index", "https://me:secret@x.example/"]) == 2
     assert "secret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_file_that_changes_meanwhile_or_a_write_that_fails_leaves_it_as_it_is(
+    person: Path, monkeypatch: pytest.MonkeyPatch, undo: bool
+) -> None:
+    """What somebody wrote between our look and our write stays; and so does the old file when the disk is full."""
+    file = person / "pip.conf"
+    words = ["configure", "pip", "--file", str(file)]
+    file.write_text("[global]\ntimeout = 3\n")
+    file.chmod(0o640)
+    if undo:
+        assert cli.main([*words, "--write"]) == 0
+    action = "--undo" if undo else "--write"
+    before = file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "_moved", full)
+        assert cli.main([*words, action]) != 0
+    assert (
+        file.read_bytes() == before and [p.name for p in person.iterdir() if p.name.startswith(".pip")] == []
+    )
+
+    def late(text: str) -> None:
+        put_difference(text)
+        file.write_text("[global]\ntimeout = 4\n")
+
+    with monkeypatch.context() as patched:
+        put_difference = commands_configure.put_difference
+        patched.setattr(commands_configure, "put_difference", late)
+        assert cli.main([*words, action]) == 2
+    assert file.read_text() == "[global]\ntimeout = 4\n"
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 def test_real_pip_uv_and_twine_read_the_result(person: Path) -> None:
