@@ -85,7 +85,9 @@ class Session:
         if isinstance(keyring, Keyring):
             failed = keyring.keep(_service(registry), self.account, json.dumps(secrets_, sort_keys=True))
             if failed is None:
+                # If we stop here the file leads to the new secrets, and has the older expiry.
                 replace_file(path, json.dumps({**document, SECRETS: "keyring"}, sort_keys=True).encode())
+                # If we stop here we are signed in, and reading shows what the sign-in before left.
                 _show(registry, InKeyring(_service(registry), self.account))
                 return f"session and upload token are in the keyring of this system ({keyring.name})"
             keyring = failed
@@ -93,6 +95,7 @@ class Session:
             older = find_keyring("auto")
             if isinstance(older, Keyring):
                 older.forget(_service(registry), self.account)
+                # If we stop here nobody is signed in, and the next command says so: better than a token left there.
         replace_file(path, json.dumps(vars(self), sort_keys=True).encode())
         _show(registry, self.upload_token)
         return f'session and upload token are in "{path}", for your eyes alone; no keyring: {keyring.why}'

@@ -6,13 +6,22 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
 
+from countermark import session
+from countermark.credentials import load
+from countermark.disk import replace_file
+from countermark.errors import UsageError
 from countermark.pins import Home
+from countermark.secretstore import find_keyring
+from countermark.session import Session
+from countermark.values import replace
 from tests.client.cli.test_commands import LOGIN_CODE, Shell, shell, wheel, world  # noqa: F401  (fixtures)
 
 
@@ -103,3 +112,39 @@ def test_without_a_keyring_it_is_the_file_unless_only_the_keyring_will_do(shell:
     kept = session_file(shell)
     said = login(shell, "--tokens", "keyring", expect=2)
     assert "no keyring: this system has none" in said and session_file(shell) == kept
+
+
+@pytest.mark.parametrize("again", ["keyring", "file"])
+@pytest.mark.parametrize("step", ["session.json", "credentials.json"])
+def test_a_sign_in_that_dies_half_way_leaves_one_that_works_or_says_so(
+    shell: Shell,  # noqa: F811
+    chain: Chain,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    again: str,
+) -> None:
+    """Killed at each file: the sign-in before, the new one, or none and a sentence; never half of one."""
+    login(shell)
+    registry = Home().registry(shell.world.base)
+    first = Session.load(registry)
+    second = replace(first, session="cms_second", upload_token="cmu_second")
+
+    def killed(path: Path, data: bytes, **more: Any) -> None:
+        if path.name == step:
+            raise KeyboardInterrupt
+        replace_file(path, data, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "replace_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            second.save(registry, find_keyring(again))
+    if step == "session.json" and again == "file":
+        with pytest.raises(UsageError, match="are in the keyring, which does not give them"):
+            Session.load(registry)
+    else:
+        assert Session.load(registry) == second
+    second.save(registry, find_keyring(again))
+    assert Session.load(registry) == second
+    assert load({}, registry.folder.parent.parent).headers(registry.url) == {
+        "Authorization": "Bearer cmu_second"
+    }
