@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import registry
 from countermark.clientpolicy import Policies
 from countermark.fetch import Answer, HttpFetcher
-from countermark.limits import FETCH_MAX_BYTES
 from countermark.lockfile import read_lock
 from countermark.pins import Home
 from countermark.run import verify_locks
@@ -26,31 +25,24 @@ from tests.world.world import World
 PACKAGES, COLD, WARM, INSTALLS = 200, 5, 11, 11
 
 
-class Counting:
+class Counting(HttpFetcher):
     """A fetcher that counts what is asked."""
 
     def __init__(self) -> None:
-        self._real = HttpFetcher()
+        super().__init__()
         self.asked: list[str] = []
 
-    def get(
-        self,
-        url: str,
-        *,
-        max_bytes: int = FETCH_MAX_BYTES,
-        missing_ok: bool = False,
-        headers: Mapping[str, str] | None = None,
-    ) -> bytes | None:
+    def get(self, url: str, **options: Any) -> bytes | None:
         self.asked.append(url)
-        return self._real.get(url, max_bytes=max_bytes, missing_ok=missing_ok, headers=headers)
+        return super().get(url, **options)
 
-    def chunks(self, url: str, *, max_bytes: int) -> Iterator[bytes]:
+    def chunks(self, url: str, **options: Any) -> Iterator[bytes]:
         self.asked.append(url)
-        return self._real.chunks(url, max_bytes=max_bytes)
+        return super().chunks(url, **options)
 
     def post(self, url: str, body: bytes, **options: Any) -> Answer:
         self.asked.append(url)
-        return self._real.post(url, body, **options)
+        return super().post(url, body, **options)
 
 
 def publish(world: World, count: int) -> list[Path]:
