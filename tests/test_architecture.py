@@ -54,7 +54,7 @@ FLOORS: list[set[str]] = [
     {"trust"},
     {"trustwalk"},
     {"tufclient"},
-    {"snapshotfile"},
+    {"snapshotfile", "binfiles"},
     {"timeline"},
     {"mirrors"},
     {"session"},

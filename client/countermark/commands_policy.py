@@ -23,7 +23,7 @@ from countermark.limits import LOCAL_FILE_MAX_BYTES, LOCK_MAX_BYTES
 from countermark.lockfile import is_pylock, read_lock
 from countermark.mirrors import fetcher_for
 from countermark.names import normalise_project
-from countermark.offers import judge
+from countermark.offers import judge, look_up
 from countermark.pinning import Move, annotated, move, newest_signer, signers_of, unannotated, with_pins
 from countermark.pins import Registry
 from countermark.policyfile import PROJECT_POLICY, load_policies, load_policy, project_policy
@@ -75,10 +75,11 @@ def update(arguments: argparse.Namespace) -> int:
 def _move(registry: Registry, project: str, old: frozenset[str]) -> Move | None:
     """What became of one project's pin. Its files are judged without any pin, so that the new signer is seen."""
     now = int(time.time())
-    found = judge(project, registry, fetcher_for(registry), now=now, policies=Policies())
-    if found is None:
+    fetcher = fetcher_for(registry)
+    hints = look_up(project, registry, fetcher)
+    if hints is None:
         raise PolicyError(f"{registry.url} knows no project {project}", reason="no-entry")
-    judged, _ = found
+    judged = judge({project: hints}, registry, fetcher, now=now, policies=Policies())[0][project]
     if judged.error is not None:
         raise judged.error
     signer = newest_signer(offer.outcome for offer in judged.offers.values())

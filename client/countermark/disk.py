@@ -23,7 +23,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from countermark.errors import NetworkError, UsageError
@@ -138,7 +138,9 @@ def read_own(path: Path, *, max_bytes: int) -> bytes | None:
 
 
 @contextlib.contextmanager
-def working_copy(folder: Path, *, within: Sequence[str] = ()) -> Iterator[Path]:
+def working_copy(
+    folder: Path, *, within: Sequence[str] = (), shared: Callable[[str], bool] = lambda name: False
+) -> Iterator[Path]:
     """A private copy of `folder` to work on; it replaces `folder` only when the block ends without an error.
 
     The caller holds a lock. On an error the copy is thrown away and `folder` keeps its bytes. See `copy_files` for
@@ -150,18 +152,23 @@ def working_copy(folder: Path, *, within: Sequence[str] = ()) -> Iterator[Path]:
     recover_swap(folder)
     copy = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=_made(folder.parent)))
     try:
-        copy_files(folder, copy, within)
+        copy_files(folder, copy, within, shared)
         yield copy
         _swap(copy, folder)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def copy_files(folder: Path, copy: Path, within: Sequence[str]) -> None:
+def copy_files(
+    folder: Path, copy: Path, within: Sequence[str], shared: Callable[[str], bool] = lambda name: False
+) -> None:
     """Copy the plain files of `folder`, and of the folders named `within` it, as far as they can be read.
 
     A cache holds nothing else. What somebody put in a file's place (a link, a folder, a pipe) is left out, like a
     file that is not there: so it is neither followed nor waited for, and the next swap mends it.
+
+    Files with `shared` names are given a second name instead, where the file system can: for those that are many,
+    never written in place, and checked whenever they are read.
     """
     import shutil  # noqa: PLC0415
 
@@ -171,8 +178,18 @@ def copy_files(folder: Path, copy: Path, within: Sequence[str]) -> None:
         target.mkdir(mode=0o700, exist_ok=True)
         for path in source.iterdir():
             if not path.is_symlink() and path.is_file():
+                if shared(path.name) and _linked(path, target / path.name):
+                    continue
                 with contextlib.suppress(PermissionError):
                     shutil.copy2(path, target / path.name, follow_symlinks=False)
+
+
+def _linked(path: Path, name: Path) -> bool:
+    try:
+        os.link(path, name)
+    except OSError:
+        return False
+    return os.access(name, os.R_OK)
 
 
 def recover_swap(folder: Path) -> None:

@@ -55,6 +55,7 @@ TRUST_STEPS_MAX = 64  # versions a client follows in one view; a root lists one 
 BIN_MAX_BYTES = 5_000_000  # ngclient's own default for targets metadata
 SNAPSHOT_MAX_BYTES = 4_000_000  # 65,536 bins take 2.2 MB
 CHANGES_MAX_BYTES = 16_000_000  # 65,536 lines of up to 160 bytes
+BINS_TILES_KEPT = 320  # in the client's cache, of 8 kB each: 65,536 bins have 257
 BIN_BITS_MAX = 16  # 65,536 bins: beyond, the snapshot alone costs a client a third of a second
 KEY_FILE_MAX_BYTES = 16 * 1024  # the largest kind (ML-DSA-44) takes 2.5 kB
 

@@ -1,12 +1,16 @@
 """Offers: what may be had of a project, judged file by file, and the simple page that says so.
 
-    judged, report = judge("acme", registry, fetcher, now=now, policies=policies)
+    hints = look_up("acme", registry, fetcher)            # None: nobody knows it
+    found, report = judge({"acme": hints}, registry, fetcher, now=now, policies=policies)
+    judged = found["acme"]
     judged.offers["acme-1.0-py3-none-any.whl"].error      # None: served; else why not
     document("acme", judged, for_pip=False)               # the page (simplepage.py)
 
 Names to look up come from the registry's page and from its API, which also knows withdrawn files. They are hints:
 each name goes through verify.py like a file on disk, and hash, length, date and metadata's hash come from TUF and the
 log. What nobody looked up is not offered, so a registry can still leave a file out; it cannot put one in.
+
+Projects that are asked for together are judged against one view: to open one costs as much as some fifty files.
 
 Withdrawn files are not on the page, because uv installs from its cache what a page lists. Only pip, which always
 asks for the file, sees them: as yanked, with the reason. What contradicts the log stays on the page under its
@@ -77,7 +81,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class _Hint:
+class Hint:
     """What somebody says of a file. Nothing but its name counts when TUF lists it."""
 
     filename: str
@@ -90,38 +94,47 @@ class _Hint:
 
 
 def judge(
-    project: str, registry: Registry, fetcher: Fetcher, *, now: int, policies: Policies
-) -> tuple[Judged, Report | None] | None:
-    """Verify every file that anybody names; None when nobody knows the project."""
-    hints: Sequence[_Hint] = ()
+    projects: Mapping[str, Sequence[Hint]],
+    registry: Registry,
+    fetcher: Fetcher,
+    *,
+    now: int,
+    policies: Policies,
+) -> tuple[dict[str, Judged], Report | None]:
+    """Verify every file that anybody names of these projects; without a report where no view could be had."""
     views: list[View] = []
     targets: dict[str, Any] = {}
 
     def wanted(view: View) -> list[Artifact]:
         views.append(view)
-        found = [_artifact(view, project, hint, targets) for hint in hints]
+        found = [
+            _artifact(view, project, hint, targets) for project, hints in projects.items() for hint in hints
+        ]
         return [artifact for artifact in found if artifact is not None]
 
     try:
-        found = _hints(fetcher, registry.url, project)
-        if found is None:
-            return None
-        hints = found
         report = verify(wanted, registry, fetcher, now=now, policies=policies)
     except CountermarkError as error:
-        blank = [Refused(Artifact(project, h.version, h.filename, h.sha256), error) for h in hints]
-        return Judged(
-            {refused.artifact.filename: Offer(refused, error) for refused in blank}, now, error
-        ), None
-    with_metadata = {hint.filename for hint in hints if hint.has_metadata}
-    offers = {}
-    for outcome in report.outcomes:
+        return {project: unjudged(project, hints, error, now) for project, hints in projects.items()}, None
+    with_metadata = {hint.filename for hints in projects.values() for hint in hints if hint.has_metadata}
+    offers: dict[str, dict[str, Offer]] = {project: {} for project in projects}
+    for outcome in report.outcomes:  # a file name says which project it is of
         filename = outcome.artifact.filename
-        offers[filename] = _offer(views[0], outcome, targets.get(filename), filename in with_metadata)
-    return Judged(offers, now), report
+        offers[outcome.artifact.project][filename] = _offer(
+            views[0], outcome, targets.get(filename), filename in with_metadata
+        )
+    return {project: Judged(found, now) for project, found in offers.items()}, report
 
 
-def _hints(fetcher: Fetcher, url: str, project: str) -> list[_Hint] | None:
+def unjudged(project: str, hints: Sequence[Hint], error: CountermarkError, now: int) -> Judged:
+    """What is said of a project of which nothing could be proved, and why."""
+    blank = [Refused(Artifact(project, h.version, h.filename, h.sha256), error) for h in hints]
+    return Judged({refused.artifact.filename: Offer(refused, error) for refused in blank}, now, error)
+
+
+def look_up(project: str, registry: Registry, fetcher: Fetcher) -> list[Hint] | None:
+    """The files of a project that the registry names; None when it knows no such project."""
+    url = registry.url
     accept = {"Accept": JSON_TYPE}
     page = fetcher.get(f"{url}/simple/{project}/", max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
     try:
@@ -130,7 +143,7 @@ def _hints(fetcher: Fetcher, url: str, project: str) -> list[_Hint] | None:
         known = None  # then nobody says what was withdrawn
     if page is None and known is None:
         return None
-    hints: dict[str, _Hint] = {}
+    hints: dict[str, Hint] = {}
     try:
         for item in decode_json(known)["files"] if known else []:
             _add(hints, project, item["filename"], item["sha256"], has_metadata=False)
@@ -145,16 +158,16 @@ def _hints(fetcher: Fetcher, url: str, project: str) -> list[_Hint] | None:
     return list(hints.values())
 
 
-def _add(hints: dict[str, _Hint], project: str, filename: str, sha256: str, *, has_metadata: bool) -> None:
+def _add(hints: dict[str, Hint], project: str, filename: str, sha256: str, *, has_metadata: bool) -> None:
     try:
         name = parse_filename(filename)
     except MalformedError:
         return  # no installer takes it for a file of this project
     if name.project == project:
-        hints[filename] = _Hint(filename, name.version, str(sha256), has_metadata)
+        hints[filename] = Hint(filename, name.version, str(sha256), has_metadata)
 
 
-def _artifact(view: View, project: str, hint: _Hint, targets: dict[str, Any]) -> Artifact | None:
+def _artifact(view: View, project: str, hint: Hint, targets: dict[str, Any]) -> Artifact | None:
     """The file as TUF lists it; as it is claimed to be where TUF lists none. None without even a claim."""
     claimed = Artifact(project, hint.version, hint.filename, hint.sha256)
     try:

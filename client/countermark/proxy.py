@@ -8,8 +8,9 @@
     GET /packages/acme/acme-1.0-py3-none-any.whl.metadata     if its hash is the logged one
 
 Which files there are, and what each is: offers.py. A judgement holds for a minute, so a hold acts here two minutes
-after its entry at the latest. Bytes that were verified stay on this disk (filestore.py), bytes that were not never
-get a name, and no byte of the registry's goes out unverified.
+after its entry at the latest. Projects that are asked for while others are being judged are judged together
+afterwards, against one view of the registry; each is looked up once, whoever asks. Bytes that were verified stay on
+this disk (filestore.py), bytes that were not never get a name, and no byte of the registry's goes out unverified.
 
 Refusals are made where installers show them: at the file's URL, 409 for a contradiction and 403 for the rest, with
 the reason in the status line and as problem+json, never a 5xx: installers retry those and lose the reason.
@@ -40,7 +41,7 @@ from countermark.fetch import FileFetcher, StatusError
 from countermark.filestore import FileStore, Incoming
 from countermark.limits import PROXY_HELD_BACK, PROXY_JUDGED_FOR, PROXY_WHOLE_BYTES
 from countermark.names import normalise_project
-from countermark.offers import Judged, Offer, document, judge
+from countermark.offers import Hint, Judged, Offer, document, judge, look_up, unjudged
 from countermark.pins import Registry
 from countermark.serving import Request, Response, Stream
 from countermark.simplepage import JSON_TYPE, content_type, encode_page, negotiate
@@ -50,6 +51,7 @@ from countermark.verify import verify
 
 PIECE_MAX = 64 * 1024  # bytes read or sent at a time
 FILE_TYPE = "application/octet-stream"
+METADATA_TYPE = "text/plain; charset=utf-8"
 LASTING = frozenset({6, 7})  # exit codes that no later success of the same file undoes
 REASON_MAX = 130  # characters of an error in a status line; the problem document has all of it
 METADATA = ".metadata"
@@ -81,6 +83,9 @@ class Proxy:
         self._judged: dict[str, Judged] = {}
         self._judging, self._noting = threading.Lock(), threading.Lock()
         self._bringing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._asking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._waiting: dict[str, list[Hint]] = {}  # looked up, to be judged with the next view
+        self._answers: dict[str, Judged] = {}  # of those that waited, until they have seen it
         self._outcomes: dict[str, Outcome] = {}  # what was asked for, and what came of it
         self._report: Report | None = None
 
@@ -110,17 +115,33 @@ class Proxy:
         known = self._recent(project)
         if known is not None:
             return known
-        with self._judging:
+        with self._asking[project]:
             known = self._recent(project)  # somebody else may have asked meanwhile
             if known is not None:
                 return known
-            found = judge(project, self._registry, self._fetcher, now=self._clock(), policies=self._policies)
-            if found is None:
+            try:
+                hints = look_up(project, self._registry, self._fetcher)
+            except CountermarkError as error:
+                return unjudged(project, (), error, self._clock())
+            if hints is None:
                 return None
-            judged, report = found
-            if report is not None:  # what could not be judged is tried again
-                self._report, self._judged[project] = report, judged
-            return judged
+            self._waiting[project] = hints
+            with self._judging:
+                if project not in self._answers:
+                    self._waiting[project] = hints  # again, should the one who took it have failed
+                    self._judge_the_waiting()
+                return self._answers.pop(project)
+
+    def _judge_the_waiting(self) -> None:
+        """One view for all who came while the last one was open."""
+        waiting = {project: self._waiting.pop(project) for project in list(self._waiting)}
+        found, report = judge(
+            waiting, self._registry, self._fetcher, now=self._clock(), policies=self._policies
+        )
+        self._answers |= found
+        if report is not None:  # what could not be judged is tried again
+            self._judged |= found
+            self._report = report
 
     def open(self, offer: Offer) -> IO[bytes]:
         """The bytes of a file that may be had: from this disk, or fetched, hashed and kept there first."""
@@ -252,9 +273,19 @@ class Proxy:
         raise error
 
     def _metadata(self, offer: Offer, request: Request) -> Response:
-        filename, sha256 = offer.artifact.filename, offer.metadata_sha256
+        sha256 = offer.metadata_sha256
         if sha256 is None:
-            return Response(404, f"no metadata of {filename} is offered\n".encode())
+            return Response(404, f"no metadata of {offer.artifact.filename} is offered\n".encode())
+        with self._bringing[sha256]:
+            if (kept := self._store.open(sha256)) is not None:
+                with kept:
+                    return _answer(request, kept.read(), METADATA_TYPE, sha256)
+            raw = self._bring_metadata(offer, sha256)
+        return _answer(request, raw, METADATA_TYPE, sha256)
+
+    def _bring_metadata(self, offer: Offer, sha256: str) -> bytes:
+        """Fetch, hash, store, like a file."""
+        filename = offer.artifact.filename
         url = f"{self._registry.url}/packages/{offer.artifact.project}/{quote(filename)}{METADATA}"
         try:
             raw = self._fetcher.get(url, max_bytes=MEMBER_MAX_BYTES) or b""
@@ -269,7 +300,10 @@ class Proxy:
             path = save(kept, self._registry.folder / "evidence", time=self._clock())
             false.hint = f'evidence is in "{path}"'
             raise false
-        return _answer(request, raw, "text/plain; charset=utf-8", sha256)
+        with self._store.incoming() as arriving:
+            arriving.write(raw)
+            self._store.keep(arriving)
+        return raw
 
     # --- judgements ---------------------------------------------------------------------------------------
     def _recent(self, project: str) -> Judged | None:

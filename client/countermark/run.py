@@ -36,9 +36,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from countermark import serving
 from countermark.clientpolicy import Policies
 from countermark.credentials import SECRET_VARIABLES
 from countermark.demanded import refused_or_let_pass
@@ -50,12 +49,14 @@ from countermark.lockfile import LockFile, Pinned, Unprovable
 from countermark.names import normalise_version, parse_filename
 from countermark.pins import Registry
 from countermark.plans import Plan
-from countermark.proxy import Proxy
 from countermark.trust import View
 from countermark.unlisted import simple_page
 from countermark.values import dataclass, replace
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
 from countermark.verify import verify
+
+if TYPE_CHECKING:
+    from countermark.proxy import Proxy
 
 # What of pip's and uv's own variables a child keeps: where caches and interpreters are, and how it talks. Every
 # other one is cleared: each option of theirs has a variable, and each release brings new ones.
@@ -241,6 +242,8 @@ def run(
             f"{past[0]} lets a build take tools from elsewhere than the verifying index",
             hint="leave it out, or leave out what must be built",
         )
+    from countermark import serving  # noqa: PLC0415  (lazy: `verify` of a lock listens to nobody)
+
     with serving.in_background(proxy.answer) as url:
         index = f"{registry.url}/simple/" if todo.asks_registry else f"{url}/simple/"
         child_environment, cleared = child_env(environment, index, todo, build=bool(loose))
@@ -305,6 +308,8 @@ def run_proxied(
 ) -> Finished:
     """Start the child with a proxy of its own; what the proxy refused as withdrawn or false decides the exit code."""
     report = proxy.check()
+    from countermark import serving  # noqa: PLC0415  (lazy: `verify` of a lock listens to nobody)
+
     with serving.in_background(proxy.answer) as url:
         child_environment, cleared = child_env(environment, f"{url}/simple/", todo, build=True)
         child_environment = _shut_in(child_environment, url)

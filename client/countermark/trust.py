@@ -13,8 +13,9 @@ Nothing is kept before everything held: ngclient works on a private copy of the 
 the cache, and the timeline is written, only when the block ends without an error. A contradiction leaves an
 evidence file and nothing else. One process at a time works on a registry.
 
-The cache is untrusted input: ngclient checks signatures and versions of what it reads back, and each bin's
-bytes are checked against the signed bins root here, whether they came from the network or from the disk.
+The cache is untrusted input: signatures and versions of what is read back are checked (by ngclient; by binfiles.py
+for bins that have not changed), each bin's bytes are checked against the signed bins root, and each tile of the bins
+tree against its name, whether they came from the network or from the disk.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from countermark.binfiles import BinFiles, is_checked_when_read, keep_tile, kept_tile
 from countermark.bins import BinLeaf, read_leaf_hash, read_proof, targets_root
 from countermark.disk import locked, read_file, replace_file, working_copy
 from countermark.errors import (
@@ -85,6 +87,7 @@ class View:
     timeline: Timeline
     newer: list[LogReader] = field(default_factory=list)  # heads read since, each beyond the last
     tiles: dict[str, bytes] = field(default_factory=dict)  # of the bins tree, named by their hash, read once
+    bin_files: list[BinFiles] = field(default_factory=list)  # one, once ngclient has brought the index role
 
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
@@ -95,24 +98,31 @@ class View:
     def bin(self, path: str) -> tuple[BinLeaf, dict[str, Any]]:
         """The bin a path belongs to, and its targets: exactly what the bins root in the timestamp commits to."""
         with tuf_errors(self.registry.url):
-            self.updater.get_targetinfo(path)  # brings the bin, verified
-            role, number, bit_length = _bin_of(self.cache, path)
+            if not self.bin_files:
+                self.updater.get_targetinfo(path)  # brings the index role and the bin, verified
+                self.bin_files.append(BinFiles(self.updater, self.cache, self.now))
+            role, number, bit_length = self.bin_files[0].place(path)
         if bit_length != self.timestamp.bit_length:
             raise ProofError(
                 f"the index has 2^{bit_length} bins, the timestamp's bins root has 2^{self.timestamp.bit_length}"
             )
+        if self.online:
+            expected = read_leaf_hash(
+                self._bins_tile, index=number, bit_length=bit_length, root=self.timestamp.bins_root
+            )
+            if (held := self.bin_files[0].held(role, expected)) is not None:
+                return held
+        with tuf_errors(self.registry.url):
+            self.updater.get_targetinfo(path)  # brings the bin, verified
         raw = read_file(self.cache / f"{role}.json", max_bytes=BIN_MAX_BYTES) or b""
         signed = json.loads(raw)["signed"]
         targets: dict[str, Any] = signed["targets"]
         leaf = BinLeaf(role, signed["version"], hashlib.sha256(raw).hexdigest(), targets_root(targets))
-        root = self.timestamp.bins_root
-        if self.online:
-            expected = read_leaf_hash(self._bins_tile, index=number, bit_length=bit_length, root=root)
-            if leaf.leaf_hash != expected:
-                raise ProofError(
-                    f"bin {role} version {leaf.version} hashes to {leaf.leaf_hash.hex()}, "
-                    f"the bins root {root.hex()} has {expected.hex()}"
-                )
+        if self.online and leaf.leaf_hash != expected:
+            raise ProofError(
+                f"bin {role} version {leaf.version} hashes to {leaf.leaf_hash.hex()}, "
+                f"the bins root {self.timestamp.bins_root.hex()} has {expected.hex()}"
+            )
         return leaf, targets
 
     def bin_proof(self, number: int) -> tuple[bytes, ...]:
@@ -149,8 +159,11 @@ class View:
 
     def _bins_tile(self, name: str) -> bytes:
         if name not in self.tiles:
-            raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
-            assert raw is not None
+            raw = kept_tile(self.cache, name)
+            if raw is None:
+                raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
+                assert raw is not None
+                keep_tile(self.cache, name, raw)
             self.tiles[name] = raw  # whoever reads it compares its hash with the name
         return self.tiles[name]
 
@@ -165,7 +178,9 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             timeline = Timeline.load(timeline_file)
             # A clock that runs behind what witnesses signed is wrong; time never goes below that.
             now = max(now, timeline.newest_time)
-            with working_copy(registry.folder / "tuf", within=KEPT_WITHIN) as cache:
+            with working_copy(
+                registry.folder / "tuf", within=KEPT_WITHIN, shared=is_checked_when_read
+            ) as cache:
                 view = _view(registry, recorder, timeline, cache, now)
                 yield view
                 seen = _seen(view.timestamp, cache)
@@ -324,18 +339,6 @@ def _delegator(cache: Path) -> Targets:
     return (
         Metadata[Targets].from_bytes(read_file(cache / "targets.json", max_bytes=BIN_MAX_BYTES) or b"").signed
     )
-
-
-def _bin_of(cache: Path, path: str) -> tuple[str, int, int]:
-    """The bin a path belongs to: role, number and bit length, as the `index` role delegates."""
-    from tuf.api.metadata import Metadata, Targets  # noqa: PLC0415
-
-    index = Metadata[Targets].from_bytes(read_file(cache / "index.json", max_bytes=BIN_MAX_BYTES) or b"")
-    delegations = index.signed.delegations
-    if delegations is None or delegations.succinct_roles is None:
-        raise EvidenceError("the index role delegates to no bins")
-    role = delegations.succinct_roles.get_role_for_target(path)
-    return role, int(role.rpartition("-")[2], 16), delegations.succinct_roles.bit_length
 
 
 def _seen(timestamp: Timestamp, cache: Path) -> SeenTimestamp:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from countermark.binfiles import TILES
 from countermark.disk import copy_files
 from countermark.errors import EvidenceError, NetworkError, SignatureError, StaleError
 from countermark.fetch import Fetcher, tuf_fetcher
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
 
-KEPT_WITHIN = ("root_history",)  # the one folder in ngclient's cache
+KEPT_WITHIN = ("root_history", TILES)  # the folders in the cache: ngclient's own, and ours
 
 
 def refresh(registry: Registry, fetcher: Recorder, cache: Path, now: int) -> Updater:

@@ -12,6 +12,8 @@ signed by a moderation key that the offline authority enrolled, and is about the
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from countermark.entry import Entry
 from countermark.errors import EvidenceError, MalformedError, StaleError
 from countermark.limits import UNAPPLIED_MAX
@@ -30,9 +32,7 @@ def unapplied(view: View, artifact: Artifact, publish: int) -> str | None:
     ours, decided = None, None  # the owner's side, and the registry's
     head = ""  # the leaf hash of the registry's newest decision
     for index, raw in view.log.entries(applied, size):
-        try:
-            entry = Entry.parse(raw)
-        except MalformedError:
+        if (entry := _parsed(raw)) is None:
             continue  # an auditor's finding; it changes nothing
         if entry.type == "key-revoke" and _revokes(entry, artifact, publish):
             ours = f"its key may have been revoked by entry #{index}"
@@ -45,6 +45,14 @@ def unapplied(view: View, artifact: Artifact, publish: int) -> str | None:
         elif entry.type == "clear" and _clears(view, entry, head):
             decided = None
     return ours or decided
+
+
+@lru_cache(maxsize=256)  # every file of a lock is held against the same few
+def _parsed(raw: bytes) -> Entry | None:
+    try:
+        return Entry.parse(raw)
+    except MalformedError:
+        return None
 
 
 def _revokes(entry: Entry, artifact: Artifact, publish: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,7 @@ def test_an_honest_file_is_offered_and_served(installer: Installer, world: World
     }
     assert body(installer.file(file)) == file.data
     assert body(installer.file(file, ".metadata")) == metadata
-    assert installer.kept() == [file.sha256]
+    assert installer.kept() == sorted([file.sha256, hashlib.sha256(metadata).hexdigest()])
     assert installer.proxy.report().exit_code == 0 and installer.said == []
     world.check()
 
@@ -355,3 +357,42 @@ def _raising(world: World, status: int, reason: str) -> Callable[[], bytes | Non
         raise StatusError(f"{world.base}/packages", Answer(status, reason))
 
     return refuse
+
+
+def test_projects_asked_for_together_are_judged_against_one_view(installer: Installer, world: World) -> None:
+    """Two people ask for each of three projects at once: each is looked up once, and the moment is asked for once."""
+    files = [world.publish(f"acme-{number}") for number in range(3)]
+    answers: list[Response] = []
+
+    def ask(file: Published) -> None:
+        answers.append(installer.get(f"/simple/{file.project}/", JSON))
+
+    world.asked.clear()
+    with installer.proxy._judging:  # as if another project were being judged
+        threads = [threading.Thread(target=ask, args=[file]) for file in files * 2]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 20
+        while len(installer.proxy._waiting) < len(files) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join(20)
+    assert [answer.status for answer in answers] == [200] * 6
+    assert world.asked.count("/tuf/timestamp.json") == 1
+    for file in files:
+        assert world.asked.count(f"/simple/{file.project}/") == 1
+    assert not installer.proxy._answers and not installer.proxy._waiting
+
+
+def test_metadata_is_kept_like_a_file(installer: Installer, world: World) -> None:
+    """It is fetched and hashed once; spoiled on this disk it is fetched again."""
+    file = world.publish("acme-demo")
+    assert installer.file(file, ".metadata").status == 200
+    world.asked.clear()
+    metadata = world.packages[f"acme-demo/{file.filename}.metadata"]
+    assert body(installer.file(file, ".metadata")) == metadata
+    assert not world.asked
+    (kept,) = [path for path in installer.store.rglob("*") if path.is_file()]
+    kept.write_bytes(b"Requires-Dist: evil\n")
+    assert body(installer.file(file, ".metadata")) == metadata
+    assert len(world.asked) == 1
