@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
         "commands_audit",
         "commands_install",
         "commands_bundle",
+        "commands_evidence",
         "commands_key",
         "commands_trust",
         "commands_witness",
@@ -59,7 +60,7 @@ FLOORS: list[set[str]] = [
     {"mirrors"},
     {"session"},
     {"logreader", "pins", "freshness"},
-    {"policyfile"},
+    {"policyfile", "policyview"},
     {
         "replay",
         "lockfile",

@@ -6,7 +6,7 @@ import contextlib
 from datetime import UTC, datetime
 
 from countermark.errors import EvidenceError
-from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.pins import Registry, newer_roots
 from countermark.tufjson import Root
 
@@ -21,7 +21,7 @@ def keep_bundle_evidence(
         newer = newer_roots(registry.folder / "tuf", Root.parse(registry.root).version)
         evidence = evidence.about(registry.url, registry.root, newer, trust_file)
         path = save(evidence, registry.folder / "evidence", time=now)
-        error.hint = error.hint or f'evidence ({evidence.kind.value}) is in "{path}"'
+        error.hint = error.hint or kept_at(path, evidence.kind)
 
 
 def utc(seconds: int) -> str:

@@ -31,8 +31,12 @@ def _pin(commands: Any) -> None:
 
 def _policy(commands: Any) -> None:
     policy = commands.add_parser("policy", help="what may be installed")
+    found = below(policy, "ACTION")
+    told = "what applies in this folder, and whether the registry, this machine or the project says so"
+    show = add(found, "show", "policy.show", told)
+    show.add_argument("projects", nargs="*", metavar="PROJECT", help="what applies to these alone")
     told = "what enforcing would refuse of a lock, by reason and count; nothing is changed"
-    simulate = add(below(policy, "ACTION"), "simulate", "policy.simulate", told)
+    simulate = add(found, "simulate", "policy.simulate", told)
     simulate.add_argument(
         "--lock", type=Path, metavar="FILE", required=True, help="uv.lock, pylock.toml, ..."
     )

@@ -126,10 +126,14 @@ def bundle_arguments(commands: Any) -> None:
 def evidence_arguments(commands: Any) -> None:
     evidence = commands.add_parser("evidence", help="contradictions that were saved")
     does = below(evidence, "ACTION")
+    saved = add(
+        does, "list", "evidence.show_all", "what this machine has saved, newest first", registry=False
+    )
+    saved.add_argument("--registry", metavar="URL", help="of this registry alone")
     check = add(
         does,
         "check",
-        "bundle.evidence_check",
+        "evidence.check",
         "check saved evidence anew: without network, or with the log",
         registry=False,
     )

@@ -13,6 +13,7 @@ from countermark.audit_report import AuditReport
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import read_file
 from countermark.errors import UsageError
+from countermark.evidence import kept_at
 from countermark.evidence_replay import FolderFetcher
 from countermark.fetch import Fetcher, HttpFetcher
 from countermark.limits import TRUST_FILE_MAX_BYTES
@@ -68,7 +69,7 @@ def _tell(report: AuditReport) -> None:
         colour = RED if found.exit_code == 7 else YELLOW
         put(f"{found.kind.value}: {found.code}: {found.message} (at fault: the {found.party})", colour=colour)
         if found.evidence:
-            say(f'evidence is in "{found.evidence}"')
+            say(kept_at(found.evidence))
     for what, count in sorted(report.covered.items()):
         put(f"covered: {what}: {count}")
     for what in report.not_covered:

@@ -1,4 +1,4 @@
-"""`bundle make`, `bundle verify` and `evidence check`. Engines: bundling.py, offline.py, evidence_*.py.
+"""`bundle make` and `bundle verify`. Engines: bundling.py and offline.py.
 
 What works offline imports nothing that connects out: a process verifies one bundle in tens of milliseconds.
 """
@@ -7,29 +7,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from countermark.bundle import SUFFIX
 from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import create_file, read_file, replace_file
-from countermark.errors import PolicyError, UsageError
-from countermark.limits import EVIDENCE_FILE_MAX_BYTES, OFFLINE_BUNDLE_MAX_BYTES, ROOT_MAX_BYTES
+from countermark.errors import UsageError
+from countermark.limits import OFFLINE_BUNDLE_MAX_BYTES
 from countermark.offline import OfflineReport, Result, verify_bundles
 from countermark.pins import Home, Registry
 from countermark.policyfile import load_policies
 from countermark.values import pattern
 from countermark.verified import Artifact, LetPass, Refused, Verified
-
-if TYPE_CHECKING:
-    from countermark.evidence import Evidence
-    from countermark.evidence_check import Checked
-    from countermark.fetch import Fetcher
-    from countermark.tufjson import Root
 
 _AGE = pattern(r"([1-9][0-9]{0,8})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -152,67 +144,11 @@ def _verify_log_only(
     return report.exit_code
 
 
-def evidence_check(arguments: argparse.Namespace) -> int:
-    from countermark.evidence import parse  # noqa: PLC0415
-    from countermark.tufjson import Root  # noqa: PLC0415
-
-    raw = read_file(arguments.file, max_bytes=EVIDENCE_FILE_MAX_BYTES)
-    if raw is None:
-        raise UsageError(f'there is no file "{arguments.file}"')
-    evidence, saved = parse(raw)
-    if arguments.root is not None:
-        root = read_file(arguments.root, max_bytes=ROOT_MAX_BYTES)
-        if root is None:
-            raise UsageError(f'there is no file "{arguments.root}"')
-    else:
-        root = _root_for(Home(), evidence.registry)
-    if arguments.replay:
-        checked = _replay(evidence, saved, Root.parse(root), arguments)
-    else:
-        from countermark.evidence_check import check  # noqa: PLC0415
-
-        checked = check(evidence, saved, Root.parse(root))
-    if arguments.json:
-        put_json(checked.to_json())
-    else:
-        for sentence in checked.sentences:
-            put(sentence)
-    return 0
-
-
-def _replay(evidence: Evidence, saved: int, root: Root, arguments: argparse.Namespace) -> Checked:
-    """With the log beside the file: the registry's own, or a copy."""
-    from countermark.evidence_replay import FolderFetcher, check_by_replay  # noqa: PLC0415
-    from countermark.fetch import HttpFetcher  # noqa: PLC0415
-
-    log = arguments.log
-    if log is None:
-        if not any(registry.url == evidence.registry for registry in Home().registries()):
-            raise PolicyError(
-                f"{evidence.registry or 'the registry'} of this evidence is not one pinned here",
-                hint="--log URL-OR-FOLDER says where its log can be read",
-            )
-        log = f"{evidence.registry}/log"
-    fetcher: Fetcher = HttpFetcher() if re.match("https?://", log) else FolderFetcher()
-    return check_by_replay(evidence, saved, root, fetcher=fetcher, log=log)
-
-
 def _pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
     """The registry a command is about, and the words every result about it carries."""
     home = Home()
     registry = home.registry(arguments.registry or os.environ.get("COUNTERMARK_REGISTRY"))
     return home, registry, registry.admit(os.environ, allow_trial=arguments.allow_trial)
-
-
-def _root_for(home: Home, url: str) -> bytes:
-    """The root pinned for the registry an evidence file names: the file itself vouches for nothing."""
-    for registry in home.registries():
-        if registry.url == url:
-            return registry.root
-    raise PolicyError(
-        f"no root is pinned for {url or 'the registry'} of this evidence, so nobody vouches for its keys",
-        hint="--root FILE, or countermark trust add URL --root-words '...'",
-    )
 
 
 def _seconds(text: str) -> int:

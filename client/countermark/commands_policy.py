@@ -1,6 +1,6 @@
-"""The commands `pin`, `policy` and `lock`: who must have signed, and what a stricter policy would refuse.
+"""The commands `pin`, `policy` and `lock`: who must have signed, what is asked, what a stricter policy would refuse.
 
-The engines: pinning.py, run.py (verify_locks) and offers.py.
+The engines: pinning.py, policyview.py, run.py (verify_locks) and offers.py.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from countermark.clientpolicy import Policies
+from countermark.clientpolicy import ClientPolicy, Policies
 from countermark.commands_configure import put_difference
 from countermark.commands_install import pinned
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.disk import read_file, rewrite_file
 from countermark.edits import difference
-from countermark.errors import EvidenceError, PolicyError, UsageError
+from countermark.errors import CountermarkError, EvidenceError, PolicyError, UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES, LOCK_MAX_BYTES
 from countermark.lockfile import is_pylock, read_lock
 from countermark.mirrors import fetcher_for
 from countermark.names import normalise_project
 from countermark.offers import judge, look_up
 from countermark.pinning import Move, annotated, move, newest_signer, signers_of, unannotated, with_pins
-from countermark.pins import Registry
+from countermark.pins import Home, Registry
 from countermark.policyfile import PROJECT_POLICY, load_policies, load_policy, project_policy
+from countermark.policyview import PLACES, asked, asked_of
 from countermark.run import verify_locks
 from countermark.values import replace
 from countermark.verified import Refused, Report
+from countermark.verify import verify
 
 SHOWN = 5  # files of one reason; --json lists them all
 
@@ -134,6 +136,48 @@ def _talk_simulated(report: Report, reasons: list[tuple[str, list[Refused]]]) ->
             put(f"       and {len(found) - SHOWN} more")
     refused = sum(len(found) for _, found in reasons)
     say(f"under CI and enforce, {refused} of {len(report.outcomes)} would be refused; nothing was changed")
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """What applies in this folder, and which of the three places says so."""
+    home, now = Home(), int(time.time())
+    policies = load_policies(home.policy_file, Path.cwd(), os.environ)
+    unknown: CountermarkError | None = None
+    try:
+        _, registry, _ = pinned(arguments)
+        report = verify([], registry, fetcher_for(registry), now=now, policies=policies)
+        central = f"{registry.url}, as of {report.freshness}"
+        policies = policies if report.policy is None else policies.with_central(report.policy)
+    except CountermarkError as error:
+        unknown, central = error, f"not known: {error}"
+    places = dict(zip(PLACES, (central, *map(_where, (policies.local, policies.project))), strict=True))
+    names = [normalise_project(name) for name in arguments.projects]
+    lines = asked(policies, now=now)
+    of = {name: asked_of(policies, name, now=now) for name in names}
+    if unknown is not None:  # what stands in for the registry's policy is a default, and nobody's word
+        lines, of = (
+            [x for x in lines if x.origin != PLACES[0]],
+            {n: [x for x in found if x.origin != PLACES[0]] for n, found in of.items()},
+        )
+    if arguments.json:
+        projects = {name: [line.to_json() for line in found] for name, found in of.items()}
+        put_json({"asked": [line.to_json() for line in lines], "places": places, "projects": projects})
+    else:
+        for place, where in places.items():
+            put(f"{place:<12} {where}")
+        for line in lines if not of else ():
+            put(line.sentence())
+        for name, found in of.items():
+            put(f"{name}:")
+            for line in found:
+                put(f"  {line.sentence()}")
+    if unknown is not None and unknown.hint:
+        say(f"hint: {unknown.hint}")
+    return 0 if unknown is None else unknown.exit_code
+
+
+def _where(policy: ClientPolicy) -> str:
+    return policy.source if policy.source != ClientPolicy.source else "says nothing: there is no such file"
 
 
 def annotate(arguments: argparse.Namespace) -> int:

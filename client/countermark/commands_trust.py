@@ -7,10 +7,12 @@ import os
 
 from countermark.console import put, put_json, say
 from countermark.disk import read_file
-from countermark.errors import NetworkError, PolicyError, UsageError
+from countermark.errors import CountermarkError, NetworkError, PolicyError, UsageError
 from countermark.fetch import HttpFetcher
-from countermark.limits import ROOT_MAX_BYTES
+from countermark.limits import ROOT_MAX_BYTES, TRUST_FILE_MAX_BYTES
 from countermark.pins import Home, Registry, RootInfo, find_root, normalise_url
+from countermark.timeline import Timeline
+from countermark.trustfile import TrustFile
 from countermark.words import check_root_words
 
 
@@ -73,17 +75,48 @@ def _print(registry: Registry, *, json: bool) -> None:
     put(info.words)
     for mirror in registry.mirrors:
         put(f"mirror {mirror}")
+    trust_file = _in_force(registry)
+    if trust_file is None:
+        say("the keys of its log and its witnesses are not known before something was verified here")
+        return
+    put(f"{trust_file.origin}  trust file version {trust_file.version}, verified here")
+    for line in trust_file.witness_policy.splitlines():
+        put(line)
+
+
+def _in_force(registry: Registry) -> TrustFile | None:
+    """The trust file that this machine verified last and follows: whose keys must sign and cosign."""
+    raw = read_file(registry.folder / "tuf" / "trust.file", max_bytes=TRUST_FILE_MAX_BYTES)
+    followed = Timeline.load(registry.folder / "timeline.json").trust_sha256
+    try:
+        found = TrustFile.parse(raw or b"")
+    except CountermarkError:
+        return None
+    return found if found.digest == followed else None
 
 
 def _json(registry: Registry) -> dict[str, object]:
-    info = registry.info
+    info, trust_file = registry.info, _in_force(registry)
     return {
         "expires": info.expires,
         "first_use": registry.first_use,
         "fingerprint": info.fingerprint,
         "mirrors": list(registry.mirrors),
         "trial": info.trial,
+        "trust_file": None if trust_file is None else _keys(trust_file),
         "url": registry.url,
         "version": info.version,
         "words": info.words,
+    }
+
+
+def _keys(trust_file: TrustFile) -> dict[str, object]:
+    """Whose signatures and cosignatures count."""
+    policy = trust_file.policy
+    return {
+        "log_keys": [key.format() for key in trust_file.log_keys],
+        "origin": trust_file.origin,
+        "version": trust_file.version,
+        "witness_policy": trust_file.witness_policy,
+        "witnesses": {witness.name: witness.key.format() for witness in policy.witnesses},
     }

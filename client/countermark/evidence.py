@@ -99,3 +99,9 @@ def save(evidence: Evidence, folder: Path, *, time: int) -> Path:
     if not path.exists():
         replace_file(path, evidence.encode(time=time))
     return path
+
+
+def kept_at(path: Path | str, kind: EvidenceClass | None = None) -> str:
+    """The hint that goes with an error of exit code 7: where it is kept, and what to do with it."""
+    of = "" if kind is None else f" ({kind.value})"
+    return f'evidence{of} is in "{path}"; `countermark evidence check FILE` says whom it convinces'

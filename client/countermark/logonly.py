@@ -41,7 +41,7 @@ from countermark.errors import (
     WithdrawnError,
     worst,
 )
-from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import Fetcher, decode_json
 from countermark.freshness import Level
 from countermark.limits import FETCH_MAX_BYTES, HEAD_MAX_AGE
@@ -265,4 +265,4 @@ def _keep_evidence(head: View, error: EvidenceError) -> None:
     objects = dict(getattr(error, "objects", {})) | {"checkpoint": head.checkpoint.raw}
     evidence = Evidence(EvidenceClass.OBSERVATION, [str(error)], objects, head.registry.url)
     path = save(evidence, head.registry.folder / "evidence", time=head.now)
-    error.hint = error.hint or f'evidence is in "{path}"'
+    error.hint = error.hint or kept_at(path)

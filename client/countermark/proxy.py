@@ -36,7 +36,7 @@ from countermark.clientpolicy import Policies
 from countermark.console import plain
 from countermark.distribution import MEMBER_MAX_BYTES
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, NetworkError, WithdrawnError
-from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import FileFetcher, StatusError
 from countermark.filestore import FileStore, Incoming
 from countermark.limits import PROXY_HELD_BACK, PROXY_JUDGED_FOR, PROXY_WHOLE_BYTES
@@ -298,7 +298,7 @@ class Proxy:
             )
             kept = Evidence(EvidenceClass.OBSERVATION, [str(false)], {"metadata": raw}, self._registry.url)
             path = save(kept, self._registry.folder / "evidence", time=self._clock())
-            false.hint = f'evidence is in "{path}"'
+            false.hint = kept_at(path)
             raise false
         with self._store.incoming() as arriving:
             arriving.write(raw)

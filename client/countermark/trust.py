@@ -38,7 +38,7 @@ from countermark.errors import (
     ProofError,
     StaleError,
 )
-from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import Fetcher
 from countermark.freshness import OPERATOR, Freshness, grace_time, judge
 from countermark.limits import (
@@ -204,7 +204,7 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
         newer = newer_roots(tuf, registry.info.version)
         evidence = evidence.about(registry.url, registry.root, newer, trust_file)
         path = save(evidence, registry.folder / "evidence", time=now)
-        error.hint = error.hint or f'evidence ({evidence.kind.value}) is in "{path}"'
+        error.hint = error.hint or kept_at(path, evidence.kind)
         raise
 
 

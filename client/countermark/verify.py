@@ -40,7 +40,7 @@ from countermark.errors import (
     UsageError,
     WithdrawnError,
 )
-from countermark.evidence import Evidence, EvidenceClass, save
+from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import Fetcher
 from countermark.freshness import Level
 from countermark.limits import MEMORY_MAX_BYTES
@@ -275,7 +275,7 @@ def _keep_evidence(view: View, artifact: Artifact, error: EvidenceError) -> None
     objects = dict(getattr(error, "objects", {})) | {"checkpoint": view.checkpoint.raw}
     evidence = Evidence(EvidenceClass.OBSERVATION, [str(error)], objects, view.registry.url)
     path = save(evidence, view.registry.folder / "evidence", time=view.now)
-    error.hint = error.hint or f'evidence is in "{path}"'
+    error.hint = error.hint or kept_at(path)
 
 
 def _policy_words(
