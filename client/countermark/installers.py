@@ -2,6 +2,7 @@
 
     uv sync --frozen                                  uv.lock of the project or its workspace
     uv sync --locked                                  the same; uv asks the registry whether it is up to date
+    uv sync                                           as with --locked, which is added: a lock is never changed here
     poetry install, poetry sync                       poetry.lock (poetryplan.py)
     uv pip sync pylock.toml                           that file
     uv pip install --require-hashes -r FILE           FILE, and what it includes
@@ -137,14 +138,17 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
         raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=KNOWN)
     start = (folder / options.last("--directory") / options.last("--project")).resolve()
     folders = list(_uv_folders(start))
-    if not {"--frozen", "--locked"} & options.flags:
+    has_lock = any((each / "uv.lock").exists() for each in folders)
+    is_plain = not {"--frozen", "--locked"} & options.flags
+    if is_plain and not has_lock:
         return _uv_first_sync(command, options, folders)
+    is_locked = is_plain or "--locked" in options.flags
     locks = tuple(read_lock(each / "uv.lock") for each in folders if (each / "uv.lock").is_file())
     if not locks:
         raise UsageError(f'no uv.lock for "{start}"', hint="uv lock makes one")
     settings = [each / name for each in folders for name in ("pyproject.toml", "uv.toml")]
     sources: list[str] = []
-    if "--locked" in options.flags:
+    if is_locked:
         sources = [source for lock in locks for source in lock.sources]
         sources += [url for path in settings for url in _uv_indexes(path)]
     return Plan(
@@ -155,7 +159,8 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
         folders[0],
         {path: digest_of(path) for path in settings},
         sources=tuple(sources),
-        asks_registry="--locked" in options.flags,
+        asks_registry=is_locked,
+        added=("--locked",) if is_plain else (),  # or uv would write the lock anew before it installs
     )
 
 
@@ -189,11 +194,6 @@ def _by_name(command: Sequence[str], installer: str, options: Options, names: Se
 
 def _uv_first_sync(command: Sequence[str], options: Options, folders: Sequence[Path]) -> Plan:
     """`uv sync` before there is a lock: uv resolves through the proxy, and writes one."""
-    if any((each / "uv.lock").exists() for each in folders):
-        raise PolicyError(
-            "`uv sync` may change the lock before it installs",
-            hint="add --frozen to install what uv.lock pins, or --locked to be told if it is out of date",
-        )
     if options.named(INDEXES) or "--no-index" in options.flags:
         raise PolicyError(
             "a sync without a lock goes through the proxy alone", hint="leave out other indexes"

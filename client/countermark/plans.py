@@ -104,6 +104,9 @@ class Plan:
     settings: Mapping[Path, str | None] = field(default_factory=dict)
     sources: tuple[str, ...] = ()  # the indexes that it will ask, whatever its environment says
     asks_registry: bool = False  # it compares its lock with an index, which must be the one the lock names
+    added: tuple[
+        str, ...
+    ] = ()  # what the child is given beside what was typed, so that it leaves its lock alone
 
     @property
     def is_pinned(self) -> bool:

@@ -1,6 +1,6 @@
 """Run: verify what a lock pins, then start the installer; or give it a verifying index of its own.
 
-    countermark run -- uv sync --frozen
+    countermark run -- uv sync                  (beside a uv.lock; also with --frozen or --locked)
     countermark run -- uv pip sync pylock.toml
     countermark run -- pip install --require-hashes -r requirements.txt
     countermark run -- poetry install --no-root
@@ -224,7 +224,8 @@ def run(
     if others := todo.other_sources(registry.url):
         raise PolicyError(
             f"{todo.command[0]} would ask another index than {registry.url}: {others[0]}",
-            hint=f"countermark configure {todo.command[0].split('/')[-1]} --write, then lock anew",
+            hint=f"countermark configure {todo.command[0].split('/')[-1]} --write, then lock anew"
+            + ("; or --frozen, which asks no index for what uv.lock pins" if todo.added else ""),
         )
     loose = todo.unprovable()
     report = verify_locks(
@@ -250,7 +251,7 @@ def run(
         child_environment = _beside_the_lock(child_environment, todo, build=bool(loose))
         say(_one_line(todo, report, registry, registry.url if todo.sources else url, cleared))
         # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
-        child = (start or _start)(todo.command, child_environment)
+        child = (start or _start)((*todo.command, *todo.added), child_environment)
     locked = {pin.sha256 for pin in todo.pinned}
     asked = [o for o in proxy.outcomes if o.exit_code or o.artifact.sha256 not in locked]
     report = replace(report, outcomes=(*report.outcomes, *asked))
@@ -258,7 +259,13 @@ def run(
         return Finished(
             7, "countermark", report, (f"{todo.changed()[0]} was changed while the installer ran",)
         )
-    return _ended(todo, report, child, _not_provable(report))
+    sentences = _not_provable(report)
+    if todo.added and child:
+        sentences.append(
+            f"{todo.command[0]} was given {' '.join(todo.added)}, so that {todo.locks[0].path.name} stays as it is: "
+            "if that is out of date, `uv lock` makes it anew, and the next run verifies it"
+        )
+    return _ended(todo, report, child, sentences)
 
 
 def _ended(todo: Plan, report: Report, child: int, sentences: Sequence[str]) -> Finished:
@@ -281,6 +288,8 @@ def _beside_the_lock(environment: Mapping[str, str], todo: Plan, *, build: bool)
     if others != "*":
         past = ",".join(filter(None, (others, "127.0.0.1")))
         kept |= {"NO_PROXY": past, "no_proxy": past}
+    if todo.added:
+        kept.pop("UV_FROZEN", None)  # uv takes one of the two, and the stricter is what was added
     if build and todo.installer == "uv sync":
         kept["UV_NO_CONFIG"] = "1"  # uv asks the indexes of `[tool.uv]` first for what a build takes
     if build or todo.asks_index:  # the proxy's port is new each time: its pages are of no use to a cache

@@ -85,20 +85,24 @@ def test_poetry_installs_what_is_proved_from_its_lock(world: World) -> None:
     assert (app / "poetry.lock").read_bytes() == before
 
 
-def test_uv_sync_locked_asks_the_registry(world: World) -> None:
-    """A current lock installs; one that is out of date is uv's to refuse, with its own exit code."""
+def test_uv_sync_asks_the_registry_and_leaves_the_lock(world: World) -> None:
+    """Plain and --locked: a current lock installs; one that is out of date is uv's to refuse, with its own code."""
     app = project(world, "locked", "uv")
     configured = {"UV_NO_CONFIG": "0"}
     world.run("uv", "lock", cwd=app, home="bob", **configured)
     before = (app / "uv.lock").read_bytes()
-    run = ("countermark", "run", "--", "uv", "sync", "--locked")
-    world.run(*run, cwd=app, home="bob", **configured)
+    plain = ("countermark", "run", "--", "uv", "sync")
+    for run in (plain, (*plain, "--locked")):
+        world.run(*run, cwd=app, home="bob", **configured)
+        assert (app / "uv.lock").read_bytes() == before
     assert world.run(app / ".venv" / "bin" / "python", "-c", "import hello_countermark").out == "hello\n"
     text = (app / "pyproject.toml").read_text("utf-8")
     (app / "pyproject.toml").write_text(text.replace('"0"', '"0.1"', 1).replace("==1.0.0", ">=0.5"), "utf-8")
-    done = world.run(*run, cwd=app, home="bob", expect=None, **configured)
-    assert done.code in (1, 2) and f"exit code {done.code} is uv's" in done.err
-    assert (app / "uv.lock").read_bytes() == before
+    for run, hint in ((plain, "`uv lock` makes it anew"), ((*plain, "--locked"), "")):
+        done = world.run(*run, cwd=app, home="bob", expect=None, **configured)
+        assert done.code in (1, 2) and f"exit code {done.code} is uv's" in done.err
+        assert "needs to be updated" in done.err and hint in done.err
+        assert (app / "uv.lock").read_bytes() == before
 
 
 POETRY_SAYS = """\

@@ -152,3 +152,27 @@ def test_locked_asks_the_registry_and_nobody_else(project: Project, world: World
     lock = project.folder / "uv.lock"
     lock.write_text(lock.read_text().replace("https://registry.test/simple/", "https://other.test/simple/"))
     project.refuse(5, LOCKED, "https://other.test/simple/", "configure uv --write")
+
+
+def test_a_plain_sync_beside_a_lock_verifies_it_and_leaves_it(project: Project, world: World) -> None:
+    """uv is given --locked, so it cannot write the lock anew; swapped bytes are refused before it starts."""
+    lock = project.uv_lock(world.publish("acme-demo"))
+    before = lock.read_bytes()
+    assert project.run(["uv", "sync"], environment={"UV_FROZEN": "1"}).exit_code == 0
+    words, given = project.started.pop()
+    assert words == ["uv", "sync", "--locked"] and given["UV_DEFAULT_INDEX"] == f"{world.base}/simple/"
+    assert "UV_FROZEN" not in given and lock.read_bytes() == before
+    project.child_code = 1
+    finished = project.run(["uv", "sync"])
+    assert (finished.exit_code, finished.whose) == (
+        1,
+        "uv",
+    ) and "`uv lock` makes it anew" in finished.sentences[-1]
+    project.started.clear()
+    project.during = lambda: lock.write_bytes(before + b"# anew\n")
+    assert project.run(["uv", "sync"]).exit_code == 7, "a uv that writes it all the same"
+    project.started.clear()
+    project.uv_lock(world.publish("acme-demo", "2.0"), sha256="00" * 32)
+    project.refuse(7, ["uv", "sync"], "00" * 32)
+    lock.write_bytes(before.replace(b"https://registry.test/simple/", b"https://other.test/simple/"))
+    project.refuse(5, ["uv", "sync"], "https://other.test/simple/", "or --frozen")

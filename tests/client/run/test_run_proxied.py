@@ -152,8 +152,10 @@ def test_a_first_sync_leaves_a_lock_that_names_the_registry(project: Project, wo
     assert lock.read_text() == (
         f'source = {{ registry = "{world.base}/simple/" }}\nurl = "{world.base}/simple/../packages/x"\n'
     )
-    with pytest.raises(PolicyError, match="may change the lock"):
-        plan(["uv", "sync"], folder=project.folder)
+    lock.write_text("version = 1\n")
+    assert plan(["uv", "sync"], folder=project.folder).is_pinned, (
+        "from now on it is verified, and not changed"
+    )
 
 
 @pytest.mark.parametrize(
