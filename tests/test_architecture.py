@@ -36,7 +36,7 @@ FLOORS: list[set[str]] = [
     {"installers", "configuring", "pinning"},
     {"poetryplan"},
     {"plans"},
-    {"approving"},
+    {"approving", "namespacefiles"},
     {"countersign"},
     {"accesstokens", "afterwards", "ahead", "ambient", "devicelogin", "jobs", "logonlypublish", "team"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},

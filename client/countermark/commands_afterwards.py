@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from countermark import afterwards as engine
+from countermark import namespacefiles
 from countermark.actfile import Act, members_of
 from countermark.commands_install import pinned
 from countermark.console import GREEN, YELLOW, confirm, put, put_json, say
@@ -44,12 +45,18 @@ def remove(arguments: argparse.Namespace) -> int:
 
 def _withdraw(arguments: argparse.Namespace, kind: str) -> int:
     engine.check_reason(kind, arguments.reason)
-    local = {wanted: _local(wanted) for wanted in arguments.files}
+    local = {
+        wanted: None if namespacefiles.is_meant(wanted) else _local(wanted) for wanted in arguments.files
+    }
     owner = owner_of(arguments, lambda home: open_signer(load_key(home.keys, arguments.key)))
     files: list[engine.Known] = []
     for wanted, artifact in local.items():
         name = artifact.filename if artifact else wanted
-        files += [f for f in engine.find(owner.view, owner.fetcher, name, artifact) if f not in files]
+        if namespacefiles.is_meant(wanted):
+            meant = namespacefiles.find(owner, wanted)
+        else:
+            meant = engine.find(owner.view, owner.fetcher, name, artifact)
+        files += [file for file in meant if file not in files]
     if kind == "remove" and not arguments.yes:
         say(f"{', '.join(file.filename for file in files)}: removed for ever, and the names stay spent")
         if not confirm("remove?"):

@@ -10,11 +10,12 @@ approval itself comes in with other owners' statements (acts.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from flask import Response, send_file
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
 from countermark import rules
 from countermark.entry import normalise_filename, normalise_project, normalise_version
@@ -26,10 +27,12 @@ from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.tokens import Principal, require_session
 from countermark_server.asking import holder_in
 from countermark_server.errors import ServerError
-from countermark_server.ruleview import SqlView
+from countermark_server.ruleview import SqlView, encode_key
 from countermark_server.standings import standing
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
+
+FILES_MAX = 4096  # of one project of a namespace, in one answer
 
 
 class Releases:
@@ -62,6 +65,22 @@ class Releases:
             "approvals": None if waits is None else waits.document(),
         }
 
+    def files(self, namespace: str, name: str) -> dict[str, Any]:
+        """Files of a project in a namespace: where each is logged, and what an owner's next entry follows."""
+        try:
+            project = normalise_project(name)
+        except MalformedError as error:
+            raise ServerError("not-found", str(error)) from None
+        if not namespace or not is_namespace(namespace):
+            raise ServerError("not-found", f"{namespace[:80]!r} is no namespace")
+        first, table = encode_key(("file", namespace, project, ""))[:-2], db.rules_state
+        query = select(table.c.key, table.c.value).where(table.c.key >= first, table.c.key < first + "~")
+        with db.read(self._engine) as connection:
+            view = SqlView(connection, db.rules_state)
+            rows = connection.execute(query.order_by(table.c.key).limit(FILES_MAX)).all()
+            found = [_logged(view, tuple(json.loads(row.key)), json.loads(row.value)) for row in rows]
+        return {"namespace": namespace, "project": project, "files": found}
+
     def staged(self, principal: Principal, name: str, filename: str) -> Response:
         """The bytes of a file that is not listed yet, for an owner of its project who has signed in."""
         require_session(principal)  # a token that is for less must not read what nobody may read
@@ -91,6 +110,16 @@ class Releases:
         if state is None or principal.account_id not in state["owners"]:
             raise ServerError("not-owner", f"only owners of {project!r} see its files before they are listed")
         check_seat(connection, principal.account_id, "", project)
+
+
+def _logged(view: SqlView, key: rules.Key, file: rules.State) -> dict[str, Any]:
+    return {
+        "filename": file["filename"],
+        "sha256": file["sha256"],
+        "index": file["index"],
+        "standing": rules.standing_of(view, key) or "ok",
+        "prev": file["owner_head"],
+    }
 
 
 def _files(view: SqlView, namespace: str, project: str, release: rules.State) -> list[dict[str, Any]]:

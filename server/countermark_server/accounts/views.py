@@ -7,7 +7,7 @@
     GET  /api/v1/entries/NUMBER                             -> what became of an entry that was answered 202
     GET  /api/v1/keys/KEYID                                 -> projects a key may sign for
     GET  /api/v1/projects/NAME                              -> owners, keys, what to sign next
-    GET  /api/v1/namespaces/NAME[/projects/NAME | /releases/NAME/VERSION]   -> the same of what is served elsewhere
+    GET  /api/v1/namespaces/NAME[/projects/NAME | /files/NAME | /releases/NAME/VERSION]   -> of files served elsewhere
     POST /api/v1/projects/NAME/owners                       -> owners of a project that does not sign (unsigned.py)
     GET  /api/v1/releases/NAME/VERSION  /api/v1/staged/NAME/FILE    -> what waits for approvals (releases.py)
     POST /api/v1/tokens  GET /api/v1/tokens  POST /api/v1/tokens/ID/revoke  /api/v1/tokens/revoke   (tokenroom.py)
@@ -111,6 +111,10 @@ def blueprint(
     @doors.get("/namespaces/<namespace>/projects/<project>")
     def covered(namespace: str, project: str) -> Response:
         return jsonify(keys.namespace(namespace, project))
+
+    @doors.get("/namespaces/<namespace>/files/<project>")
+    def covered_files(namespace: str, project: str) -> Response:
+        return jsonify(releases.files(namespace, project))
 
     @doors.get("/namespaces/<namespace>/releases/<project>/<version>")
     def covered_release(namespace: str, project: str, version: str) -> Response:

@@ -244,6 +244,14 @@ PATHS: dict[str, dict[str, Schema]] = {
         "covered", "the same of a project in it, and of the namespace, whose keys sign for it, too", _COVERED,
         path={"namespace": _STRING, "project": _STRING},
     )},
+    "/api/v1/namespaces/{namespace}/files/{project}": {"get": _door(
+        "coveredFiles", "where the files of a project there are logged, and what an owner's next entry follows",
+        _object({"namespace": _STRING, "project": _STRING, "files": _list(_object({
+            **dict.fromkeys(("filename", "standing"), _STRING), "sha256": _HEX, "index": _COUNT,
+            "prev": _or_null("string"),
+        }))}),
+        path={"namespace": _STRING, "project": _STRING},
+    )},
     "/api/v1/namespaces/{namespace}/releases/{project}/{version}": {"get": _door(
         "coveredRelease", "the files of a release there that wait for approvals", _RELEASE,
         path={"namespace": _STRING, "project": _STRING, "version": _STRING},

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from countermark import afterwards, approving, countersign, jobs, logonlypublish
+from countermark import afterwards, approving, countersign, jobs, logonlypublish, namespacefiles
 from countermark.actfile import Act
 from countermark.distribution import read_distribution
 from countermark.entry import Entry
@@ -208,6 +208,41 @@ def test_a_job_publishes_what_is_served_elsewhere(world: JobWorld, issuer: JobIs
     world.quiet()
     with pytest.raises(PolicyError):
         log(job, built(tmp_path, "1.1"), run)
+
+
+def test_an_owner_withdraws_what_is_served_elsewhere(world: JobWorld, tmp_path: Path) -> None:
+    """yank, unyank and remove by version, each following the last; what is not there is not guessed."""
+    ada, bob = open_namespace(world, tmp_path)
+    index = log(ada, built(tmp_path, "1.0"))
+    log(ada, built(tmp_path, "1.1"))
+    world.quiet()
+    for kind, reason, standing in (
+        ("yank", "broken", "yanked"),
+        ("unyank", "fixed", "ok"),
+        ("remove", "security", "removed"),
+    ):
+        (known,) = namespacefiles.find(bob, "corp/widget==1.0.0")
+        assert known.index == index and known.project == WIDGET
+        recorded(bob.act(kind, known, reason))
+        world.quiet()
+        (known,) = namespacefiles.find(ada, "corp/Widget==1.0")
+        assert known.standing == standing
+    assert namespacefiles.find(ada, "corp/widget==1.1")[0].standing == "ok"
+    for wanted, error in (
+        ("corp/widget==2.0", PolicyError),
+        ("corp/gadget==1.0", PolicyError),
+        ("corp/*==1.0", UsageError),
+        ("corp/widget==one", UsageError),
+    ):
+        assert namespacefiles.is_meant(wanted)
+        with pytest.raises(error):
+            namespacefiles.find(ada, wanted)
+    assert not namespacefiles.is_meant("widget==1.0") and not namespacefiles.is_meant(
+        "dist/widget-1.0.tar.gz"
+    )
+    eve = owner(world, world.person("eve"), tmp_path)
+    with pytest.raises(PolicyError):
+        eve.act("yank", namespacefiles.find(eve, "corp/widget==1.1")[0], "broken")
 
 
 def test_a_key_of_a_namespace_is_replaced(world: JobWorld, tmp_path: Path) -> None:
