@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from email.message import Message
-from email.parser import BytesParser
+from email.parser import Parser
 from email.policy import compat32
 from typing import Any
 from urllib.parse import quote
@@ -135,7 +135,9 @@ def _metadata(rows: list[RowMapping], blobs: Blobs) -> Message:
     for row in sorted(rows, key=lambda row: row["filetype"] != "bdist_wheel"):
         if row["metadata_sha256"] is not None:
             try:
-                return BytesParser(policy=compat32).parsebytes(blobs.read(row["metadata_sha256"]))
+                raw = blobs.read(row["metadata_sha256"])
+                # A parser of bytes takes everything that is not ASCII for damage; METADATA is UTF-8.
+                return Parser(policy=compat32).parsestr(raw.decode("utf-8", "replace"))
             except StoreError:
                 continue
     return Message()

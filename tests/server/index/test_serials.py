@@ -130,6 +130,18 @@ def test_a_project_as_one_document(world: DoorWorld) -> None:
     assert world.client.get("/pypi/demo/3.0/json").status_code == 404
 
 
+def test_what_a_document_says_of_a_file_is_said_in_its_own_letters(tmp_path: Path) -> None:
+    """METADATA is UTF-8."""
+    made = DoorWorld(tmp_path)
+    with made.run():
+        extra = "Summary: caf\u00e9 \u6f22\nKeywords: \u00fc\n"
+        assert made.person("grace").upload(WHEEL, wheel(extra=extra)).status_code == 200
+        made.set_state(WHEEL, state="listed")
+        info = get(made, "/pypi/demo/json")["info"]
+    made.close()
+    assert (info["summary"], info["keywords"]) == ("caf\u00e9 \u6f22", "\u00fc")
+
+
 def test_a_project_without_files_is_an_empty_document(world: DoorWorld) -> None:
     """Not a 404, of which mirrors make nothing; the serial is larger than that of the day it had files."""
     before = get(world, "/pypi/demo/json")["last_serial"]
