@@ -5,7 +5,8 @@
 
 A token is believed only if its signature is by a key of the issuer's, with an algorithm of `ALGORITHMS` (never
 `none`, never one with a shared secret). Keys are fetched when they are needed, again when they are older than
-`keys_max_age`, and once more when a key is unknown, at most every `KEYS_SECONDS`: an issuer may rotate them.
+`keys_max_age`, and once more when a key is unknown, at most every `KEYS_SECONDS`: an issuer may rotate them. One that
+did not answer is asked for an unknown key again after `DOWN_SECONDS`, so that strangers' tokens keep nobody waiting.
 
 An issuer that cannot be reached says nothing about anybody: `ProviderDownError`.
 """
@@ -27,6 +28,7 @@ from countermark.fetch import Fetcher, decode_json
 ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 ANSWER_MAX_BYTES = 256 * 1024
 KEYS_SECONDS = 60.0
+DOWN_SECONDS = 10.0  # after a question that nobody answered
 KEYS_MAX_AGE = 300.0  # seconds; what an issuer withdraws is worth nothing here after that
 
 
@@ -59,7 +61,8 @@ class Issuer:
         self._lock = threading.Lock()
         self._described: dict[str, Any] | None = None
         self._keys: KeySet | None = None
-        self._keys_at = -KEYS_SECONDS
+        self._keys_at = self._asked_at = -KEYS_SECONDS
+        self._down: ProviderDownError | None = None  # what became of the last question, where nobody answered
 
     def open(self, token: str) -> dict[str, Any]:
         """What a token says whose signature is the issuer's. JoseError, ValueError: it isn't."""
@@ -85,11 +88,28 @@ class Issuer:
     def _key_set(self, *, anew: bool = False) -> KeySet:
         with self._lock:
             now = self._clock()
-            old = now - self._keys_at >= self._max_age
-            if self._keys is None or old or (anew and now - self._keys_at >= KEYS_SECONDS):
-                document = self._get(self.describe()["jwks_uri"])
-                self._keys, self._keys_at = _read_keys(document), now
-            return self._keys
+            keys = None if now - self._keys_at >= self._max_age else self._keys
+            patience = KEYS_SECONDS if self._down is None else DOWN_SECONDS
+            if keys is not None and now - self._asked_at < patience:
+                if (
+                    anew and self._down is not None
+                ):  # perhaps a key of today: who waits for an answer waits once
+                    raise self._down
+                return keys
+            if keys is None or anew:
+                keys = self._ask(now)
+            return keys
+
+    def _ask(self, now: float) -> KeySet:
+        """Fetch the keys; the caller holds the lock, so whoever comes meanwhile waits."""
+        self._asked_at, self._down = now, None
+        try:
+            keys = _read_keys(self._get(self.describe()["jwks_uri"]))
+        except ProviderDownError as error:
+            self._down = error
+            raise
+        self._keys, self._keys_at = keys, now
+        return keys
 
     def _get(self, url: str) -> dict[str, Any]:
         try:

@@ -380,6 +380,28 @@ def test_an_issuer_that_is_down_vouches_for_nobody(
     assert world.mint(token, fresh).status_code == 200
 
 
+def test_tokens_of_strangers_ask_a_silent_issuer_now_and_then(world: JobWorld, issuer: JobIssuer) -> None:
+    """Each question waits for an answer and all others wait behind it; whom the known keys prove waits for nobody."""
+    world.trusted()
+    worker = world.another_worker().test_client()
+    assert world.mint(world.job(), worker).status_code == 200
+    issuer.rotate("later", keep=True)
+    unknown, known = world.job(), next(iter(issuer.keys))
+    world.clock.now += 61
+    issuer.down = True
+    asked = len(issuer.asked)
+    for _ in range(3):
+        refused(world.mint(unknown, worker), "unavailable")
+        proved = issuer.sign(issuer.github(ORIGIN, world.clock()), kid=known)
+        assert world.mint(proved, worker).status_code == 200
+    silent = len(issuer.asked) - asked
+    issuer.down = False
+    refused(world.mint(unknown, worker), "unavailable")
+    world.clock.now += 10
+    assert world.mint(unknown, worker).status_code == 200
+    assert silent <= 1
+
+
 def test_trust_that_ended_ends_tokens(world: JobWorld) -> None:
     """A token minted a moment before uploads nothing any more."""
     ada = world.trusted()
