@@ -91,10 +91,12 @@ def _check(value: Any, depth: int) -> None:
         for key, member in value.items():
             if type(key) is not str or not key.isascii():
                 raise MalformedError(f"member name {key!r} is not an ASCII string")
-            _check(member, depth + 1)
+            if type(member) is not str:  # most are, and of text there is nothing to check
+                _check(member, depth + 1)
     elif kind is list:
         for item in value:
-            _check(item, depth + 1)
+            if type(item) is not str:
+                _check(item, depth + 1)
     else:
         raise MalformedError(f"a {kind.__name__} has no place in canonical JSON")
 

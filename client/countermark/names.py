@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
 from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS
-from countermark.values import pattern
+from countermark.values import dataclass, pattern
 
 _PROJECT = pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SEPARATORS = pattern(r"[-_.]+")
@@ -37,7 +36,8 @@ _REMEMBERED = 8192  # of the names, versions and tags met last: files of a relea
 _PRE = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
 
 
-class FileName(NamedTuple):
+@dataclass(frozen=True)
+class FileName:
     """What a file name says: the project and version it belongs to, and the name that counts as the same."""
 
     project: str

@@ -25,7 +25,6 @@ from countermark.bundle import Bundle, Moments, OpenedBundle, open_bundle
 from countermark.claims import keep_bundle_evidence, utc
 from countermark.clientpolicy import Policies
 from countermark.demanded import check_pins, facts_of, pin_line, refused_or_let_pass
-from countermark.entry import Entry
 from countermark.errors import CountermarkError, EvidenceError, StaleError, worst
 from countermark.matching import check_target, entry_of
 from countermark.pins import Registry, newer_roots
@@ -178,11 +177,12 @@ def _judge(artifact: Artifact, raw: bytes, seen: _Seen, *, max_age: int, policie
         return Result(Refused(artifact, error, "refused in every mode"), claims)
     policies = policies.with_central(opened.trust_file.client_policy)
     try:
-        signed_by = _prove(opened, artifact, policies, steps)
+        signed_by, logged_at = _prove(opened, artifact, policies, steps)
     except CountermarkError as error:
         _keep_evidence(registry, raw, error, now)
         return Result(refused_or_let_pass(artifact, error, policies, now=now), claims)
-    return Result(_decide(opened, artifact, signed_by, policies, steps=steps, now=now), claims)
+    outcome = _decide(opened, artifact, signed_by, logged_at, policies, steps=steps, now=now)
+    return Result(outcome, claims)
 
 
 def _open(raw: bytes, artifact: Artifact, seen: _Seen) -> tuple[OpenedBundle, str]:
@@ -213,8 +213,10 @@ def _note(steps: list[Step], registry: Registry, opened: OpenedBundle, head: str
     steps.append(Step(7, head, "this machine's timeline"))
 
 
-def _prove(opened: OpenedBundle, artifact: Artifact, policies: Policies, steps: list[Step]) -> SignedBy:
-    """Steps 3, 4, 8 and 9: what is about the file."""
+def _prove(
+    opened: OpenedBundle, artifact: Artifact, policies: Policies, steps: list[Step]
+) -> tuple[SignedBy, int]:
+    """Steps 3, 4, 8 and 9: what is about the file. Who signed it, and when it was logged."""
     target = opened.target
     # (3) The file is the target. Against swapped bytes.
     check_target(opened, artifact, target)
@@ -229,13 +231,14 @@ def _prove(opened: OpenedBundle, artifact: Artifact, policies: Policies, steps: 
     steps.append(Step(8, signed_by.sentence, signed_by.party))
     # (9) It was listed as of `applied`. What came later is not in a bundle.
     steps.append(Step(9, f"listed as of entry {opened.timestamp.applied}", "timestamp key"))
-    return signed_by
+    return signed_by, entry.time
 
 
 def _decide(
     opened: OpenedBundle,
     artifact: Artifact,
     signed_by: SignedBy,
+    logged_at: int,
     policies: Policies,
     *,
     steps: list[Step],
@@ -247,7 +250,7 @@ def _decide(
     decisions = [(f, policies.decide(artifact.project, f.exit_code, now=now)) for f in findings]
     facts = replace(
         facts_of(opened, artifact, opened.target, now=now),
-        logged_at=Entry.parse(opened.log.entry(opened.target.index)).time,
+        logged_at=logged_at,
         tier="not known offline",
         pin_line=pin_line(artifact.project, signed_by),
     )

@@ -171,7 +171,7 @@ def listening(engine: Engine, host: str, port: int, *, max_body: int) -> Iterato
 def in_background(engine: Engine) -> Iterator[str]:
     """The engine on a free port of this machine for the length of the block; yields its URL."""
     with listening(engine, "127.0.0.1", 0, max_body=0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
             yield server.url

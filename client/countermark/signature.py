@@ -24,6 +24,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from countermark import machine
@@ -194,19 +195,18 @@ def _chain(view: Proved, index: int, keyid: str, holder: Holder, *, before: int)
         link = _enrolment(view, index, keyid, holder, before)
         chain.append(link)
         if link.authorised_by == "registry":
-            check_signatures(_only(link.entry, {keyid}), {keyid: link.spki})
+            _check_enrolment(link.entry.raw, keyid, link.spki)
             return chain
         if type(link.authorised_by) is not int:
             raise SignatureError(
                 f"entry #{index} enrols {keyid[:16]} by {link.authorised_by}, not for a project"
             )
         if link.identity is not None:
-            check_signatures(_only(link.entry, {keyid}), {keyid: link.spki})
+            _check_enrolment(link.entry.raw, keyid, link.spki)
             before, index, keyid = _trusted(view, link, holder)
             continue
         older = _keyid_of(view, link.authorised_by, before=index)
-        known = {keyid: link.spki, older.keyid: older.spki}
-        check_signatures(_only(link.entry, set(known)), known)
+        _check_enrolment(link.entry.raw, keyid, link.spki, older.spki)
         before, index, keyid = index, link.authorised_by, older.keyid
 
 
@@ -258,11 +258,23 @@ def _enrolment(view: Proved, index: int, keyid: str, holder: Holder, before: int
 def _keyid_of(view: Proved, index: int, *, before: int) -> _Enrolment:
     if index >= before:
         raise SignatureError(f"entry #{index} cannot enrol a key that was used at #{before}")
-    entry = Entry.parse(view.log.entry(index))
+    entry = _parsed(view.log.entry(index))
     if entry.type != "key-enroll" or entry.statement is None or entry.envelope is None:
         raise SignatureError(f"entry #{index} is a {entry.type}, it enrols no key")
     spki = base64.b64decode(entry.statement.predicate["key"])
     return _Enrolment(index, keyid_of(spki), spki, entry, entry.registry["authorised_by"])
+
+
+@lru_cache(maxsize=64)  # of enrolments: many files of a run have the same
+def _parsed(raw: bytes) -> Entry:
+    return Entry.parse(raw)
+
+
+@lru_cache(maxsize=64)  # which bytes are signed by which key does not change
+def _check_enrolment(raw: bytes, keyid: str, spki: bytes, vouching: bytes | None = None) -> None:
+    """The new key has signed its enrolment, and so has the one that vouches for it."""
+    known = {keyid: spki} | ({} if vouching is None else {keyid_of(vouching): vouching})
+    check_signatures(_only(_parsed(raw), set(known)), known)
 
 
 def _only(entry: Entry, keyids: set[str]) -> Envelope:
@@ -301,15 +313,14 @@ def _role_key(view: Proved, keyid: str, scope: str) -> _Enrolment:
     """The enrolment of a role key of this log, among its first entries, signed by the authority key."""
     authority = view.trust_file.authority_key
     for index in range(min(GENESIS_SEARCH, view.checkpoint.size)):
-        entry = Entry.parse(view.log.entry(index))
+        entry = _parsed(view.log.entry(index))
         if entry.type != "key-enroll" or entry.statement is None:
             continue
         predicate = entry.statement.predicate
         spki = base64.b64decode(predicate["key"])
         said = (keyid_of(spki), predicate["scope"], predicate["origin"])
         if said == (keyid, scope, view.checkpoint.origin):
-            known = {keyid: spki, keyid_of(authority): authority}
-            check_signatures(_only(entry, set(known)), known)
+            _check_enrolment(entry.raw, keyid, spki, authority)
             return _Enrolment(index, keyid, spki, entry, "authority")
     raise SignatureError(
         f"no enrolment of the registry's key {keyid} for {scope} among the first {GENESIS_SEARCH} entries"
