@@ -9,7 +9,7 @@ import pytest
 
 from countermark import rules
 from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
-from countermark.entry import make_entry
+from countermark.entry import Entry, make_entry
 from countermark.statement import KeySigner, Statement, sign
 from countermark.verify import verify
 from tests.attacks.test_verify_refuses import forge_publish
@@ -83,9 +83,6 @@ def test_a_pin_on_an_older_key_of_the_chain_is_enough(tmp_path: Path, world: Wor
 
 def test_a_vouching_signature_that_is_missing_is_refused(tmp_path: Path, world: World) -> None:
     """An enrolment that names an authorising key which did not sign: the log should never have taken it."""
-    from countermark.entry import Entry, make_entry
-    from tests.attacks.test_verify_refuses import forge_publish
-
     world.publish("acme-demo")
     first = world.key_index("acme-demo")
     mallory = KeySigner(signing_key("mallory"))
@@ -98,6 +95,27 @@ def test_a_vouching_signature_that_is_missing_is_refused(tmp_path: Path, world: 
     index = world.append_raw(raw)
     ghost = forge_publish(world, mallory, key_index=index)
     Machine(tmp_path, world).refuse(7, "lacks the signature", ghost)
+
+
+@pytest.mark.parametrize("forged", ["vouching", "own"])
+def test_a_forged_signature_of_an_enrolment_is_refused(tmp_path: Path, world: World, forged: str) -> None:
+    """Both who vouches for a key and the key itself must have signed; a second file is refused like the first."""
+    world.publish("acme-demo")
+    first, older, mallory = world.key_index("acme-demo"), world.publisher, KeySigner(signing_key("mallory"))
+    for signer in (older, mallory):
+        if (signer is older) is (forged == "vouching"):
+            signer.sign = KeySigner(signing_key("somebody else")).sign  # type: ignore[method-assign]
+    entry = Entry.parse(world.entries[first])
+    assert entry.statement is not None
+    predicate = {**entry.statement.predicate, "key": base64.b64encode(mallory.public_key).decode()}
+    envelope = sign(Statement.about(f"key:{mallory.keyid}", "key-enroll", predicate), older, mallory)
+    registry = {"account": ACCOUNT, "authorised_by": first, "identity": None}
+    raw = make_entry(type="key-enroll", envelope=envelope, registry=registry, time=world.now).raw
+    index = world.append_raw(raw)
+    machine = Machine(tmp_path, world)
+    for version in ("6.6", "6.7"):
+        ghost = forge_publish(world, KeySigner(signing_key("mallory")), key_index=index, version=version)
+        machine.refuse(7, "does not verify", ghost)
 
 
 @pytest.mark.parametrize(
