@@ -83,6 +83,15 @@ def test_every_door_is_closed_unless_it_is_listed(world: DoorWorld) -> None:
     assert world.client.post("/v1/querybatch", json={"queries": []}).status_code == 401
 
 
+def test_pages_of_who_is_signed_in_ask_to_sign_in_and_for_no_token(world: DoorWorld) -> None:
+    """A browser has a cookie, and pages take no token: the first page after signing in is one of them."""
+    for path in ("/me", "/me/tokens", "/me/approvals"):
+        answer = get(world, path)
+        assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?next={path}")
+    assert get(world, "/sign-in").status_code == 200
+    assert get(world, "/mee").status_code == 401
+
+
 def test_a_token_that_may_read_reads(world: DoorWorld) -> None:
     """As Bearer, or as password of Basic; what it gets is for no shared cache."""
     reader = token(world, actions=["read"])

@@ -47,7 +47,7 @@ SECRET_MIN_CHARS = 32
 # Doors that ask for a token of their own, tell nothing of what is stored, or are how somebody gets a token.
 OPEN = (
     "/healthz", "/metrics", "/legacy", "/legacy/", "/log/add", ASKED, "/api/v1/registry", "/api/v1/openapi.json",
-    "/sign-in", "/sign-out", "/h/",
+    "/sign-in", "/sign-out", "/me", "/h/",
 )  # fmt: skip
 OPEN_BELOW = (
     "/h/", "/static/", "/login/", "/me/", "/_/oidc/", "/.well-known/", "/api/v1/login", "/api/v1/keys/",
