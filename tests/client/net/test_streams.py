@@ -136,3 +136,12 @@ def test_a_request_that_was_cut_off_reaches_no_engine() -> None:
             thread.join()
     assert answer.startswith(b"HTTP/1.1 400 ") and answer.endswith(b"4 of 10 bytes came\n")
     assert asked == []
+
+
+def test_many_may_call_at_once() -> None:
+    """Two hundred connections before the first is taken: none is dropped, to be tried again a second later."""
+    with listening(lambda request: Response(200), "127.0.0.1", 0, max_body=0) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        callers = [socket.create_connection((host, int(port)), timeout=0.5) for _ in range(200)]
+        for caller in callers:
+            caller.close()
