@@ -4,7 +4,8 @@
 #                      RECORD=1 writes what you see to README.md and docs/demo.md)
 #   make test          every test that needs no other Python than this one
 #   make setup         the programs, in .venv/bin
-#   make test-matrix   a real bandersnatch mirrors a registry, and uv audits a lock; needs Python 3.12 or newer beside
+#   make test-matrix   a real bandersnatch mirrors a registry, and uv audits a lock; needs Python 3.12 or newer beside;
+#                      and pip, uv, poetry and pdm in every case of docs/reference/installers.md
 #   make client-matrix every upload client at every refusal, on plain HTTP and TLS; prints a table (minutes)
 #   make serve         a trial registry, until Ctrl-C (DATA=.work/registry LISTEN=127.0.0.1:8080)
 #   make lint          style, types (three platforms for the client), import arrows, documentation
@@ -55,7 +56,7 @@ test-full: setup-dev components
 
 # In an environment of its own, of pinned versions; without a newer Python it fails and says so.
 test-matrix: setup-dev
-	@$(BIN)/python -m pytest -q -m matrix tests/mirrors $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m matrix tests/mirrors tests/clients $(PYTEST_ARGS)
 
 client-matrix: setup-dev components
 	@$(BIN)/python -m pytest -q -s tests/clients $(PYTEST_ARGS)

@@ -341,6 +341,8 @@ class Proxy:
         status = status or (409 if code == EvidenceError.exit_code else 403)
         help_url = f"{self._registry.url}/h/exit-{code}"
         told = plain(_told(about, error))
+        # The next step; where our evidence lies on this machine is nobody else's business.
+        step = f" ({plain(error.hint)})" if error.hint and code != EvidenceError.exit_code else ""
         short = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", told)
         if len(short) > REASON_MAX:
             short = short[: REASON_MAX - 3] + "..."
@@ -348,7 +350,7 @@ class Proxy:
             "type": help_url,
             "title": TITLES.get(code, "Refused"),
             "status": status,
-            "detail": told,
+            "detail": told + step,
             "code": f"exit-{code}",
         }
         body = encode_page(problem, JSON_TYPE)

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
 PINNED = dict(line.split("==") for line in (Path(__file__).parent / "versions.txt").read_text().split())
 LATEST = os.environ.get("COUNTERMARK_CLIENTS") == "latest"
+# What a client needs beside itself: pdm does not start with a newer one of either.
+BESIDE = {"pdm": ("hishel<2", "unearth<0.19")}
 CLIENTS = ("twine", "uv", "poetry", "hatch", "flit")
 
 
@@ -32,7 +34,15 @@ def executable(client: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists() or LATEST:
             _uv("venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(folder))
-            _uv("pip", "install", "--quiet", "--python", str(folder / "bin/python"), wanted)
+            _uv(
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(folder / "bin/python"),
+                wanted,
+                *BESIDE.get(client, ()),
+            )
     return program
 
 
