@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from countermark.canonical import encode_canonical
 from countermark.entry import Entry
 from countermark.errors import MalformedError, UsageError
-from countermark.rules import LOG, Broken, Changes, Key, State, View, apply, skip
+from countermark.rules import LOG, Broken, Changes, Key, State, View, apply, keys, skip
 from countermark.tlog import merkle
 from countermark.values import dataclass
 
+AHEAD = 1024  # leaves whose keys are asked for at once
 GARBAGE = (50_000, 20, 50)  # for a process that replays: each leaf makes many values, and no cycles
 
 
@@ -94,31 +96,51 @@ def replay(
     *,
     on_finding: Callable[[Finding], None],
     on_changes: Callable[[int, Entry, Changes], None] | None = None,
+    fetch: Callable[[Iterable[Key]], None] | None = None,
 ) -> int:
     """Judge and apply the leaves that follow the view's size; the size behind the last one.
 
-    `on_changes` is told of every entry that was allowed, after the view holds it.
+    `on_changes` is told of every entry that was allowed, after the view holds it. A view over a database may
+    `fetch` what the next leaves will ask for, which spares it a question for each; it is only a hint.
     """
-    for index, raw in enumerate(leaves, start=_size(view)):
-        entry, result = judge(view, raw)
+    for index, (raw, entry) in enumerate(_opened(leaves, view, fetch), start=_size(view)):
+        result = entry if isinstance(entry, Broken) else apply(view, entry)
         if isinstance(result, Broken):
             put_all(view, skip(view))
             on_finding(Finding(index, merkle.leaf_hash(raw), result))
             continue
         put_all(view, result)
-        if on_changes is not None and entry is not None:
+        if on_changes is not None and isinstance(entry, Entry):
             on_changes(index, entry, result)
     return _size(view)
 
 
 def judge(view: View, raw: bytes) -> tuple[Entry | None, Changes | Broken]:
     """Read one leaf as the log's state says it is to be read, and judge it. Nothing is changed."""
+    entry = _open(view, raw)
+    return (None, entry) if isinstance(entry, Broken) else (entry, apply(view, entry))
+
+
+def _opened(
+    leaves: Iterable[bytes], view: View, fetch: Callable[[Iterable[Key]], None] | None
+) -> Iterator[tuple[bytes, Entry | Broken]]:
+    """Each leaf, read; a batch at a time where somebody wants to know what comes."""
+    opened = ((raw, _open(view, raw)) for raw in leaves)
+    if fetch is None:
+        yield from opened
+        return
+    while batch := list(islice(opened, AHEAD)):
+        fetch(key for _, entry in batch if isinstance(entry, Entry) for key in keys(entry))
+        yield from batch
+
+
+def _open(view: View, raw: bytes) -> Entry | Broken:
+    """Read one leaf as the log's state, which never changes its mind about that, says it is to be read."""
     log = view.get(LOG)
     try:
-        entry = Entry.opaque(raw) if log is not None and log["raw_add"] else Entry.parse(raw)
+        return Entry.opaque(raw) if log is not None and log["raw_add"] else Entry.parse(raw)
     except MalformedError as error:
-        return None, Broken("malformed", str(error), "log")
-    return entry, apply(view, entry)
+        return Broken("malformed", str(error), "log")
 
 
 def _size(view: View) -> int:

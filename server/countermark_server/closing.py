@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from countermark import rules
 from countermark_server import db
@@ -22,6 +22,7 @@ from countermark_server.proposal import PENDING, SEQUENCED
 from countermark_server.ruleview import SqlView
 
 _TABLE = db.closing
+_ONE = select(_TABLE).where(_TABLE.c.origin == bindparam("o"))
 _WAITING = (State.RECEIVED, State.LOGGED, State.SCANNED, State.CLEARED)  # somebody still moves these
 _SUBMISSIONS = select(db.submission.c.id).where(db.submission.c.state.in_(_WAITING)).limit(1)
 _PROPOSALS = select(db.proposal.c.id).where(db.proposal.c.state.in_((PENDING, SEQUENCED))).limit(1)
@@ -38,7 +39,7 @@ class Closing:
 
 def find(connection: Connection, origin: str) -> Closing | None:
     """The row, or None where nobody froze anything."""
-    row = connection.execute(select(_TABLE).where(_TABLE.c.origin == origin)).mappings().first()
+    row = connection.execute(_ONE, {"o": origin}).mappings().first()
     return None if row is None else Closing(row["since"], row["reason"], row["last_candidate"])
 
 

@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from json.encoder import encode_basestring_ascii
 from types import TracebackType
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, CursorResult, Table, Text, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -141,8 +143,7 @@ class SqlView:
         if self._elsewhere and self._table is db.rules_state:
             self._connection.execute(self._once(db.logged_elsewhere), list(self._elsewhere.values()))
         if self._begun and self._table is db.rules_state:
-            names = [{"skeleton": skeleton(name), "project": name} for name in self._begun]
-            self._connection.execute(self._once(db.project_name), names)
+            self._write_names()
         if self._shown and self._table is db.rules_state:
             log = self.get(LOG)
             serials.touch(self._connection, self._shown, now=log["time"] if log else 0)
@@ -152,6 +153,16 @@ class SqlView:
         self._elsewhere.clear()
         self._begun.clear()
         self._shown.clear()
+
+    def _write_names(self) -> None:
+        """The rows of new projects, of which an import brings hundreds a round: on PostgreSQL in one statement."""
+        skeletons = [skeleton(name) for name in self._begun]
+        if self._connection.dialect.name == "postgresql":
+            lines = {"k": "\n".join(skeletons), "v": "\n".join(self._begun)}
+            self._connection.execute(_NAMED, lines)
+        else:
+            names = [{"skeleton": s, "project": name} for s, name in zip(skeletons, self._begun, strict=True)]
+            self._connection.execute(self._once(db.project_name), names)
 
     def _once(self, table: Table) -> Any:
         """A file's hash and index never change, nor a project's name: the first row stays."""
@@ -188,6 +199,9 @@ _UPSERTS = {
         ("postgresql", postgresql.insert(table).from_select(["key", "value"], _ROWS)),
     )
 }
+_NAMED = (
+    postgresql.insert(db.project_name).from_select(["skeleton", "project"], _ROWS).on_conflict_do_nothing()
+)
 
 
 def skeleton(project: str) -> str:
@@ -196,10 +210,18 @@ def skeleton(project: str) -> str:
 
 
 def encode_key(key: Key) -> str:
-    """A key as the table spells it: a JSON array. Part by part, since the encoder is quick only with strings."""
-    return f"[{','.join(map(_ENCODE, key))}]"
+    """A key as the table spells it: a JSON array. Part by part, since only strings have a quick way."""
+    return f"[{','.join(map(encode_basestring_ascii, key))}]"
 
 
 def encode_value(value: Mapping[str, Any]) -> str:
-    """A value as the table spells it: one spelling, so that equal states are equal rows."""
-    return _ENCODE(value)
+    """A value as the table spells it: one spelling, so that equal states are equal rows.
+
+    That of the standard library's encoder, which escapes what is not printable ASCII. Where nothing is to escape,
+    orjson writes the same letters in a tenth of the time; a test holds the two to it.
+    """
+    try:
+        raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a number beyond 64 bits
+        return _ENCODE(value)
+    return raw.decode("ascii") if raw.isascii() and b"\x7f" not in raw else _ENCODE(value)

@@ -4,8 +4,8 @@
      "targets":{"files/acme/acme-1.0.tar.gz":{...}},"version":12}}
 
 A publish of a thousand files signs nearly a thousand bins, and whoever checks it reads as many. tuf spells the
-canonical JSON of each member by member; the standard library's encoder makes the same text ten times as fast, as
-long as no string holds what the two escape differently. `spell` says so, by finding no escape in what it made.
+canonical JSON of each member by member; orjson makes the same text a hundred times as fast, as long as no string
+holds what the two spell differently. `spell` says so, by finding nothing but ASCII and no escape in what it made.
 
 tufrepo writes with this; the timestamper expects it: what it knows must be in a bin determines every byte but the
 expiry and the signature, so it compares bytes, and reads what differs with tuf, as ever. Both are held against tuf's
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import orjson
 from securesystemslib.signer import Signature, Signer
 from tuf.api.metadata import SPECIFICATION_VERSION
 
@@ -36,9 +37,12 @@ _HEAD = re.compile(
 
 
 def spell(value: Any) -> bytes | None:
-    """TUF's canonical JSON of a value without floats; None when a string in it needs an escape."""
-    text = _ENCODE(value)
-    return None if "\\" in text else text.encode("ascii")
+    """TUF's canonical JSON of a value without floats; None when it may have another spelling than this."""
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # a number beyond 64 bits
+        return None
+    return text if text.isascii() and b"\\" not in text and b"\x7f" not in text else None
 
 
 def signed_file(message: bytes, *signers: Signer) -> bytes:

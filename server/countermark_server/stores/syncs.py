@@ -26,7 +26,7 @@ def begin(calls: Sequence[Call]) -> Call:
     """Start these; what is returned waits until all have ended, and raises the first of their errors."""
     if not _pool:
         _pool.append(ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sync"))
-    running = [_pool[0].submit(call) for call in calls]
+    running = [_pool[0].submit(_each, calls[first::AT_ONCE]) for first in range(min(AT_ONCE, len(calls)))]
 
     def wait() -> None:
         errors = [error for each in running if (error := each.exception()) is not None]
@@ -34,6 +34,18 @@ def begin(calls: Sequence[Call]) -> Call:
             raise error
 
     return wait
+
+
+def _each(calls: Sequence[Call]) -> None:
+    """One thread's share, of which each is done whatever became of those before; then the first error."""
+    errors = list[Exception]()
+    for call in calls:
+        try:
+            call()
+        except Exception as failed:
+            errors.append(failed)
+    if errors:
+        raise errors[0]
 
 
 def together(calls: Sequence[Call]) -> None:

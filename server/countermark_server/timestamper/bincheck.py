@@ -68,26 +68,25 @@ class BinCheck:
 
         `again`: another key signs bins from now on, so that no bin is right because it was right before.
         """
-        for number, targets in touched.items():
-            for path, target in targets.items():
-                self._store.put_target(path, number, target)
+        self._store.put_targets(touched)
         self._said = self._changes(changed_sha256)
         changed = {}
-        for number, role in enumerate(self._offline.bins.get_roles()):
-            version = snapshot.meta[f"{role}.json"].version
+        for number, (role, name) in enumerate(self._offline.bin_files):
+            version = snapshot.meta[name].version
             before = accepted.leaves.get(number)
             old = None if again else before
             if old is not None and old.version == version and number not in touched:
                 continue
             leaf = self._check(role, version, self._store.targets(number), old)
             if leaf != before:
-                self._store.put_bin(number, leaf)
-                accepted.leaves[number] = leaf
-                changed[number] = leaf.leaf_hash
+                changed[number] = leaf
+        self._store.put_bins(changed)
+        accepted.leaves |= changed
+        hashes = {number: leaf.leaf_hash for number, leaf in changed.items()}
         if accepted.tree is None:
-            accepted.tree = BinsTree.build([changed[number] for number in sorted(changed)])
+            accepted.tree = BinsTree.build([hashes[number] for number in sorted(hashes)])
         elif changed:
-            accepted.tree, _ = accepted.tree.replace(changed)
+            accepted.tree, _ = accepted.tree.replace(hashes)
         return accepted.tree
 
     def _check(self, role: str, version: int, demanded: Mapping[str, Target], old: BinLeaf | None) -> BinLeaf:

@@ -15,12 +15,14 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Signature, Snapshot, SuccinctRoles, Targets, Timestamp
 
 from countermark import snapshotfile
+from countermark.bins import role_name
 from countermark.errors import CountermarkError
 from countermark.limits import (
     BIN_MAX_BYTES,
@@ -58,6 +60,17 @@ class Offline:
         if delegations is None or delegations.succinct_roles is None:
             raise RefusalError("index", "the index role delegates to no bins")
         return delegations.succinct_roles
+
+    @property
+    def bin_files(self) -> tuple[tuple[str, str], ...]:
+        """Every bin in order: its role, and the name of its file in a snapshot."""
+        return _bin_files(self.bins.name_prefix, self.bins.bit_length)
+
+
+@lru_cache(maxsize=2)  # thousands of names, the same at each publish
+def _bin_files(prefix: str, bit_length: int) -> tuple[tuple[str, str], ...]:
+    roles = (role_name(number, bit_length, prefix) for number in range(1 << bit_length))
+    return tuple((role, f"{role}.json") for role in roles)
 
 
 class Chain:

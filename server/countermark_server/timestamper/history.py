@@ -7,7 +7,7 @@ and status entries that wait to be applied. So the database always stands at A, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from countermark import replay, rules
 from countermark.entry import Entry
 from countermark.errors import CountermarkError
 from countermark.limits import LEAF_TIME_MAX_LEAD
+from countermark.rules import Key, State
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.trustfile import TrustFile
 from countermark_server.listing import STATUS_TYPES, Overlay, Touched
@@ -58,9 +59,29 @@ class History:
     findings: list[replay.Finding] = field(default_factory=list)
 
 
+class _Known:
+    """The state in the database as far as it was asked for, within one transaction, which changes none of it here."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._values: dict[Key, State | None] = {}
+
+    def get(self, key: Key) -> State | None:
+        if key not in self._values:
+            self._values[key] = self._store.get(key)
+        return self._values[key]
+
+    def fetch(self, keys: Iterable[Key]) -> None:
+        self._values |= self._store.get_all({key for key in keys if key not in self._values})
+
+
 def start(store: Store, trust_file: TrustFile) -> Overlay:
     """The rules' state where the last accepted A left it, or genesis; writes stay in memory."""
-    base = Overlay(store.get)
+    return _start(_Known(store), trust_file)
+
+
+def _start(known: _Known, trust_file: TrustFile) -> Overlay:
+    base = Overlay(known.get)
     if base.get(rules.LOG) is None:
         replay.put_all(base, rules.genesis(origin=trust_file.origin, authority_key=trust_file.authority_key))
     return base
@@ -108,7 +129,8 @@ def _read(
     checkpoint: VerifiedCheckpoint,
     applied: int,
 ) -> History:
-    base = start(store, trust_file)
+    known = _Known(store)
+    base = _start(known, trust_file)
     first = size(base)
     keep = max(0, min(applied - first, len(leaves)))
     done = History(first + keep, base, Told.load(store))
@@ -135,6 +157,7 @@ def _read(
             done.status.append((index, entry.type, entry.time))
 
     on_finding = done.findings.append
-    replay.replay(leaves[:keep], base, on_finding=on_finding, on_changes=keep_it)
-    replay.replay(leaves[keep:], Overlay(base.get), on_finding=on_finding, on_changes=look_at_it)
+    replay.replay(leaves[:keep], base, on_finding=on_finding, on_changes=keep_it, fetch=known.fetch)
+    above = Overlay(base.get)
+    replay.replay(leaves[keep:], above, on_finding=on_finding, on_changes=look_at_it, fetch=known.fetch)
     return done

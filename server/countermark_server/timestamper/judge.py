@@ -266,13 +266,14 @@ class Judge:
 
     def _check_versions(self, snapshot: Snapshot, offline: Offline) -> None:
         last: dict[str, int] = self._store.fact("versions") or {}
-        now = {name: meta.version for name, meta in snapshot.meta.items()} | {"snapshot": snapshot.version}
-        for name, version in last.items():
+        now = _versions(snapshot)
+        for name in [name for name, version in last.items() if now.get(name, 0) < version]:
             if name not in now:
                 raise RefusalError("role-dropped", f"the snapshot does not list {name} any more")
-            if now[name] < version:
-                raise RefusalError("version-back", f"{name} went from version {version} to {now[name]}")
-        expected = {f"{role}.json" for role in (*OFFLINE, *offline.bins.get_roles())} | {"snapshot"}
+            raise RefusalError("version-back", f"{name} went from version {last[name]} to {now[name]}")
+        expected = (
+            {name for _, name in offline.bin_files} | {f"{role}.json" for role in OFFLINE} | {"snapshot"}
+        )
         others = {name.removesuffix(".json") for name in now.keys() - expected}
         left = {
             f"{role}.json" for role in former(others, offline.bins.bit_length)
@@ -301,8 +302,7 @@ class Judge:
             store.set_fact("won", signed.version)
         store.set_fact("checkpoint", checkpoint.raw.decode())
         store.set_fact("root", base64.b64encode(chain.root_raw).decode())
-        versions = {name: meta.version for name, meta in snapshot.meta.items()}
-        store.set_fact("versions", {**versions, "snapshot": snapshot.version})
+        store.set_fact("versions", _versions(snapshot))
         store.set_fact("tuf_index", replayed.told.index)
         store.set_fact("predicate", dict(replayed.told.predicate or {}))
         store.set_fact("files", replayed.told.files)
@@ -318,6 +318,11 @@ class Judge:
 
     def _read_maybe(self, name: str, max_bytes: int) -> bytes | None:
         return self._fetcher.get(f"{self._base}/tuf/{name}", max_bytes=max_bytes, missing_ok=True)
+
+
+def _versions(snapshot: Snapshot) -> dict[str, int]:
+    """The version of every file that a snapshot lists, and its own."""
+    return {name: meta.version for name, meta in snapshot.meta.items()} | {"snapshot": snapshot.version}
 
 
 def _check_status(replayed: History, checkpoint: VerifiedCheckpoint, now: int) -> None:

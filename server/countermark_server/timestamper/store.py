@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 from countermark.bins import BinLeaf, bin_number
 from countermark.rules import Key, State
 
+ASKED_MAX = 500  # keys in one question; SQLite takes 999 parameters at the least
 _TABLES = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -78,15 +79,26 @@ class Store:
         row = self._one("SELECT value FROM state WHERE key = ?", json.dumps(list(key)))
         return None if row is None else json.loads(row[0])
 
+    def get_all(self, keys: Iterable[Key]) -> dict[Key, State | None]:
+        """The same of many keys."""
+        asked = {json.dumps(list(key)): key for key in keys}
+        found: dict[Key, State | None] = dict.fromkeys(asked.values())
+        names = list(asked)
+        for first in range(0, len(names), ASKED_MAX):
+            some = names[first : first + ASKED_MAX]
+            marks = ",".join("?" * len(some))
+            rows = self._connection.execute(f"SELECT key, value FROM state WHERE key IN ({marks})", some)  # noqa: S608
+            found.update((asked[name], json.loads(value)) for name, value in rows)
+        return found
+
     def put_all(self, writes: Mapping[Key, State | None]) -> None:
         """Write what a replay left; None removes."""
-        for key, value in writes.items():
-            if value is None:
-                self._connection.execute("DELETE FROM state WHERE key = ?", (json.dumps(list(key)),))
-            else:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO state VALUES (?, ?)", (json.dumps(list(key)), json.dumps(value))
-                )
+        gone = [(json.dumps(list(key)),) for key, value in writes.items() if value is None]
+        rows = [
+            (json.dumps(list(key)), json.dumps(value)) for key, value in writes.items() if value is not None
+        ]
+        self._connection.executemany("DELETE FROM state WHERE key = ?", gone)
+        self._connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
 
     def fact(self, name: str) -> Any:
         """A single value, None when it was never set."""
@@ -104,22 +116,29 @@ class Store:
         )
         return {path: json.loads(value) for path, value in rows}
 
-    def put_target(self, path: str, number: int, target: Mapping[str, Any] | None) -> None:
-        """Demand a target, or (None) its absence."""
-        if target is None:
-            self._connection.execute("DELETE FROM target WHERE path = ?", (path,))
-        else:
-            value = json.dumps(target, sort_keys=True)
-            self._connection.execute("INSERT OR REPLACE INTO target VALUES (?, ?, ?)", (path, number, value))
+    def put_targets(self, bins: Mapping[int, Mapping[str, Mapping[str, Any] | None]]) -> None:
+        """Demand these targets of these bins, or (None) their absence."""
+        demanded = [
+            (path, number, target) for number, targets in bins.items() for path, target in targets.items()
+        ]
+        gone = [(path,) for path, _, target in demanded if target is None]
+        rows = [
+            (path, number, json.dumps(target, sort_keys=True))
+            for path, number, target in demanded
+            if target is not None
+        ]
+        self._connection.executemany("DELETE FROM target WHERE path = ?", gone)
+        self._connection.executemany("INSERT OR REPLACE INTO target VALUES (?, ?, ?)", rows)
 
     def bins(self) -> dict[int, BinLeaf]:
         """Every bin as last signed for."""
         rows = self._connection.execute("SELECT number, leaf FROM bin ORDER BY number")
         return {number: BinLeaf.parse(bytes(leaf)) for number, leaf in rows}
 
-    def put_bin(self, number: int, leaf: BinLeaf) -> None:
-        """Remember a bin."""
-        self._connection.execute("INSERT OR REPLACE INTO bin VALUES (?, ?)", (number, leaf.format()))
+    def put_bins(self, leaves: Mapping[int, BinLeaf]) -> None:
+        """Remember these bins."""
+        rows = [(number, leaf.format()) for number, leaf in leaves.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO bin VALUES (?, ?)", rows)
 
     def rebin(self, bit_length: int) -> None:
         """More bins: each target moves to its new one, and no bin is known."""

@@ -18,16 +18,18 @@ from countermark_server.journey import State
 from countermark_server.ruleview import SqlView
 
 HELD = ("held", "removed")
+# Built once: building a statement costs more than running it.
+_WAITING = select(db.submission).where(db.submission.c.state == State.CLEARED)
+_FIRST = _WAITING.limit(1)
 
 
 def list_cleared(engine: Engine, *, now: int) -> None:
     """Move the submissions that wait for it. The state of the last candidate is the one that is public."""
-    waiting = select(db.submission).where(db.submission.c.state == State.CLEARED)
     with db.read(engine) as connection:
-        if connection.execute(waiting.limit(1)).first() is None:
+        if connection.execute(_FIRST).first() is None:
             return
     with db.write(engine) as connection:
-        move(connection, connection.execute(waiting).mappings().all(), now=now)
+        move(connection, connection.execute(_WAITING).mappings().all(), now=now)
 
 
 def move(connection: Connection, cleared: Iterable[Mapping[Any, Any]], *, now: int) -> None:

@@ -18,7 +18,8 @@ from countermark.entry import Entry
 from countermark.errors import EvidenceError
 from countermark.logreader import LogReader
 from countermark.replay import Finding, put_all, replay
-from countermark.tlog.checkpoint import open_checkpoint
+from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.policy import Policy
 from countermark.trustfile import TrustFile
 from countermark_server import db, telemetry
 from countermark_server.listing import STATUS_TYPES, Overlay, Target, Touched, updated
@@ -28,10 +29,31 @@ from countermark_server.tufrepo.candidate import Current
 from countermark_server.tufrepo.publicfiles import PublicFiles
 
 
+class Checkpoints:
+    """The newest checkpoint that was opened: between two publishes the same one is read twice or more."""
+
+    def __init__(self) -> None:
+        self._newest: tuple[bytes, Policy, VerifiedCheckpoint] | None = None
+
+    def open(self, raw: bytes, policy: Policy) -> VerifiedCheckpoint:
+        """The checkpoint in these bytes, verified once by this policy."""
+        if self._newest is None or self._newest[:2] != (raw, policy):
+            self._newest = raw, policy, open_checkpoint(raw, policy, now=None)
+        return self._newest[2]
+
+
 class Pending:
     """Entries behind `current`, and what they ask for."""
 
-    def __init__(self, engine: Engine, public: Public, trust_file: TrustFile, current: Current) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        public: Public,
+        trust_file: TrustFile,
+        current: Current,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self._checkpoints = checkpoints
         self._engine = engine
         self._public = public
         self._policy = trust_file.policy
@@ -54,7 +76,7 @@ class Pending:
         raw = self._public.read(CHECKPOINT)
         if raw is None or raw == self._seen:
             return
-        checkpoint = open_checkpoint(raw, self._policy, now=None)
+        checkpoint = self._checkpoints.open(raw, self._policy)
         with db.read(self._engine) as connection:
             self._base = SqlView(connection, db.tufrepo_state)
             log = self.view.get(rules.LOG)
@@ -62,7 +84,13 @@ class Pending:
             if checkpoint.size > log["size"]:
                 reader = LogReader("public:log", checkpoint, PublicFiles(self._public))
                 leaves = [entry for _, entry in reader.entries(log["size"], checkpoint.size)]
-                self.applied = replay(leaves, self.view, on_finding=self._found, on_changes=self._look)
+                self.applied = replay(
+                    leaves,
+                    self.view,
+                    on_finding=self._found,
+                    on_changes=self._look,
+                    fetch=self._base.fetch,
+                )
         self.contents = self._changed_bins()
         self._seen = raw
 

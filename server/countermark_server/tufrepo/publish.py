@@ -38,7 +38,7 @@ from countermark_server.tufrepo.candidate import (
 )
 from countermark_server.tufrepo.ending import Ending, ending, offline_expires
 from countermark_server.tufrepo.keys import Keys, bins_of, read_index
-from countermark_server.tufrepo.pending import Pending
+from countermark_server.tufrepo.pending import Checkpoints, Pending
 from countermark_server.tufrepo.rebinning import spread
 from countermark_server.tufrepo.relay import Relay
 from countermark_server.tufrepo.renewing import TufrepoError
@@ -90,6 +90,7 @@ class Repository:
         self._renewed_at = float("-inf")  # bins, by this process
         self._bridge_tried = False  # the newest publish was one for either root
         self._look_at = 0.0  # no sooner at whether it helped
+        self._checkpoints = Checkpoints()
         self._check_start()
         self.load()
 
@@ -242,8 +243,7 @@ class Repository:
         # Written. If we stop here the files lie there and nobody knows of them; the next try makes others.
         body = {"predicate": dict(candidate.predicate), "subject": candidate.subject}
         with db.write(self._engine) as connection:
-            store.save_state(connection, self._pending.view.writes)
-            store.save(connection, candidate.after, candidate.changed)
+            store.save(connection, candidate.after, candidate.changed, self._pending.view.writes)
             if offline or said["root"] is not None:
                 store.renewed(connection)
             proposal_id = self._propose(connection, body)
@@ -437,7 +437,7 @@ class Repository:
         return {number: self._pending.bin(number) for _, number in sorted(near)[:share]}
 
     def _nothing_pending(self) -> Pending:
-        return Pending(self._engine, self._public, self._trust, self._current)
+        return Pending(self._engine, self._public, self._trust, self._current, self._checkpoints)
 
 
 def _before_genesis(public: Public) -> Current:

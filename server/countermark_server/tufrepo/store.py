@@ -66,9 +66,16 @@ def load(connection: Connection) -> Current | None:
     )
 
 
-def save(connection: Connection, current: Current, changed: Collection[int] = ()) -> None:
-    """Remember what is current; of the bins, only those that changed."""
+def save(
+    connection: Connection,
+    current: Current,
+    changed: Collection[int] = (),
+    state: Mapping[Key, State | None] | None = None,
+) -> None:
+    """Remember what is current; of the bins, only those that changed; with it the `state` that a replay left."""
     with SqlView(connection, db.tufrepo_state) as view:
+        for key, value in (state or {}).items():
+            view.put(key, value)
         if current.left and len(changed) == len(current.bins):  # there may be more bins than before
             view.put(_LEFT, dict(current.left))
             for role in current.left:
@@ -109,13 +116,6 @@ def renewed(connection: Connection) -> None:
     """A candidate names them."""
     with SqlView(connection, db.tufrepo_state) as view:
         view.put(_RENEWAL, None)
-
-
-def save_state(connection: Connection, writes: Mapping[Key, State | None]) -> None:
-    """Remember the rules' state that a replay left."""
-    with SqlView(connection, db.tufrepo_state) as view:
-        for key, value in writes.items():
-            view.put(key, value)
 
 
 def claim(connection: Connection, roles: Iterable[str]) -> dict[str, int]:

@@ -403,7 +403,7 @@ def test_findings_name_entry_and_party_and_replay_goes_on() -> None:
 
 
 def test_a_malformed_leaf_has_its_own_code() -> None:
-    """judge is what replay asks for every leaf."""
+    """judge reads as replay does."""
     entry, result = judge(started(DictView()), b"{}")
     assert entry is None
     assert isinstance(result, rules.Broken)
@@ -420,6 +420,24 @@ def test_replay_goes_on_where_the_view_is() -> None:
     for number, raw in enumerate(log, start=1):
         assert replay([raw], parts, on_finding=print) == number
     assert whole.digest() == parts.digest() == world.view.digest()
+
+
+def test_what_comes_is_said_before_it_is_asked_for(monkeypatch) -> None:
+    """Batch by batch, in order; a malformed leaf asks for nothing, and nobody is judged otherwise for it."""
+    monkeypatch.setattr("countermark.replay.AHEAD", 2)
+    world = World()
+    world.accept(world.publish("plain-1.0.tar.gz"))
+    log = [*(entry.raw for entry in world.entries), b"\xff", b"{}", world.entries[-1].raw]
+    plain, ahead = started(DictView()), started(DictView())
+    expected: list[Finding] = []
+    replay(log, plain, on_finding=expected.append)
+    findings: list[Finding] = []
+    asked: list[set[rules.Key]] = []
+    replay(log, ahead, on_finding=findings.append, fetch=lambda keys: asked.append(set(keys)))
+    assert findings == expected
+    assert [finding.broken.code for finding in findings] == ["malformed", "malformed", "file-exists"]
+    assert [world.key("plain-1.0.tar.gz") in each for each in asked] == [False, True, False, True]
+    assert asked[2] == set()
 
 
 def test_a_raw_log_replays() -> None:

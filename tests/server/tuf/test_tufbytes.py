@@ -58,7 +58,7 @@ def test_a_bin_is_tufs_own_file_or_left_to_tuf(targets, version):
         assert (signed, signatures) == (metadata.signed_bytes, metadata.signatures)
 
 
-@pytest.mark.parametrize("text", ['"', "\\", "\n", "ä", "\ud800", "\x00"])
+@pytest.mark.parametrize("text", ['"', "\\", "\n", "ä", "\ud800", "\x00", "\x7f"])
 def test_what_needs_an_escape_is_left_to_tuf(text):
     """As a value, as a name, deep inside."""
     for value in (text, {text: 1}, [{"a": [text]}]):
