@@ -307,7 +307,7 @@ verdict = Table(
 )
 
 # Tables of organisations and browsers, and of serials, are declared in modules of their own, in the same metadata.
-from countermark_server import orgtables, serials  # noqa: E402, F401
+from countermark_server import attested, orgtables, serials  # noqa: E402, F401
 
 # Writers of this process take turns, engine by engine; values hold nothing of their keys.
 _TURNS: weakref.WeakKeyDictionary[Engine, threading.Lock] = weakref.WeakKeyDictionary()

@@ -207,6 +207,9 @@ class Scan:
         512 * 1024 * 1024, "address space of one sandboxed child", least=64 * 1024 * 1024
     )
     wall_seconds: float = _setting(60.0, "seconds one sandboxed child may live", least=1, most=600)
+    sigstore_root: str = _setting(
+        "", "trusted root of Sigstore, a file below the data directory; empty: that of the extra `sigstore`"
+    )
     metrics: str = _setting("127.0.0.1:0", "HOST:PORT of the scan process's metrics")
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, RowMapping
 from countermark.entry import normalise_filename, normalise_project
 from countermark.errors import MalformedError
 from countermark.rules import State as RulesState
-from countermark_server import db, recorded, submission
+from countermark_server import attested, db, recorded, submission
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF, NEVER
 from countermark_server.index.shown import logged_rows
@@ -99,7 +99,14 @@ class Files:
         index, proof = said["index"], None
         if isinstance(index, int) and self._published.covers(index):
             proof = self._published.prove(index, str(said["leaf_hash"])).decode()
-        return {**said, "proof": proof}
+        came = [] if isinstance(found, dict) else self._attestations(found[0]["id"])
+        return {**said, "attestations": came, "proof": proof}
+
+    def _attestations(self, submission_id: int) -> list[dict[str, Any]]:
+        """What was found of each PEP 740 object that came with the file. Information: no rule looks at it."""
+        with db.read(self._engine) as connection:
+            rows = attested.of_file(connection, submission_id)
+        return [attested.described(row) for row in rows]
 
     def project(self, project: str) -> dict[str, Any]:
         """What became of every file of a project that the log knows, in its order."""

@@ -3,14 +3,16 @@
     GET /integrity/demo/1.0/demo-1.0.tar.gz/provenance      application/vnd.pypi.integrity.v1+json
 
     {"attestation_bundles":[{"attestations":[{"envelope":{...},"verification_material":{...},"version":1}],
-                             "publisher":{"claims":{"checked":false},"kind":"GitHub","repository":"acme/demo",
-                                          "workflow":"release.yml"}}],
+                             "publisher":{"claims":{"checked":true,"entry":31},"environment":null,"kind":"GitHub",
+                                          "repository":"acme/demo","workflow":"release.yml"}}],
      "version":1}
 
-Handed out is what was uploaded, byte for byte of its meaning, where its statement is about this file's SHA-256. This
-registry has not checked the signatures: `publisher` repeats what each object's own certificate says, so that PEP 740
-readers know whom to hold it against, and `claims.checked` says that nobody here did. Our own statements are not
-among these: they are entries of the log, found by `_countermark` on the simple page.
+Handed out is what was uploaded, byte for byte of its meaning, and only what the log has an `attest` entry for: what
+this registry verified (`checked` is true), or could not since it has not the library (`checked` is false). What was
+found false is kept as evidence and never handed out here, and neither is what nobody looked at yet. `publisher`
+repeats what each object's own certificate says, so that PEP 740 readers know whom to hold it against; they verify it
+themselves. Our own statements are not among these: they are entries of the log, found by `_countermark` on the
+simple page. What was found of each, false ones too: `attestations` of `GET /api/v1/files/...`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -28,13 +30,12 @@ from cryptography import x509
 from flask import Blueprint, Response
 from sqlalchemy import Engine, RowMapping, select
 
-from countermark_server import db
+from countermark_server import attested, db
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.files import Files, check_served
 
 MEDIA_TYPE = "application/vnd.pypi.integrity.v1+json"
-_MEMBERS = {"version", "verification_material", "envelope"}
 # What Fulcio writes into a certificate (https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md).
 _FULCIO = "1.3.6.1.4.1.57264.1."
 _ISSUER, _REPOSITORY, _CONFIG = (x509.ObjectIdentifier(_FULCIO + part) for part in ("8", "12", "18"))
@@ -49,15 +50,19 @@ def provenance_url(row: RowMapping, base_url: str) -> str | None:
     return f"{base_url}/integrity/{'/'.join(quote(part, safe='') for part in parts)}/provenance"
 
 
-def provenance(attestations: str | None, sha256: str) -> dict[str, Any]:
+def provenance(attestations: str | None, rows: Sequence[RowMapping]) -> dict[str, Any]:
     """PEP 740's provenance object of what came with a file, one bundle for each publisher that is named."""
-    bundles = dict[str, dict[str, Any]]()
-    for item in json.loads(attestations or "[]"):
-        if _is_pep740(item) and _subject_is(item, sha256):
-            publisher = _publisher(item)
-            name = json.dumps(publisher, sort_keys=True)
-            bundle = bundles.setdefault(name, {"publisher": publisher, "attestations": []})
-            bundle["attestations"].append(item)
+    bundles, listed = dict[str, dict[str, Any]](), json.loads(attestations or "[]")
+    for row in rows:
+        if row["leaf_index"] is None or row["verified"] not in (attested.YES, attested.NOT_CHECKED):
+            continue
+        item = listed[row["number"]]
+        publisher = _publisher(item)
+        name = json.dumps(publisher, sort_keys=True)
+        claims = {"checked": row["verified"] == attested.YES, "entry": row["leaf_index"]}
+        bundle = bundles.setdefault(name, {"publisher": {**publisher, "claims": claims}, "attestations": []})
+        bundle["publisher"]["claims"]["checked"] &= claims["checked"]
+        bundle["attestations"].append(item)
     return {"version": 1, "attestation_bundles": list(bundles.values())}
 
 
@@ -69,7 +74,7 @@ def blueprint(engine: Engine, files: Files) -> Blueprint:
     def of_file(project: str, version: str, filename: str) -> Response:
         row, standing = files.find(project, filename)
         check_served(row, standing)
-        found = provenance(_uploaded(engine, row["id"]), row["sha256"])
+        found = provenance(*_uploaded(engine, row["id"]))
         if row["version"] != version or not found["attestation_bundles"]:
             raise ServerError("not-found", f"no provenance came with {filename!r} of {project} {version}")
         body = json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
@@ -80,42 +85,23 @@ def blueprint(engine: Engine, files: Files) -> Blueprint:
     return doors
 
 
-def _uploaded(engine: Engine, number: int) -> str | None:
+def _uploaded(engine: Engine, number: int) -> tuple[str | None, Sequence[RowMapping]]:
     with db.read(engine) as connection:
         query = select(db.submission.c.attestations).where(db.submission.c.id == number)
-        return connection.execute(query).scalar()
-
-
-def _is_pep740(item: Any) -> bool:
-    return isinstance(item, dict) and item.keys() >= _MEMBERS and item["version"] == 1
-
-
-def _subject_is(item: Mapping[str, Any], sha256: str) -> bool:
-    """Whether the object's statement is about these bytes."""
-    try:
-        statement = json.loads(base64.b64decode(item["envelope"]["statement"], validate=True))
-        return any(subject["digest"]["sha256"] == sha256 for subject in statement["subject"])
-    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        return connection.execute(query).scalar(), attested.of_file(connection, number)
 
 
 def _publisher(item: Mapping[str, Any]) -> dict[str, Any]:
     """Whom the object's certificate names, in PEP 740's words."""
     said = _certificate(item)
     issuer, repository, config = (said.get(each, "") for each in (_ISSUER, _REPOSITORY, _CONFIG))
-    claims = {"checked": False}
     if issuer == _GITHUB and (found := re.fullmatch(r"https://github\.com/([^/]+/[^/]+)", repository)):
         workflow = config.partition("@")[0].rpartition("/")[2]
-        return {
-            "kind": "GitHub", "repository": found[1], "workflow": workflow, "environment": None, "claims": claims,
-        }  # fmt: skip
+        return {"kind": "GitHub", "repository": found[1], "workflow": workflow, "environment": None}
     if issuer == _GITLAB and (found := re.fullmatch(r"https://gitlab\.com/(.+/[^/]+)", repository)):
         workflow = config.partition("@")[0].rpartition("//")[2]
-        return {
-            "kind": "GitLab", "repository": found[1], "workflow_filepath": workflow, "environment": None,
-            "claims": claims,
-        }  # fmt: skip
-    return {"kind": "Unknown", "claims": claims}
+        return {"kind": "GitLab", "repository": found[1], "workflow_filepath": workflow, "environment": None}
+    return {"kind": "Unknown"}
 
 
 def _certificate(item: Mapping[str, Any]) -> dict[x509.ObjectIdentifier, str]:

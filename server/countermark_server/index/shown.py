@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
-from sqlalchemy import Connection, Engine, RowMapping, func, select
+from sqlalchemy import Connection, Engine, RowMapping, select
 
-from countermark_server import db, recorded, serials
+from countermark_server import attested, db, recorded, serials
 from countermark_server.errors import ServerError
 from countermark_server.journey import ENDS, State
 from countermark_server.standings import Standing, standings, state_of
@@ -23,7 +23,6 @@ ACTIVE, QUARANTINED = "active", "quarantined"
 WITHHELD_BY_REGISTRY = ("hold", "key-revoke", "takedown")
 # What is uploaded beside files is read one by one (provenance.py): 5,000 files can bring 50 MB of it.
 _COLUMNS = [column for column in db.submission.c if column.name != "attestations"]
-_HAS_PROVENANCE = func.coalesce(db.submission.c.attestations.contains('"verification_material"'), False)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def logged_rows(connection: Connection, project: str) -> list[RowMapping]:
     """The submissions of a project that the log has, in its order; without what was uploaded beside them."""
     table = db.submission
     query = (
-        select(*_COLUMNS, _HAS_PROVENANCE.label("has_provenance"))
+        select(*_COLUMNS, attested.shown.label("has_provenance"))
         .where(table.c.namespace == "", table.c.project == project, table.c.leaf_index.is_not(None))
         .order_by(table.c.id)
     )

@@ -41,7 +41,11 @@ ARTIFACT = 3
 NICE = 10  # an examination takes what uploads and the log leave: nobody waits for it in a request
 
 
-def main(arguments: list[str], examine: Callable[[], int] = child.main) -> int:
+def main(
+    arguments: list[str],
+    examine: Callable[[], int] = child.main,
+    warm: Callable[[], None] = child.warm,
+) -> int:
     """Fork a child for each request until the worker is gone."""
     descriptor, wall_seconds = int(arguments[0]), float(arguments[1])
     # A service manager or a terminal signals every process of the service. The worker decides when these two end:
@@ -49,7 +53,7 @@ def main(arguments: list[str], examine: Callable[[], int] = child.main) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
-    child.warm()
+    warm()
     gc.collect()
     gc.freeze()  # what is here stays shared with the children
     with socket.socket(fileno=descriptor) as worker:

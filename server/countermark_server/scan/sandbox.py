@@ -117,13 +117,13 @@ class Sandbox:
 class Nursery:
     """A running nursery, as its worker sees it."""
 
-    def __init__(self, command: Sequence[str], wall_seconds: float) -> None:
+    def __init__(self, command: Sequence[str], wall_seconds: float, *more: str) -> None:
         self.scans = 0
         self._patience = wall_seconds + GRACE_SECONDS
         self._socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, *command, str(theirs.fileno()), str(wall_seconds)],
+                [sys.executable, *command, str(theirs.fileno()), str(wall_seconds), *more],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -140,6 +140,10 @@ class Nursery:
 
     def examine(self, artifact: int, task: bytes) -> Examined:
         """One child's examination of what the descriptor `artifact` reads. NurseryEndedError: there is no answer."""
+        return _examined(*self.ask(artifact, task))
+
+    def ask(self, artifact: int, task: bytes) -> tuple[bytes, str | None]:
+        """What a child says of it, and how it ended, where that was not well. NurseryEndedError as above."""
         self.scans += 1
         deadline = time.monotonic() + self._patience
         answer = self._send(artifact, task)
@@ -152,7 +156,7 @@ class Nursery:
             raise NurseryEndedError(f"{type(error).__name__}: {error}") from error
         finally:
             os.close(answer)
-        return _examined(said, _problem(said, status, late))
+        return said, _problem(said, status, late)
 
     def _send(self, artifact: int, task: bytes) -> int:
         """Hand over the artifact; returns where the child's answer is read."""

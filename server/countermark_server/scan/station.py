@@ -42,6 +42,7 @@ from countermark_server.scan.findings import (
     ruleset_sha256,
     to_json,
 )
+from countermark_server.scan.pep740 import Attestations, Checker
 from countermark_server.scan.sandbox import Sandbox
 from countermark_server.scan.verdicts import Ruleset, file_state, propose_hold, propose_verdict
 from countermark_server.settings import Settings
@@ -329,12 +330,17 @@ def run(settings: Settings, stop: threading.Event) -> None:
         scanner=signing.role_signer(settings, "scanner"),
         registry=signing.role_signer(settings, "registry"),
     )
+    checker = Checker(settings)
+    attestations = Attestations(
+        settings, engine, places.blobs(settings), checker, registry=signing.role_signer(settings, "registry")
+    )
+    attestations.begin()
     telemetry.ready(settings.data / "run", "scan", missing_protections=list(try_sandbox(sandbox)))
     looked, pace = 0.0, Pace(settings.scan.poll_interval)
     try:
         while not stop.is_set():
             try:
-                moved = station.round()
+                moved = station.round() + attestations.round()
                 if time.monotonic() - looked >= HOLD_CHECK_SECONDS:
                     station.check_holds()
                     looked = time.monotonic()
@@ -346,4 +352,5 @@ def run(settings: Settings, stop: threading.Event) -> None:
             pace.wait(stop, busy=bool(moved))
     finally:
         sandbox.close()
+        checker.close()
         engine.dispose()

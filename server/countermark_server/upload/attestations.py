@@ -4,9 +4,9 @@
                   {"version":1,"verification_material":{...},"envelope":{...}}]
 
 Ours is the first kind: a DSSE envelope whose statement has predicateType `https://countermark.dev/v1/publish`. It
-must be about exactly this file, and whether its key may speak for the project is the log's to decide. Others (PEP 740
-objects, words we do not know) are kept as they came and labelled unverified: uv sends whatever lies in dist/, and
-refusing that would stop honest uploads. Kept is not believed.
+must be about exactly this file, and whether its key may speak for the project is the log's to decide. The second are
+PEP 740's: about this file too, and verified later (pep740.py). Others, words we do not know, are kept as they came:
+uv sends whatever lies in dist/, and refusing that would stop honest uploads. Kept is not believed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from countermark.errors import MalformedError
 from countermark.statement import PREDICATE_PREFIX, Envelope, Statement
 from countermark_server.errors import ServerError
 from countermark_server.upload.artifact import Artifact
+from countermark_server.upload.pep740 import check_genuine, genuine
 
 ATTESTATIONS_MAX_BYTES = 512 * 1024  # a PEP 740 object has about 10 kB
 ATTESTATIONS_MAX = 16
@@ -34,13 +35,13 @@ class Attestations:
 
     publish: Envelope | None
     verbatim: str | None
-    unverified: int
+    genuine: tuple[int, ...]  # places in the array of those that mean to be PEP 740 objects
 
 
-def read_attestations(text: str | None) -> Attestations:
-    """Sort the array that a tool sent. ServerError: it is no such array, or holds two statements of ours."""
+def read_attestations(text: str | None, artifact: Artifact) -> Attestations:
+    """Sort the array that a tool sent. ServerError: no such array, two of ours, a false PEP 740 object."""
     if text is None:
-        return Attestations(None, None, 0)
+        return Attestations(None, None, ())
     if len(text) > ATTESTATIONS_MAX_BYTES:
         raise ServerError("statement-invalid", f"attestations of {len(text)} characters")
     try:
@@ -60,7 +61,9 @@ def read_attestations(text: str | None) -> Attestations:
         envelope = Envelope.parse(ours[0]) if ours else None
     except MalformedError as error:
         raise ServerError("statement-invalid", f"publish attestation: {error}") from None
-    return Attestations(envelope, text, len(listed) - len(ours))
+    numbers = genuine(listed)
+    check_genuine(listed, numbers, artifact)
+    return Attestations(envelope, text, numbers)
 
 
 def publish_statement(artifact: Artifact, origin: str) -> Statement:

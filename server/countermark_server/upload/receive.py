@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 
 from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
-from countermark_server import db, proposal, recorded, submission, telemetry
+from countermark_server import attested, db, proposal, recorded, submission, telemetry
 from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.seats import Seats, check_seat, note_founder
@@ -88,7 +88,7 @@ class _Checked:
 
     uploader: str
     artifact: Artifact
-    attestations: str | None  # verbatim
+    attestations: Attestations
     offer: Offer
 
 
@@ -188,7 +188,7 @@ class Receiver:
 
     def _check(self, cost: Cost, identity: Mapping[str, Any] | None, form: Form, names: Names) -> _Checked:
         artifact = read_artifact(form, names, self._settings.upload)  # (4)
-        attestations = read_attestations(form.attestations)
+        attestations = read_attestations(form.attestations, artifact)
         now = int(self._clock())
         with db.read(self._engine) as connection:
             view = SqlView(connection, db.rules_state)
@@ -199,7 +199,7 @@ class Receiver:
             (refusal,) = foresee_all(view, [offer], now=now)  # (5)
         if refusal is not None:
             raise refusal
-        return _Checked(cost.account_id, artifact, attestations.verbatim, offer)
+        return _Checked(cost.account_id, artifact, attestations, offer)
 
     def _admit(
         self, connection: Connection, who: Principal, names: Names, form: Form, held: rules.State | None
@@ -373,7 +373,7 @@ def _name(checked: _Checked) -> tuple[str, str]:
 def _received(connection: Connection, checked: _Checked, *, now: int) -> int | None:
     """The upload's row; None: its name was taken."""
     artifact = checked.artifact
-    return submission.receive(
+    number = submission.receive(
         connection,
         now=now,
         namespace="",
@@ -388,8 +388,11 @@ def _received(connection: Connection, checked: _Checked, *, now: int) -> int | N
         requires_python=artifact.requires_python,
         metadata_sha256=artifact.metadata_sha256,
         uploader=checked.uploader,
-        attestations=checked.attestations,
+        attestations=checked.attestations.verbatim,
     )
+    if number is not None:
+        attested.expect(connection, number, checked.attestations.genuine, now=now)
+    return number
 
 
 def _told(project: str, filename: str, sha256: str, state: State, stands: Standing) -> Answer:

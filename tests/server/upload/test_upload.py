@@ -210,9 +210,7 @@ def test_a_slow_log_answers_202_and_keeps_the_promise(tmp_path: Path) -> None:
 def test_what_another_tool_sends_is_taken(fresh: DoorWorld) -> None:
     """Digests before the file, md5, no version, unknown fields, foreign attestations, any user name."""
     ada, data = fresh.person("ada"), sdist()
-    foreign = [
-        {"version": 1, "verification_material": {}, "envelope": {"statement": "e30=", "signature": ""}}
-    ]
+    foreign = [{"version": 1, "word": "that nobody here knows"}]
     answer = ada.upload(
         SDIST,
         data,
