@@ -18,7 +18,6 @@ simple page. What was found of each, false ones too: `attestations` of `GET /api
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
