@@ -1,7 +1,7 @@
 """The sandboxed child that verifies one PEP 740 object. `python -I -m countermark_server.scan.pep740child 7 60 ROOT`
 
     0, the task     {"filename": "demo-1.0.tar.gz", "sha256": "5891...", "cpu_seconds": 20, "memory_bytes": 536870912}
-    1, the answer   {"verified": true, "predicate_type": "https://docs.pypi.org/attestations/publish/v1",
+    1, the answer   {"verified": true, "predicate_type": "https://slsa.dev/provenance/v1",
                      "identity": {"issuer": "https://token.actions.githubusercontent.com", "repository": "acme/demo",
                                   "repository_id": "7", "workflow": "release.yml", "ref": "refs/tags/v1.0"}}
                     {"verified": false, "reason": "invalid log entry: ..."}
