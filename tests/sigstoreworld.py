@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 FULCIO = "1.3.6.1.4.1.57264.1."
 SCT_LIST = "1.3.6.1.4.1.11129.2.4.2"
 T = 1_790_000_000  # when everything is signed
-PUBLISH = "https://docs.pypi.org/attestations/publish/v1"
+PUBLISH = "https://slsa.dev/provenance/v1"
 GITHUB = {
     "issuer": "https://token.actions.githubusercontent.com",
     "repository": "acme/demo",
