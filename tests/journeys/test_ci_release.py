@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +17,15 @@ from tests.clients.pinned import executable
 from tests.deploy.front import Front
 from tests.deploy.privateca import make_certificate
 from tests.jobissuer import JobIssuer, running
+from tests.sigstoreworld import GITHUB, Change, SigstoreWorld, b64
 from tests.world.typist import Page, Typist
 from tests.world.world import World, as_json, free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROJECT = "hello-countermark"
 WHEEL = "hello_countermark-1.0.0-py3-none-any.whl"
+SIGSTORE = SigstoreWorld()
+SAID_SECONDS = 60  # for the scan to load a large library, look, and for the log to say it
 
 
 @dataclass
@@ -63,7 +70,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobWorld]:
     tmp_path = tmp_path_factory.mktemp("ci-release")
     with running() as issuer, running() as github:
         issuers = f"gitlab={issuer.url} github={github.url}"
+        root = tmp_path / "trusted_root.json"
+        root.write_bytes(SIGSTORE.trusted_root())
         settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_CI_ISSUERS": issuers}
+        settings["COUNTERMARK_SCAN_SIGSTORE_ROOT"] = str(root)
         with JobWorld(
             tmp_path / "world", origin="registry.test/trial", settings=settings, issuer=issuer, github=github
         ) as world:
@@ -92,7 +102,8 @@ def add_publisher(world: JobWorld, project: str) -> None:
 def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> None:
     """On GitHub: `sign --ci`, then `uv publish --trusted-publishing always`, each with a token that it asked for.
 
-    Listed, verified, and the job stands in clear; nothing is left on its machine.
+    Listed, verified, and the job stands in clear; nothing is left on its machine. Beside each file uv sends a
+    Sigstore attestation of the same job: one holds, and the signature of the other is false.
     """
     authority, chain, key = make_certificate(tmp_path)
     port = free_port()
@@ -115,6 +126,8 @@ def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> No
         assert refused.code != 0 and "job-pull-request" in refused.said, refused.said
         world.begin_github_job()
         world.run("countermark", "sign", "--ci", "--allow-trial", *files, home="job")
+        attest(world, files[1])
+        attest(world, files[0], item=lambda made: made["envelope"].update(signature=b64(b"false" * 14)))
         sent = sorted(files[0].parent.iterdir())  # with the attestations: `dist/*`
         done = world.run(executable("uv"), *uv, door, *sent, home="job", SSL_CERT_FILE=str(authority))
         assert "could not be invalidated" not in done.said, done.said
@@ -126,7 +139,40 @@ def test_uv_publishes_from_a_job_over_tls(world: JobWorld, tmp_path: Path) -> No
         assert result["verified"] is True
         assert "by a job of acme/widgets, release.yml at refs/tags/v1.0" in result["signed_by"]["sentence"]
         assert "identity as checked by the registry" in result["signed_by"]["sentence"]
+    false, true = (said_of(world, path) for path in files)
+    assert (true["verified"], true["reason"]) == ("yes", None)
+    assert true["identity"]["repository"] == "acme/widgets"
+    assert true["publisher_index"] is not None  # the entry of `trusted-publisher add`
+    assert false["verified"] == "no"
+    assert "signature" in false["reason"]
+    handed = json.loads(world.get(provenance_of(files[1])))
+    assert [each["publisher"]["claims"]["checked"] for each in handed["attestation_bundles"]] == [True]
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        world.get(provenance_of(files[0]))
     world.run("countermark", "audit", world.url)
+
+
+def attest(world: JobWorld, file: Path, item: Change | None = None) -> None:
+    """Lay a Sigstore attestation of the job beside a file, where upload tools look for it."""
+    assert world.github is not None
+    job = {**GITHUB, "issuer": world.github.url, "repository": "acme/widgets"}
+    made = SIGSTORE.attest(file.name, file.read_bytes(), identity=job, item=item)
+    file.with_name(f"{file.name}.slsa.attestation").write_text(json.dumps(made), encoding="utf-8")
+
+
+def said_of(world: JobWorld, file: Path) -> Any:
+    """What the registry says of a file's one attestation, once the log says it."""
+    deadline = time.monotonic() + SAID_SECONDS
+    while True:
+        (said,) = json.loads(world.get(f"/api/v1/files/released-by-uv/{file.name}"))["attestations"]
+        if said["verified"] != "pending":
+            return said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
+
+
+def provenance_of(file: Path) -> str:
+    return f"/integrity/released-by-uv/1.0.0/{file.name}/provenance"
 
 
 def test_the_tutorial_as_a_new_user_types_it(world: JobWorld) -> None:
