@@ -12,6 +12,7 @@ in every way of tests/mutations.py, and the same is done again. It must end in o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -308,6 +309,15 @@ DOINGS = {
 }
 
 
+def _is_kept_rightly(scene: Scene, path: Path, asked: bytes) -> bool:
+    """Whether it is another file of the registry's, unaltered, under its hash: metadata comes before its wheel."""
+    if scene.store not in path.parents or not path.is_file():
+        return False
+    kept = path.read_bytes()
+    others = [raw for raw in scene.world.packages.values() if raw != asked]
+    return kept in others and path.name == hashlib.sha256(kept).hexdigest()
+
+
 def _judged(scene: Scene, doing: Doing, path: str, mutant: Mutant, honest: Any) -> str | None:
     """Do it with one answer altered; what is wrong with what came of it, in words."""
     raw = scene.world._resource(path)
@@ -324,6 +334,7 @@ def _judged(scene: Scene, doing: Doing, path: str, mutant: Mutant, honest: Any) 
         # What nobody vouches for (bytes, hints) was asked for in a true view: that stays, the bytes don't.
         unsigned = path.startswith(("/packages/", "/simple/", "/api/"))
         left = [name for name in changed if not unsigned or str(scene.store) in name]
+        left = [name for name in left if not _is_kept_rightly(scene, Path(name), raw)]
         if doing.keeps and left:
             return f"was refused ({found.words[:200]}) and left behind {left}"
     else:
