@@ -5,7 +5,7 @@
     POST /me/projects/NAME/releases/VERSION     a file that `countermark approve --act FILE` wrote
 
 An approval is a signature by an enrolled key, and no browser here holds one: whoever steals a session, or sits down
-at a browser that was left open, approves nothing (ADR 31, ADR 41). The page shows, and hands in what was signed
+at a browser that was left open, approves nothing (ADR 31, ADR 38). The page shows, and hands in what was signed
 elsewhere; for that it asks a sign-in of the last ten minutes. What it sends then goes the way of every owner's
 statement (acts.py), and the log's rules count it.
 """
