@@ -56,7 +56,7 @@ test-full: setup-dev components
 
 # In an environment of its own, of pinned versions; without a newer Python it fails and says so.
 test-matrix: setup-dev
-	@$(BIN)/python -m pytest -q -m matrix tests/mirrors tests/clients $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m matrix tests/mirrors tests/clients -n 2 $(PYTEST_ARGS)
 
 client-matrix: setup-dev components
 	@$(BIN)/python -m pytest -q -s tests/clients $(PYTEST_ARGS)

@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import figures  # noqa: E402
 
 SCRIPTS = (
-    "bench_law", "bench_audit", "bench_tuf", "bench_tuf_batch", "bench_batch", "bench_scan", "bench_proof",
+    "bench_law", "bench_audit", "bench_tuf", "bench_tuf_batch", "bench_tuf_bytes", "bench_scan", "bench_proof",
     "bench_rate", "bench_doors", "bench_read", "bench_index", "bench_verify", "bench_lock", "bench_team",
     "bench_bundle", "bench_backfill", "bench_growth", "bench_idle",
 )  # fmt: skip
