@@ -29,15 +29,13 @@ from cryptography import x509
 from flask import Blueprint, Response
 from sqlalchemy import Engine, RowMapping, select
 
-from countermark_server import attested, db
+from countermark_server import attested, db, fulcio
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.files import Files, check_served
 
 MEDIA_TYPE = "application/vnd.pypi.integrity.v1+json"
-# What Fulcio writes into a certificate (https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md).
-_FULCIO = "1.3.6.1.4.1.57264.1."
-_ISSUER, _REPOSITORY, _CONFIG = (x509.ObjectIdentifier(_FULCIO + part) for part in ("8", "12", "18"))
+_ISSUER, _REPOSITORY, _CONFIG = "8", "12", "18"  # parts of what Fulcio says (fulcio.py)
 _GITHUB, _GITLAB = "https://token.actions.githubusercontent.com", "https://gitlab.com"
 
 
@@ -103,20 +101,10 @@ def _publisher(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": "Unknown"}
 
 
-def _certificate(item: Mapping[str, Any]) -> dict[x509.ObjectIdentifier, str]:
-    """The texts of Fulcio's extensions; empty where there is no certificate that we can read."""
+def _certificate(item: Mapping[str, Any]) -> dict[str, str]:
+    """What Fulcio says in the certificate; empty where there is none that we can read."""
     try:
         raw = base64.b64decode(item["verification_material"]["certificate"], validate=True)
-        extensions = x509.load_der_x509_certificate(raw).extensions
+        return fulcio.texts(x509.load_der_x509_certificate(raw).extensions)
     except Exception:  # a stranger's bytes, and parsers of certificates raise whatever they like
         return {}
-    unread = ((each.oid, each.value) for each in extensions)
-    return {oid: _text(value.value) for oid, value in unread if isinstance(value, x509.UnrecognizedExtension)}
-
-
-def _text(der: bytes) -> str:
-    """A UTF8String: tag, length (one byte below 128, else as many bytes as it says), text. Empty: none of those."""
-    if len(der) < 2 or der[0] != 0x0C:
-        return ""
-    start = 2 if der[1] < 0x80 else 2 + (der[1] & 0x7F)
-    return der[start:].decode("utf-8", "replace")

@@ -31,6 +31,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from countermark_server import fulcio
 from countermark_server.scan import nursery
 from countermark_server.scan.confine import confine
 
@@ -43,8 +44,6 @@ REASON_MAX_CHARS = 300
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-# What Fulcio writes into a certificate (https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md).
-_FULCIO = "1.3.6.1.4.1.57264.1."
 _SAID = {"issuer": "8", "repository": "12", "ref": "14", "repository_id": "15", "workflow": "18"}
 _STORE = "https%3A%2F%2Ftuf-repo-cdn.sigstore.dev"
 
@@ -119,14 +118,8 @@ def _about(kind: str, payload: bytes, filename: str, sha256: str) -> str:
 
 def identity(certificate: x509.Certificate) -> dict[str, str]:
     """Whom the certificate names, in the words of a trusted publisher; a person, with an address: by no word."""
-    texts = {}
-    for each in certificate.extensions:
-        if isinstance(each.value, x509.UnrecognizedExtension) and each.value.value[:1] == b"\x0c":
-            # A UTF8String: tag, length (one byte below 128, else as many bytes as it says), text.
-            length = each.value.value[1]
-            start = 2 if length < 0x80 else 2 + (length & 0x7F)
-            texts[each.oid.dotted_string] = each.value.value[start:].decode("utf-8", "replace")
-    said = {name: texts.get(_FULCIO + part, "") for name, part in _SAID.items()}
+    texts = fulcio.texts(certificate.extensions)
+    said = {name: texts.get(part, "") for name, part in _SAID.items()}
     if said["repository"].startswith("https://"):
         said["repository"] = said["repository"].split("/", 3)[-1]
     path = said["workflow"].partition("@")[0]
