@@ -53,8 +53,9 @@ from countermark_server.timestamper.judge import Judge
 from countermark_server.timestamper.service import Service
 from countermark_server.timestamper.store import Store
 from countermark_server.tufrepo.keys import Keys
+from countermark_server.tufrepo.parts import Parts
 from countermark_server.tufrepo.publicfiles import PublicFiles
-from countermark_server.tufrepo.publish import Parts, Repository
+from countermark_server.tufrepo.publish import Repository
 from tests.log_world import ORIGIN, LogWorld, key
 
 BIT_LENGTH = 2

@@ -8,70 +8,45 @@ repository.load()        # after an error: take up again where the database says
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine
-from tuf.api.metadata import Metadata, Targets
+from sqlalchemy import Connection
 
 from countermark.errors import NetworkError
-from countermark.fetch import Fetcher
 from countermark.limits import TIMESTAMPS_MAX
-from countermark.statement import Signer, Statement, sign
+from countermark.statement import Statement, sign
 from countermark.tlog.checkpoint import open_log_checkpoint
-from countermark.trustfile import TrustFile
 from countermark_server import closing, db, proposal, telemetry
 from countermark_server.contradiction import check_not_older
 from countermark_server.listing import Target
 from countermark_server.stores import heads
-from countermark_server.stores.public import CANDIDATE, CHECKPOINT, Public
-from countermark_server.tufrepo import listed, renewing, retention, store
+from countermark_server.stores.public import CANDIDATE, CHECKPOINT
+from countermark_server.tufrepo import genesis, listed, renewing, retention, store
 from countermark_server.tufrepo.candidate import (
     OFFLINE,
     Candidate,
     Current,
     binding,
     build,
-    metadata_file,
 )
+from countermark_server.tufrepo.due import Due
 from countermark_server.tufrepo.ending import Ending, ending, offline_expires
-from countermark_server.tufrepo.keys import Keys, bins_of, read_index
+from countermark_server.tufrepo.keys import bins_of, read_index
+from countermark_server.tufrepo.parts import Parts
 from countermark_server.tufrepo.pending import Checkpoints, Pending
 from countermark_server.tufrepo.rebinning import spread
 from countermark_server.tufrepo.relay import Relay
 from countermark_server.tufrepo.renewing import TufrepoError
 from countermark_server.tufrepo.snapshot import SAMPLE, Fragments, check_stock
 
-GENESIS_APPLIED = 3  # as many entries, whichever they are, stand before the genesis `tuf`; none lists a file
-SNAPSHOT_RENEW = timedelta(days=3.5)  # before its expiry
-BINS_RENEW = timedelta(days=10)
-RENEW_SHARE = 20  # about one bin in so many is renewed at a heartbeat
-RETRY_SECONDS = 1.0  # after the timestamper did not answer
 CLEAN_SECONDS = 60.0  # between two looks for old metadata, when there was none
-BRIDGE_SECONDS = 5.0  # between two looks whether the timestamper has its new key
 RELAY_SECONDS = 1.0  # between two looks for a timestamp that was carried again
 STATUS_PATIENCE = timedelta(
     minutes=5
 )  # past it a candidate without timestamp makes room; at 15 none gets one
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a repository works with; built once (station.py, tests)."""
-
-    engine: Engine
-    public: Public
-    keys: Keys
-    registry: Signer
-    trust_file: TrustFile
-    timestamper: Fetcher
-    timestamper_url: str
-    clock: Callable[[], float]
-    min_interval: float
-    heartbeat: float
-    retention: float  # seconds for which replaced snapshots and bins stay
 
 
 class Repository:
@@ -83,13 +58,9 @@ class Repository:
         self._origin = parts.trust_file.origin
         self._take_root()
         self._signed = 0  # snapshots by this process
-        self._not_before = 0.0  # no publish earlier (min_interval)
+        self._due = Due(parts)
         self._relay_at = 0.0
         self._clean_at = 0.0
-        self._retry_at = 0.0  # no publish earlier (the timestamper did not answer)
-        self._renewed_at = float("-inf")  # bins, by this process
-        self._bridge_tried = False  # the newest publish was one for either root
-        self._look_at = 0.0  # no sooner at whether it helped
         self._checkpoints = Checkpoints()
         self._check_start()
         self.load()
@@ -121,7 +92,7 @@ class Repository:
             # A superseded candidate is only half of a publish: the other half is still to be written.
             self._forced = store.newest_state(connection) == store.SUPERSEDED
         self._genesis = current is None
-        self._current = current or _before_genesis(self._public)
+        self._current = current or genesis.before(self._public)
         offline = {f"{role}.json": version for role, version in self._current.offline.items()}
         online = {f"{self._current.role(i)}.json": b.version for i, b in enumerate(self._current.bins)}
         renewing.online(self._public, self._parts.keys, self._root, self._current, binding(self._origin))
@@ -150,9 +121,9 @@ class Repository:
             listed.list_cleared(self._engine, now=int(self._parts.clock()))
         self._pending.read()
         end = None if self._forced else ending(self._engine, self._origin, self._current, self._pending)
-        if end is Ending.DUE and self._parts.clock() >= self._retry_at:
+        if end is Ending.DUE and self._due.may_retry:
             return self._publish_last()
-        if end is None and self._due():
+        if end is None and self._is_due():
             return self._publish()
         return self._relay_recarried() or self._clean()
 
@@ -160,51 +131,71 @@ class Repository:
 
     def _publish_genesis(self) -> None:
         """Empty bins, snapshot 1, and the `tuf` entry that stands in the log's first checkpoint."""
-        files = {role: _adopted(self._public, role) for role in ("root", *OFFLINE)}
+        files = genesis.adopted_files(self._public)
         contents: dict[int, Mapping[str, Target]] = {
             number: {} for number in range(1 << self._current.bit_length)
         }
-        self._write(contents, True, GENESIS_APPLIED, binding(self._origin, files), [])
+        self._write(contents, True, genesis.APPLIED, binding(self._origin, files), [])
 
     def _publish(self) -> bool:
         """Everything that is due, as one candidate."""
-        try:
-            timestamps = self._relay.unlogged()[:TIMESTAMPS_MAX]
-        except NetworkError as error:
-            telemetry.logger().warning("the timestamper is out of reach", error=str(error))
-            self._retry_at = self._parts.clock() + RETRY_SECONDS
+        timestamps = self._unlogged()
+        if timestamps is None:
             return False
-        contents: dict[int, Mapping[str, Target]] = dict(self._pending.contents)
-        now = self._parts.clock()
-        if now - self._renewed_at >= self._parts.heartbeat:  # a busy registry has no heartbeats, but old bins
-            contents = {**self._renewals(now), **contents}
-            self._renewed_at = now
-        expiring = self._current.snapshot_expires - now < SNAPSHOT_RENEW.total_seconds()
-        renewal = self._renewal()
-        bridging = renewal is not None and not self._is_ready(renewal)
-        snapshot = bool(contents) or expiring or renewal is not None
+        contents = {**self._due.renewals(self._current, self._pending), **self._pending.contents}
+        renewal = self._due.renewal()
+        bridging = self._due.bridges(renewal, self._root)
+        snapshot = bool(contents) or renewal is not None or self._due.snapshot_expiring(self._current)
         before = {**self._current.offline, "root": self._root.version}
         files = {} if bridging else renewing.files(self._public, renewal or {}, before)
         said = binding(self._origin, files)
         ground = self._current
         if said["index"] is not None:
             ground, contents = self._after_index(said["index"]["version"], contents)
-        self._bridge_tried = bridging
         self._write(contents, snapshot, self._pending.applied, said, timestamps, ground=ground)
         return True
 
     def _publish_last(self) -> bool:
         """Every bin and the snapshot once more, to stay (ending.py)."""
+        timestamps = self._unlogged()
+        if timestamps is None:
+            return False
+        until = offline_expires(self._public, self._root, self._current)
+        applied = self._pending.applied
+        self._write(self._every_bin(), True, applied, binding(self._origin), timestamps, last=until)
+        return True
+
+    def _is_due(self) -> bool:
+        """A superseded candidate's second half is always due; only the timestamper may make it wait."""
+        if self._forced:
+            return self._due.may_retry
+        return self._due.is_due(self._pending, self._relay, self._root)
+
+    def _unlogged(self) -> list[str] | None:
+        """The timestamps that this publish brings into the log; None when the timestamper does not answer."""
         try:
-            timestamps = self._relay.unlogged()[:TIMESTAMPS_MAX]
+            return self._relay.unlogged()[:TIMESTAMPS_MAX]
         except NetworkError as error:
             telemetry.logger().warning("the timestamper is out of reach", error=str(error))
-            self._retry_at = self._parts.clock() + RETRY_SECONDS
-            return False
-        bins = {number: self._pending.bin(number) for number in range(len(self._current.bins))}
-        until = offline_expires(self._public, self._root, self._current)
-        self._write(bins, True, self._pending.applied, binding(self._origin), timestamps, last=until)
-        return True
+            self._due.unanswered()
+            return None
+
+    def _every_bin(self) -> dict[int, Mapping[str, Target]]:
+        return {number: self._pending.bin(number) for number in range(len(self._current.bins))}
+
+    def _after_index(
+        self, version: int, contents: dict[int, Mapping[str, Target]]
+    ) -> tuple[Current, dict[int, Mapping[str, Target]]]:
+        """What is written when another index takes over: every bin, where it names another key or more of them."""
+        old, new = (
+            bins_of(read_index(self._public, each)) for each in (self._current.offline["index"], version)
+        )
+        if old == new:
+            return self._current, contents
+        every = {**self._every_bin(), **contents}
+        if old.bit_length == new.bit_length:
+            return self._current, every
+        return spread(self._current, every, new.bit_length)
 
     def _write(
         self,
@@ -254,7 +245,7 @@ class Repository:
                 closing.publish_last(connection, self._origin, self._candidate.id)
         # Proposed. If we stop here load() finds the candidate and goes on waiting for its entry.
         self._current, self._genesis, self._forced = candidate.after, False, False
-        self._not_before = self._parts.clock() + self._parts.min_interval
+        self._due.proposed()
         self._pending = self._nothing_pending()
 
     def _propose(self, connection: Connection, body: Mapping[str, Any]) -> int:
@@ -373,87 +364,5 @@ class Repository:
             self._clean_at = now + CLEAN_SECONDS
         return gone > 0
 
-    # --- what is due ------------------------------------------------------------------------------------------------
-
-    def _due(self) -> bool:
-        now = self._parts.clock()
-        if now < self._retry_at:
-            return False
-        if self._forced:
-            return True
-        return now >= self._not_before and (
-            bool(self._pending.contents)
-            or self._pending.status_since is not None
-            or self._pending.imported
-            or self._renewal_due(now)
-            or self._heartbeat_due(now)
-        )
-
-    def _renewal(self) -> dict[str, int] | None:
-        """What a later ceremony brought and no candidate names yet (renewing.py)."""
-        with db.read(self._engine) as connection:
-            return store.renewal(connection)
-
-    def _renewal_due(self, now: float) -> bool:
-        """Whether what a ceremony brought can be published now, or a publish for either root was not tried."""
-        renewal = self._renewal()
-        if renewal is None or now < self._look_at:
-            return False
-        if not self._bridge_tried or self._is_ready(renewal):
-            return True
-        telemetry.logger().error("what is public is not signed by the online keys that the new root names")
-        self._look_at = now + BRIDGE_SECONDS
-        return False
-
-    def _is_ready(self, renewal: Mapping[str, int]) -> bool:
-        return renewing.ready(self._public, self._parts.keys, renewal, self._root)
-
-    def _after_index(
-        self, version: int, contents: Mapping[int, Mapping[str, Target]]
-    ) -> tuple[Current, dict[int, Mapping[str, Target]]]:
-        """What is written when another index takes over: every bin, where it names another key or more of them."""
-        old, new = (
-            bins_of(read_index(self._public, each)) for each in (self._current.offline["index"], version)
-        )
-        if old == new:
-            return self._current, dict(contents)
-        every = {number: self._pending.bin(number) for number in range(len(self._current.bins))}
-        if old.bit_length == new.bit_length:
-            return self._current, {**every, **contents}
-        return spread(self._current, {**every, **contents}, new.bit_length)
-
-    def _heartbeat_due(self, now: float) -> bool:
-        signed_at = self._relay.signed_at()
-        return signed_at is not None and now - signed_at >= self._parts.heartbeat
-
-    def _renewals(self, now: float) -> dict[int, Mapping[str, Target]]:
-        """A share of the bins whose expiry is near, the nearest first, to be signed again as they are."""
-        near = [
-            (record.expires, number)
-            for number, record in enumerate(self._current.bins)
-            if record.expires - now < BINS_RENEW.total_seconds()
-        ]
-        share = len(self._current.bins) // RENEW_SHARE + 1
-        return {number: self._pending.bin(number) for _, number in sorted(near)[:share]}
-
     def _nothing_pending(self) -> Pending:
         return Pending(self._engine, self._public, self._trust, self._current, self._checkpoints)
-
-
-def _before_genesis(public: Public) -> Current:
-    """Nothing was ever signed: only the ceremony's index says how many bins there will be."""
-    raw = public.read("tuf/1.index.json")
-    delegations = Metadata[Targets].from_bytes(raw or b"{}").signed.delegations
-    if delegations is None or delegations.succinct_roles is None:
-        raise TufrepoError("1.index.json delegates to no bins")
-    return Current(
-        delegations.succinct_roles.bit_length, dict.fromkeys(OFFLINE, 1), (), None, None, 0, 0, None
-    )
-
-
-def _adopted(public: Public, role: str) -> dict[str, Any]:
-    """A file of the ceremony, as the genesis entry names it."""
-    raw = public.read(f"tuf/1.{role}.json")
-    if raw is None:
-        raise TufrepoError(f"1.{role}.json is missing from the public tree")
-    return metadata_file(raw, 1)

@@ -24,7 +24,8 @@ from countermark_server.pace import Pace
 from countermark_server.settings import Settings
 from countermark_server.stores import places
 from countermark_server.tufrepo.keys import Keys
-from countermark_server.tufrepo.publish import Parts, Repository
+from countermark_server.tufrepo.parts import Parts
+from countermark_server.tufrepo.publish import Repository
 
 NAME = "tufrepo"
 RETRY_SECONDS = 0.5  # after an error

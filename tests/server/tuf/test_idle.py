@@ -90,7 +90,7 @@ def test_the_count_of_leaves_can_fail(world, monkeypatch):
         grown.append(size)
         return size > min(grown)
 
-    monkeypatch.setattr(Repository, "_due", due)
+    monkeypatch.setattr(Repository, "_is_due", due)
     world.upload(2)
     first = world.logs.sequencer.checkpoint.size
     idle(world, 5 * 60)

@@ -14,7 +14,8 @@ from countermark_server.log import witnesses
 from countermark_server.log.publish import NoQuorumError
 from countermark_server.stores.public import CHECKPOINT, TIMESTAMP
 from countermark_server.timestamper.service import RECARRY_AFTER
-from countermark_server.tufrepo.publish import BINS_RENEW, Repository
+from countermark_server.tufrepo.due import BINS_RENEW
+from countermark_server.tufrepo.publish import Repository
 from countermark_server.tufrepo.renewing import TufrepoError
 from tests.log_world import key
 from tests.tuf_registry import TufRegistry, rotate_registry_key
