@@ -40,6 +40,7 @@ class Code:
 CODES: dict[str, Code] = {
     # --- who is asking ------------------------------------------------------------------------------------
     "not-authenticated": Code(401, "Token missing or not valid"),
+    "certificate-needed": Code(403, "Client certificate missing or not valid"),
     "login-refused": Code(401, "Sign-in refused"),
     "login-pending": Code(400, "Nobody has vouched for this machine yet"),
     "session-required": Code(403, "An interactive session is required"),

@@ -89,6 +89,7 @@ def test_pages_of_who_is_signed_in_ask_to_sign_in_and_for_no_token(world: DoorWo
         answer = get(world, path)
         assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?next={path}")
     assert get(world, "/sign-in").status_code == 200
+    assert get(world, "/sign-in/provider").status_code == 404  # this registry has none: no token is asked for
     assert get(world, "/mee").status_code == 401
 
 
@@ -194,11 +195,11 @@ def test_a_forged_word_of_the_proxy_opens_nothing(tmp_path: Path) -> None:
             {**good, "X-Countermark-Proxy": SECRET[1:]}, {**good, "X-Countermark-Client-Verify": "NONE"},
             {**good, "X-Countermark-Client-Verify": "FAILED:expired"}, {"Authorization": f"Bearer {person.token}"},
         ):  # fmt: skip
-            assert get(world, "/log/checkpoint", **bad).status_code == 401, bad
+            assert get(world, "/log/checkpoint", **bad).status_code == 403, bad
         elsewhere = world.client.get(
             "/log/checkpoint", headers=good, environ_overrides={"REMOTE_ADDR": "10.0.0.7"}
         )
-        assert elsewhere.status_code == 401
+        assert (elsewhere.status_code, elsewhere.get_json()["code"]) == (403, "certificate-needed")
         assert person.upload(WHEEL, wheel()).status_code == 200  # a token of its own is what an upload needs
     world.close()
 

@@ -104,8 +104,23 @@ class Front:
         ):
             assert theirs in access
             access = access.replace(theirs, ours)
+        revoked = authority.with_suffix(".crl")
+        if revoked.exists():
+            assert "#ssl_crl /etc/countermark/tls/clients.crl;" in access
+            access = access.replace("#ssl_crl /etc/countermark/tls/clients.crl;", f"ssl_crl {revoked};")
         (self.prefix / "access.conf").write_text(access, encoding="utf-8")
         return f"include {self.prefix / 'access.conf'}; {locations}"
+
+    def reload(self) -> None:
+        """What `systemctl reload nginx` does: new workers with what the files say now; the old ones end."""
+        master = (self.prefix / "nginx.pid").read_text().strip()
+        workers = Path(f"/proc/{master}/task/{master}/children")
+        old = set(workers.read_text().split())
+        subprocess.run(self.command("-s", "reload"), capture_output=True, timeout=60, check=True)
+        deadline = time.monotonic() + 20
+        while not (now := set(workers.read_text().split())) or now & old:
+            assert time.monotonic() < deadline, f"nginx's old workers {sorted(now & old)} go on"
+            time.sleep(0.02)
 
     def check(self) -> str:
         """What `nginx -t` says."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import obstore
 import pytest
 
+from tests import s3
+from tests.world.backends import settings_of
 from tests.world.world import World, as_json, fresh
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    settings = {"COUNTERMARK_TUF_MIN_INTERVAL": "0.2", "COUNTERMARK_ACCESS_MODE": "token"}
+@pytest.fixture(
+    scope="module", params=["sqlite files", pytest.param("postgresql s3", marks=pytest.mark.exhaustive)]
+)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    settings = {**settings_of(request.param), "COUNTERMARK_ACCESS_MODE": "token"}
     with fresh(tmp_path_factory.mktemp("private"), settings=settings, ready="/healthz") as made:
         made.up("--trial")
         yield made
@@ -20,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_publish_verify_and_install_where_not_everybody_may_read(world: World) -> None:
     """Who signs in reads from then on; who has no token reads nothing; installers show theirs and get files."""
-    root, words = world.data / "public/tuf/1.root.json", world.words(world.data / "ceremony")
+    root, words = world.data / "ceremony/1.root.json", world.words(world.data / "ceremony")
     stranger = world.run(
         "countermark", "trust", "add", world.url, "--root-words", words, home="eve", expect=None
     )
@@ -51,3 +58,22 @@ def test_publish_verify_and_install_where_not_everybody_may_read(world: World) -
         home="ci", **shown,
     )  # fmt: skip
     assert ran.code == 0 and reader not in ran.said
+    if (bucket := world.settings.get("COUNTERMARK_STORAGE_BUCKET")) is not None:
+        no_reader_gets_past_the_registry(world, bucket)
+
+
+def no_reader_gets_past_the_registry(world: World, bucket: str) -> None:
+    """The bucket hands nothing to a stranger, and no door leads there; what lies in it is for no shared cache."""
+    prefix = world.settings["COUNTERMARK_STORAGE_PREFIX"]
+    where = f"{world.settings['COUNTERMARK_STORAGE_ENDPOINT']}/{bucket}/{prefix}"
+    for name in ("public/tuf/1.root.json", "public/log/checkpoint", "blobs/"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{where}/{name}", timeout=20)
+    for path in ("/tuf/1.root.json", "/simple/secret-plans/", "/log/checkpoint"):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            world.get(path)
+    store = s3.server().bucket(world.settings["COUNTERMARK_STORAGE_PREFIX"])._store
+    kept = obstore.get(
+        store, f"{world.settings['COUNTERMARK_STORAGE_PREFIX']}/public/tuf/1.root.json"
+    ).attributes
+    assert kept["Cache-Control"].startswith("private")

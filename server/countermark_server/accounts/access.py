@@ -47,7 +47,7 @@ SECRET_MIN_CHARS = 32
 # Doors that ask for a token of their own, tell nothing of what is stored, or are how somebody gets a token.
 OPEN = (
     "/healthz", "/metrics", "/legacy", "/legacy/", "/log/add", ASKED, "/api/v1/registry", "/api/v1/openapi.json",
-    "/sign-in", "/sign-out", "/me", "/h/",
+    "/sign-in", "/sign-in/provider", "/sign-out", "/me", "/h/",
 )  # fmt: skip
 OPEN_BELOW = (
     "/h/", "/static/", "/login/", "/me/", "/_/oidc/", "/.well-known/", "/api/v1/login", "/api/v1/keys/",
@@ -94,7 +94,7 @@ class Gate:
         *,
         vouch: Callable[[Principal], None],
     ) -> None:
-        """Somebody asks for this path. ServerError `not-authenticated` or `token-scope`: they may not.
+        """Somebody asks for this path. ServerError `not-authenticated`, `token-scope` or `certificate-needed`: no.
 
         `vouch` refuses people whom the identity provider has ended: who only reads comes by no other door.
         """
@@ -134,10 +134,18 @@ class Gate:
         said = headers.get("X-Countermark-Proxy", "").encode()
         if peer not in self._proxies or not hmac.compare_digest(said, self._secret):
             raise ServerError(
-                "not-authenticated", "this registry is read through its proxy, with a client certificate"
+                "certificate-needed", "this registry is read through its proxy, with a client certificate"
             )
-        if headers.get("X-Countermark-Client-Verify") != "SUCCESS":
-            raise ServerError("not-authenticated", "this registry is read with a client certificate")
+        verdict = headers.get("X-Countermark-Client-Verify", "")
+        if verdict.startswith("FAILED:"):
+            raise ServerError(
+                "certificate-needed",
+                f"the client certificate is not accepted: {verdict.removeprefix('FAILED:')}",
+            )
+        if verdict != "SUCCESS":
+            raise ServerError(
+                "certificate-needed", "this registry is read with a client certificate, and none came"
+            )
 
 
 def install(app: Flask, gate: Gate) -> None:

@@ -41,7 +41,7 @@ def place(settings: Settings, name: str) -> Place:
     storage = settings.storage
     if not storage.bucket:
         return Folder(settings.data / name, private=name == "staging")
-    return _bucket(storage, name)
+    return _bucket(storage, name, is_private=settings.access.mode != "public")
 
 
 def fence(settings: Settings) -> Place:
@@ -67,7 +67,7 @@ def check(settings: Settings) -> None:
 
 
 @functools.cache
-def _bucket(storage: Storage, name: str) -> Bucket:
+def _bucket(storage: Storage, name: str, *, is_private: bool = False) -> Bucket:
     try:
         from countermark_server.stores.bucket import Bucket, open_store  # noqa: PLC0415
     except ImportError:
@@ -86,13 +86,18 @@ def _bucket(storage: Storage, name: str) -> Bucket:
         secret_access_key=secret,
     )
     prefix = f"{storage.prefix}/{name}" if storage.prefix else name
-    return Bucket(store, prefix, _headers) if name == "public" else Bucket(store, prefix)
+    headers = functools.partial(_headers, is_private=is_private)
+    return Bucket(store, prefix, headers) if name == "public" else Bucket(store, prefix)
 
 
-def _headers(name: str) -> dict[str, str] | None:
-    """What a public object is served with when readers ask the bucket itself, or a CDN before it."""
+def _headers(name: str, *, is_private: bool) -> dict[str, str] | None:
+    """What a public object is served with when readers ask the bucket itself, or a CDN before it.
+
+    Where not everybody may read (`is_private`) neither should; a cache that does so all the same keeps nothing.
+    """
     try:
         how = served(name)
     except MalformedError:
         return None  # lies there for auditors, who fetch it by other means (tuf/ceremony)
-    return {"Content-Type": how.content_type, "Cache-Control": how.cache_control}
+    cache = how.cache_control.replace("public", "private") if is_private else how.cache_control
+    return {"Content-Type": how.content_type, "Cache-Control": cache}

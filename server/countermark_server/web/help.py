@@ -11,6 +11,12 @@ HELP: dict[str, str] = {
         "The request carried no token, or one this registry does not know (any more). Upload with the "
         "user name __token__ and an upload token as password. `countermark login` gives you one."
     ),
+    "certificate-needed": (
+        "This registry is read with a client certificate of its authority. None came, or the one that came has "
+        "expired, was revoked, or is of another authority: the answer says which. COUNTERMARK_CLIENT_CERTS tells our "
+        "client which to show; pip, uv, poetry, pdm and twine have settings of their own. The operator issues "
+        "certificates."
+    ),
     "login-refused": (
         "The one-time code is wrong, was used before, or is older than ten minutes: ask the operator for a new one "
         "(`countermark-server login-code`). Or the identity provider did not sign you in, you are in no group that "
