@@ -60,7 +60,9 @@ if command -v uv >/dev/null; then uv=uv; else
     uv=.venv/bin/uv
 fi
 say "installing the locked requirements ($what)"
-"$uv" pip install --quiet --python .venv/bin/python --require-hashes -r "requirements/$what.txt"
+# Compiled here, once and on all cores: otherwise whoever sets PYTHONDONTWRITEBYTECODE (containers do) compiles at
+# every start of every process.
+"$uv" pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r "requirements/$what.txt"
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation \
     -e ./client -e ./server -e ./keys-ceremony
 printf '%s\n' "$digest" > "$stamp"

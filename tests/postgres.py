@@ -16,12 +16,13 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
+
+from tests import scratch
 
 USER = "countermark"
 START_SECONDS = 240  # after `kill` it syncs every file of every database first, and others use the disk
@@ -46,10 +47,10 @@ def programs() -> Path:
 
 
 class Server:
-    """One cluster in a temporary folder."""
+    """One cluster in a temporary folder, in memory where there is room: it syncs all the same."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="countermark-pg-"))
+        self.folder = scratch.folder("countermark-pg-")
         self._as: list[str] = []
         if os.geteuid() == 0:
             person = pwd.getpwnam("postgres")

