@@ -110,7 +110,7 @@ FLOORS: list[set[str]] = [
     {"canonical", "names"},
     {"tlog"},
     {"errors", "limits"},
-    {"values"},
+    {"values", "digest"},
 ]
 SIDEWAYS = {("errors", "limits")}
 STATIONS = {"upload", "log", "scan", "moderation", "tufrepo", "timestamper", "index", "accounts", "web"}

@@ -24,23 +24,39 @@ Everything here is arithmetic on values; who signed the root is the caller's bus
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 from countermark.canonical import encode_canonical
+from countermark.digest import HEX, is_hex, sha256
 from countermark.errors import MalformedError, ProofError, UsageError
 from countermark.limits import BIN_BITS_MAX, BIN_MAX_BYTES
 from countermark.tlog import merkle
-from countermark.values import dataclass, pattern
+from countermark.values import dataclass
 
 TILE_WIDTH = 256
+_SMALL = "abcdefghijklmnopqrstuvwxyz0123456789"
 TILE_MAX_BYTES = TILE_WIDTH * merkle.HASH_SIZE
-_LINE = pattern(r"([a-z0-9]+-[0-9a-f]+) ([1-9][0-9]{0,15}) ([0-9a-f]{64}) ([A-Za-z0-9+/]{43}=)\n")
 
 Target = Mapping[str, object]  # a TUF target as it stands in metadata: {"custom", "hashes", "length"}
+
+
+def _is_leaf(role: str, version: str, sha256: str, root: str) -> bool:
+    """Whether these are the words of a bin leaf; that the root is base64 is seen later. (No pattern: digest.py)"""
+    name, _, number = role.partition("-")
+    return (
+        all((name, number))
+        and not name.strip(_SMALL)
+        and not number.strip(HEX)
+        and version.isascii()
+        and version.isdigit()
+        and version[0] != "0"
+        and len(version) <= 16
+        and is_hex(sha256, 64)
+        and len(root) == 45
+        and root.endswith("=\n")
+    )
 
 
 def target_leaf_hash(path: str, target: Target) -> bytes:
@@ -70,13 +86,14 @@ class BinLeaf:
     @classmethod
     def parse(cls, raw: bytes) -> BinLeaf:
         """The bin in this line, in its one spelling."""
-        if len(raw) > 1024 or not (match := _LINE.fullmatch(raw.decode("latin-1"))):
+        words = raw.decode("latin-1").split(" ")
+        if len(raw) > 1024 or len(words) != 4 or not _is_leaf(*words):
             raise MalformedError("bin leaf is not `role version sha256 root`")
         try:
-            root = base64.b64decode(match[4], validate=True)
-        except binascii.Error as error:
+            root = base64.b64decode(words[3].removesuffix("\n"), validate=True)
+        except ValueError as error:
             raise MalformedError("bin leaf has a root that is not base64") from error
-        found = cls(match[1], int(match[2]), match[3], root)
+        found = cls(words[0], int(words[1]), words[2], root)
         if found.format() != raw:
             raise MalformedError("bin leaf is not in canonical form")
         return found
@@ -112,9 +129,7 @@ def bin_number(path: str, bit_length: int) -> int:
     """Which bin a target path belongs to: the first bits of its SHA-256, as TUF's succinct delegation says."""
     if not 1 <= bit_length <= BIN_BITS_MAX:
         raise MalformedError(f"bit length {bit_length} is not within 1 to {BIN_BITS_MAX}")
-    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()[:4]) >> (
-        32 - bit_length
-    )
+    return int.from_bytes(sha256(path.encode("utf-8", "surrogatepass")).digest()[:4]) >> (32 - bit_length)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ from countermark.limits import OFFLINE_BUNDLE_MAX_BYTES
 from countermark.offline import OfflineReport, Result, verify_bundles
 from countermark.pins import Home, Registry
 from countermark.policyfile import load_policies
-from countermark.values import pattern
 from countermark.verified import Artifact, LetPass, Refused, Verified
 
-_AGE = pattern(r"([1-9][0-9]{0,8})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -152,10 +150,11 @@ def _pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
 
 
 def _seconds(text: str) -> int:
-    match = _AGE.fullmatch(text)
-    if match is None:
+    unit = text[-1:] if text.endswith(("s", "m", "h", "d")) else ""
+    number = text.removesuffix(unit)
+    if not (number.isascii() and number.isdigit() and number[0] != "0" and len(number) <= 9):
         raise UsageError(f'"{text}" is not an age', hint="for example 90m, 24h, 7d")
-    return int(match[1]) * _SECONDS[match[2]]
+    return int(number) * _SECONDS[unit]
 
 
 def _talk(report: OfflineReport) -> None:

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.errors import MalformedError
@@ -48,9 +48,9 @@ from countermark.names import (
     parse_filename,
 )
 from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
-from countermark.statement import Envelope, Statement
+from countermark.statement import Envelope, Statement, is_words
 from countermark.tlog import merkle
-from countermark.values import cached, dataclass, pattern, replace
+from countermark.values import cached, dataclass, replace
 
 __all__ = [
     "RESERVED",
@@ -67,7 +67,11 @@ __all__ = [
     "parse_canonical",
 ]
 
-_TYPE: Final = pattern(r"[a-z]{1,24}(?:-[a-z]{1,24}){0,3}")
+
+def _is_type(kind: str) -> bool:
+    """One to four words of small letters with a dash between them."""
+    words = kind.split("-")
+    return is_words(kind) and len(words) <= 4 and max(map(len, words)) <= 24
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Entry:
         if type(value["v"]) is not int or value["v"] != 1:
             raise MalformedError(f"leaf has format version {value['v']!r}; this program knows version 1")
         kind, time, registry = value["type"], value["time"], value["registry"]
-        if type(kind) is not str or not _TYPE.fullmatch(kind):
+        if type(kind) is not str or not _is_type(kind):
             raise MalformedError(f"leaf's type {str(kind)[:80]!r} is not a lower-case word")
         if type(time) is not int or time > ENTRY_TIME_MAX or type(registry) is not dict:
             raise MalformedError("leaf's time must be UTC seconds and its registry part an object")

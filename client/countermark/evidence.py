@@ -23,13 +23,13 @@ the same thing twice keeps one file.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from countermark.digest import sha256
 from countermark.disk import replace_file
 from countermark.errors import MalformedError
 from countermark.values import dataclass, replace
@@ -94,7 +94,7 @@ def parse(raw: bytes) -> tuple[Evidence, int]:
 
 def save(evidence: Evidence, folder: Path, *, time: int) -> Path:
     """Write an evidence file below `folder` and return where it is."""
-    identity = hashlib.sha256(evidence.encode(time=0)).hexdigest()[:16]
+    identity = sha256(evidence.encode(time=0)).hexdigest()[:16]
     path = folder / f"{evidence.kind.value}-{identity}.json"
     if not path.exists():
         replace_file(path, evidence.encode(time=time))

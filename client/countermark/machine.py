@@ -19,12 +19,12 @@ As a policy names such an identity (`identities.py`): `ci:ISSUER/REPO@WORKFLOW[#
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from countermark.canonical import encode_canonical
+from countermark.digest import sha256
 from countermark.values import pattern
 
 TRUSTED: Final = (
@@ -89,7 +89,7 @@ def is_identity(value: Any) -> bool:
 
 def publisher_id(said: Mapping[str, Any]) -> str:
     """By which a trusted publisher is known: the digest of all that it must match."""
-    return hashlib.sha256(encode_canonical({name: said[name] for name in TRUSTED})).hexdigest()
+    return sha256(encode_canonical({name: said[name] for name in TRUSTED})).hexdigest()
 
 
 def why_not(publisher: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:

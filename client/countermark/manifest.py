@@ -21,12 +21,12 @@ A manifest says what somebody's database said. Nothing here was signed by a publ
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
+from countermark.digest import sha256
 from countermark.errors import MalformedError
 from countermark.limits import JSON_MAX_INTEGER, MANIFEST_MAX_BYTES, MANIFEST_MAX_LINES, NAME_MAX_CHARS
 from countermark.names import FileName, parse_filename
@@ -121,7 +121,7 @@ def format_manifest(lines: Iterable[Line]) -> bytes:
 
 def link(rest: str, row: bytes) -> str:
     """The link of a line: `rest` is that of the lines behind it, `row` the line with its newline."""
-    return hashlib.sha256(bytes.fromhex(rest) + row).hexdigest()
+    return sha256(bytes.fromhex(rest) + row).hexdigest()
 
 
 def links(rows: Sequence[bytes]) -> list[str]:
@@ -152,7 +152,7 @@ def predicate(lines: Sequence[Line], *, origin: str, prev: str | None, source: s
     return {
         "chain_sha256": links(rows)[0],
         "count": len(rows),
-        "manifest_sha256": hashlib.sha256(ZERO_NONCE + b"".join(rows)).hexdigest(),
+        "manifest_sha256": sha256(ZERO_NONCE + b"".join(rows)).hexdigest(),
         "namespace": "",
         "origin": origin,
         "prev": prev,

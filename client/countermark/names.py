@@ -19,11 +19,9 @@ from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS
 from countermark.values import dataclass, pattern
 
-_PROJECT = pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_ALPHANUMERIC = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _SEPARATORS = pattern(r"[-_.]+")
-_WHEEL_NAME = pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._]*[A-Za-z0-9])?")
 _BUILD = pattern(r"[0-9][A-Za-z0-9_.]*")
-_TAG = pattern(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
 _VERSION = pattern(  # PEP 440, appendix B
     r"v?(?:(?P<epoch>[0-9]+)!)?(?P<release>[0-9]+(?:\.[0-9]+)*)"
     r"(?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_number>[0-9]+)?)?"
@@ -49,9 +47,10 @@ class FileName:
 @lru_cache(maxsize=_REMEMBERED)
 def normalise_project(name: str) -> str:
     """PEP 503: runs of `-`, `_` and `.` are one dash, letters are small."""
-    if len(name) > NAME_MAX_CHARS or not _PROJECT.fullmatch(name):
+    if len(name) > NAME_MAX_CHARS or not _is_name(name, "._-"):
         raise MalformedError(f"project name {_shown(name)} is not a legal name (PEP 508)")
-    return _SEPARATORS.sub("-", name).lower()
+    words = name.replace("_", "-").replace(".", "-").split("-")
+    return "-".join(filter(None, words)).lower()
 
 
 def normalise_version(version: str, *, strip_zeros: bool = False) -> str:
@@ -124,7 +123,7 @@ def normalise_filename(filename: str) -> str:
 
 def _parse_wheel(filename: str) -> FileName:
     parts = filename.removesuffix(".whl").split("-")
-    if len(parts) not in (5, 6) or not _WHEEL_NAME.fullmatch(parts[0]):
+    if len(parts) not in (5, 6) or not _is_name(parts[0], "._"):
         raise MalformedError(
             f"file name {_shown(filename)} is not a wheel's (name-version-python-abi-platform)"
         )
@@ -143,9 +142,23 @@ def _parse_wheel(filename: str) -> FileName:
 def _tags(tags: str) -> str | None:
     """The three tags of a wheel in one spelling: small letters, the parts of each in order, once. None: not tags."""
     each = tags.split("-")
-    if not all(_TAG.fullmatch(tag) for tag in each):
+    if not all(map(_is_tag, each)):
         return None
     return "-".join(".".join(sorted(set(tag.lower().split(".")))) for tag in each)
+
+
+def _is_name(text: str, marks: str) -> bool:
+    """Whether it is letters and digits of ASCII, with these marks inside. (No pattern: see `_versions`.)"""
+    return (
+        text != ""
+        and not text.strip(_ALPHANUMERIC + marks)
+        and text[0] not in marks
+        and text[-1] not in marks
+    )
+
+
+def _is_tag(text: str) -> bool:
+    return all(part and not part.strip(_ALPHANUMERIC + "_") for part in text.split("."))
 
 
 def _number(digits: str | None) -> str:

@@ -16,7 +16,6 @@ The folder is trusted: who can write it decides what this machine believes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +23,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from countermark.digest import sha256
 from countermark.disk import config_home, read_file, read_own, replace_file
 from countermark.errors import (
     EvidenceError,
@@ -202,7 +201,7 @@ class Home:
         return registry
 
     def _folder(self, url: str) -> Path:
-        return self.path / "registries" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        return self.path / "registries" / sha256(url.encode()).hexdigest()[:16]
 
     def _load(self, folder: Path) -> Registry | None:
         raw = read_own(folder / "registry.json", max_bytes=LOCAL_FILE_MAX_BYTES)
@@ -238,6 +237,8 @@ def _mirrors(url: str, mirrors: Sequence[str]) -> tuple[str, ...]:
 
 def normalise_url(url: str) -> str:
     """One spelling per registry: scheme and host in lower case, no trailing slash, nothing after the path."""
+    from urllib.parse import urlsplit  # noqa: PLC0415  (lazy: what is pinned is spelled already)
+
     try:
         parts = urlsplit(url.strip())
         _ = parts.port  # raises when it is no port

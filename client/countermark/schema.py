@@ -13,11 +13,11 @@ registry's part by the same tables. Form only: nothing here knows the log's hist
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from countermark.digest import is_hex, sha256
 from countermark.errors import MalformedError
 from countermark.limits import (
     ANALYZERS_MAX,
@@ -76,9 +76,7 @@ FILE_TYPES: Final = frozenset(
     {"publish", "attest", "yank", "unyank", "remove", "verdict", "hold", "clear", "takedown"}
 )
 
-_ID = pattern(r"[0-9a-f]{32}")
 _TOKEN = pattern(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_ORIGIN = pattern(r"[!-*,-~]{1,255}")  # printable ASCII without spaces and plus signs, as a note's key name
 _NAMESPACE = pattern(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
@@ -102,7 +100,7 @@ def _approvers(value: Any) -> bool:
 
 def _account(value: Any) -> bool:
     """An account, moderator or case: 16 random bytes in hex, mapped to a person in a database only."""
-    return type(value) is str and _ID.fullmatch(value) is not None
+    return type(value) is str and is_hex(value, 32)
 
 
 def _or_null(check: Check) -> Check:
@@ -121,7 +119,9 @@ def _text(pattern: re.Pattern[str], max_chars: int = NAME_MAX_CHARS) -> Check:
 
 def is_origin(value: Any) -> bool:
     """Whether `value` can be a log's origin: printable ASCII without spaces and plus signs."""
-    return type(value) is str and _ORIGIN.fullmatch(value) is not None
+    if type(value) is not str or not 0 < len(value) <= 255:
+        return False
+    return value.isascii() and value.isprintable() and " " not in value and "+" not in value
 
 
 def is_namespace(value: Any) -> bool:
@@ -316,7 +316,7 @@ def check_statement(statement: Statement) -> None:
         raise MalformedError(
             f"{kind} statement is about {statement.subject_name[:120]!r}, its predicate about {name!r}"
         )
-    if statement.subject_sha256 != hashlib.sha256(statement.subject_name.encode()).hexdigest():
+    if statement.subject_sha256 != sha256(statement.subject_name.encode()).hexdigest():
         raise MalformedError(f"{kind} statement's subject digest is not the SHA-256 of its subject's name")
     _EXTRA.get(kind, _no_extra)(statement)
 

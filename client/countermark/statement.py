@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -35,9 +34,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from countermark.canonical import encode_canonical, parse_canonical, parse_json
+from countermark.digest import is_hex, sha256
 from countermark.errors import MalformedError, SignatureError
 from countermark.limits import ENTRY_MAX_BYTES, SIGNATURE_MAX_BYTES, SIGNATURES_MAX, STATEMENT_MAX_BYTES
-from countermark.values import dataclass, pattern
+from countermark.values import dataclass
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -53,18 +53,22 @@ PrivateKey: TypeAlias = "ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey"
 # one length and one spelling each, so comparing a prefix says more than a lenient DER reader would.
 _ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 _P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
-_HEX_32 = pattern(r"[0-9a-f]{64}")
-_TYPE = pattern(r"[a-z]+(?:-[a-z]+)*")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def is_words(text: str) -> bool:
+    """Whether `text` is words of small letters with one dash between them."""
+    return all(word and not word.strip(_LETTERS) for word in text.split("-"))
 
 
 def is_sha256(value: object) -> bool:
     """Whether `value` is a SHA-256 in the one spelling we use: 64 small hex digits."""
-    return type(value) is str and _HEX_32.fullmatch(value) is not None
+    return type(value) is str and is_hex(value, 64)
 
 
 def keyid_of(public_key: bytes) -> str:
     """A key's name: the hex SHA-256 of its SPKI DER."""
-    return hashlib.sha256(public_key).hexdigest()
+    return sha256(public_key).hexdigest()
 
 
 @lru_cache(maxsize=4096)
@@ -104,7 +108,7 @@ class Statement:
     @classmethod
     def about(cls, name: str, type: str, predicate: Mapping[str, Any]) -> Statement:
         """A statement about something that is not a file: `project:acme`, `key:...`, `tuf:7`."""
-        return cls(name, hashlib.sha256(name.encode()).hexdigest(), type, predicate)
+        return cls(name, sha256(name.encode()).hexdigest(), type, predicate)
 
     @classmethod
     def parse(cls, payload: bytes) -> Statement:
@@ -126,7 +130,7 @@ class Statement:
         ):
             raise MalformedError("statement is not an in-toto statement with one subject and its SHA-256")
         type = predicate_type.removeprefix(PREDICATE_PREFIX)
-        if kind != STATEMENT_TYPE or type == predicate_type or not _TYPE.fullmatch(type):
+        if kind != STATEMENT_TYPE or type == predicate_type or not is_words(type):
             raise MalformedError(
                 f"statement of type {kind[:80]!r} about {predicate_type[:80]!r} is none of ours"
             )

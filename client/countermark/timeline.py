@@ -26,10 +26,10 @@ left.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
+from countermark.digest import sha256
 from countermark.disk import read_own, replace_file
 from countermark.errors import EvidenceError, MalformedError, NetworkError, UsageError
 from countermark.evidence import Evidence, EvidenceClass
@@ -154,7 +154,7 @@ class Timeline:
         if offered.version == last.version and not renewed and offered.sha256 != last.sha256:
             sentence = f"two timestamps of version {offered.version}: {last.sha256} and {offered.sha256}"
             # Signed twice by the timestamp key, it proves itself; the same content signed anew does not.
-            whole = hashlib.sha256(cached).hexdigest() == last.sha256 and _signed(cached) != _signed(raw)
+            whole = sha256(cached).hexdigest() == last.sha256 and _signed(cached) != _signed(raw)
             kind = EvidenceClass.SELF_PROVING if whole else EvidenceClass.OBSERVATION
             raise InconsistentError(sentence, Evidence(kind, [sentence], objects))
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-
 from countermark.errors import EvidenceError, MalformedError, PolicyError
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.merkle import HASH_SIZE
@@ -115,12 +113,16 @@ def is_smallest(sig: str, key: Any) -> bool:
     """Whether a signature is in the one spelling that its key makes: lower case, and of ECDSA the smaller twin."""
     if sig != sig.lower() or key["keytype"] != "ecdsa":
         return sig == sig.lower()
-    r, s = decode_dss_signature(bytes.fromhex(sig))
-    return s <= P256_ORDER // 2 and encode_dss_signature(r, s).hex() == sig
+    return smallest(sig) == sig
 
 
 def smallest(sig: str) -> str:
     """The smaller twin of an ECDSA P-256 signature."""
+    from cryptography.hazmat.primitives.asymmetric.utils import (  # noqa: PLC0415  (lazy: most keys are Ed25519)
+        decode_dss_signature,
+        encode_dss_signature,
+    )
+
     r, s = decode_dss_signature(bytes.fromhex(sig))
     return encode_dss_signature(r, min(s, P256_ORDER - s)).hex()
 

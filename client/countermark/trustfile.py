@@ -21,7 +21,6 @@ in a quorum-cosigned checkpoint for 24 h under its predecessor (trust.py).
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -29,6 +28,7 @@ from typing import Any
 
 from countermark.canonical import encode_canonical, parse_canonical
 from countermark.demands import Demands
+from countermark.digest import sha256
 from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS, TRUST_FILE_MAX_BYTES
 from countermark.statement import load_public_key
@@ -120,7 +120,7 @@ class TrustFile:
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the file, as a root lists it."""
-        return hashlib.sha256(self.format()).hexdigest()
+        return sha256(self.format()).hexdigest()
 
     @cached_property
     def policy(self) -> Policy:

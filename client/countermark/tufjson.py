@@ -30,7 +30,6 @@ from countermark.limits import ROOT_MAX_BYTES
 from countermark.statement import ecdsa, load_public_key
 from countermark.values import dataclass, pattern
 
-_TIME = pattern(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _PEM = pattern(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n?")
 LEAK = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)  # of malformed JSON
 
@@ -59,9 +58,11 @@ def _spell(value: Any) -> str:
 
 def parse_time(text: str) -> int:
     """The one spelling of times in TUF, in POSIX seconds; ValueError for another."""
-    if not _TIME.fullmatch(text):
+    spelled = text.removesuffix("Z") + "+00:00"
+    moment = datetime.fromisoformat(spelled)
+    if moment.isoformat() != spelled or not text.endswith("Z"):
         raise ValueError(f"{text[:40]!r} is not a time")
-    return int(datetime.fromisoformat(f"{text[:-1]}+00:00").timestamp())
+    return int(moment.timestamp())
 
 
 def load(raw: bytes, type: str) -> dict[str, Any]:

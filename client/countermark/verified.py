@@ -10,11 +10,11 @@ pass.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from countermark.digest import sha256
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, UsageError, worst
 from countermark.names import parse_filename
 from countermark.signature import SignedBy
@@ -48,9 +48,10 @@ class Artifact:
             name = parse_filename(path.name)
         except MalformedError as error:
             raise UsageError(f'"{path}": {error}') from None
-        digest, length = hashlib.sha256(), 0
         try:
             with path.open("rb") as stream:
+                first = stream.read(READ_CHUNK)
+                digest, length = sha256(first), len(first)
                 while chunk := stream.read(READ_CHUNK):
                     digest.update(chunk)
                     length += len(chunk)

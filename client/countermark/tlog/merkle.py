@@ -23,9 +23,9 @@ Formats: RFC 6962, section 2.1; subtrees: draft-ietf-plants-merkle-tree-certs-02
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
 from typing import Literal
 
+from countermark.digest import sha256
 from countermark.errors import ProofError
 from countermark.limits import TREE_SIZE_MAX
 from countermark.values import dataclass

@@ -146,8 +146,8 @@ def test_evidence_is_explained_in_three_sentences(desk: Desk, tmp_path: Path) ->
 
 # What a cold `bundle verify` may load beside the standard library: each module costs every later check its time.
 OFFLINE_MODULES = (
-    "bins bundle canonical claims cli cli_parts cli_verify clientpolicy commands_bundle console demanded "
-    "demands disk entry errors evidence identities imported limits logreader machine manifest matching names "
+    "__main__ bins bundle canonical claims cli cli_parts cli_verify clientpolicy commands_bundle console demanded "
+    "demands digest disk entry errors evidence identities imported limits logreader machine manifest matching names "
     "offline pins policyfile schema signature statement timeline timestamp tlog trustfile tufjson values "
     "verified"
 )
@@ -173,6 +173,11 @@ DEAR = {
     "subprocess",
     "importlib.metadata",
     "importlib.resources",
+    "hashlib",
+    "_hashlib",
+    "gettext",
+    "urllib.parse",
+    "ipaddress",
 }
 NEVER = (
     "cryptography.x509",
@@ -185,7 +190,8 @@ def test_a_cold_bundle_verify_keeps_its_import_budget(desk: Desk) -> None:
     """A module that comes in by accident (tuf, urllib3, x509, dataclasses) fails here by its name."""
     desk.run("bundle", "make", desk.wheel)
     program = (
-        "import sys; from countermark.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from countermark.__main__ import _spare; _spare(); "
+        "from countermark.cli import main; code = main(sys.argv[1:]); "
         "print('loaded', *sys.modules); sys.exit(code)"
     )
     command = [sys.executable, "-I", "-c", program, "bundle", "verify", str(desk.wheel)]
@@ -199,3 +205,17 @@ def test_a_cold_bundle_verify_keeps_its_import_budget(desk: Desk) -> None:
     assert not [name for name in loaded if name.startswith(NEVER)]
     foreign = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names
     assert not foreign & {"tuf", "securesystemslib", "urllib3", "orjson", "requests", "certifi"}
+
+
+def test_what_is_spared_is_there_for_whoever_asks() -> None:
+    """After the stand-ins, gettext and urllib.parse are the real ones, and pathlib and argparse work with them."""
+    program = (
+        "import sys; from countermark.__main__ import _spare; _spare(); "
+        "assert not {'gettext', 'urllib.parse'} & sys.modules.keys(); "
+        "import argparse, pathlib; print(pathlib.Path('/a b').as_uri()); "
+        "import gettext, urllib.parse; print(gettext.translation, urllib.parse.urlsplit('a://b').netloc); "
+        "argparse.ArgumentParser(prog='p').parse_args(['x'])"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("file:///a%20b\n<function translation") and done.stdout.endswith(" b\n")
+    assert done.returncode == 2 and done.stderr.endswith("error: unrecognized arguments: x\n")
