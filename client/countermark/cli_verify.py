@@ -25,6 +25,12 @@ def trust_arguments(commands: Any) -> None:
         metavar="URL",
         help="ask this copy when the registry does not answer; repeatable",
     )
+    new.add_argument(
+        "--client-cert",
+        metavar="FILE",
+        help="show this certificate to the registry, where it asks for one; kept, and '' forgets it",
+    )
+    new.add_argument("--client-key", metavar="FILE", help="its key, where it is in a file of its own")
     add(does, "list", "trust.show_all", "list pinned registries", registry=False)
     show = add(does, "show", "trust.show", "show one pinned root", registry=False)
     show.add_argument("url", metavar="URL", nargs="?", help=WHICH)
@@ -66,6 +72,12 @@ def install_arguments(commands: Any) -> None:
     proxy = add(commands, "proxy", "install.proxy", "serve verified files to installers", json=False)
     proxy.add_argument(
         "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0, as is, takes any free one"
+    )
+    proxy.add_argument(
+        "--with-client-cert",
+        action="store_true",
+        help="show this machine's client certificate to the registry for whoever asks: what stands in front decides "
+        "who does",
     )
 
 

@@ -7,10 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from countermark.clientcerts import check
 from countermark.commands_install import pinned
-from countermark.configuring import TOOLS, Machine, Urls, configured
+from countermark.configuring import TOOLS, Machine, Urls, configured, shows_certificate
 from countermark.console import put, say
-from countermark.disk import read_file, rewrite_file
+from countermark.credentials import load
+from countermark.disk import config_home, read_file, rewrite_file
 from countermark.edits import difference, has_secret, is_edited, undone
 from countermark.errors import UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES
@@ -21,7 +23,14 @@ def configure(arguments: argparse.Namespace) -> int:
     path = (arguments.file or TOOLS[arguments.tool].find(machine)).resolve()  # a link keeps leading there
     before = _text(path)
     undo = arguments.undo
-    after = undone(before) if undo else configured(arguments.tool, before, path, _urls(arguments))
+    urls = None if undo else _urls(arguments)
+    after = undone(before) if urls is None else configured(arguments.tool, before, path, urls)
+    if (
+        urls is not None
+        and urls.certificate
+        and (told := shows_certificate(arguments.tool, urls.certificate))
+    ):
+        say(f"the registry is read with a client certificate, which {arguments.tool} takes elsewhere: {told}")
     if after == before:
         say(f'"{path}" says so already' if is_edited(before) else f'"{path}" has nothing of ours')
         return 0
@@ -49,7 +58,23 @@ def _urls(arguments: argparse.Namespace) -> Urls:
             f'"{index.rsplit("@")[-1]}" is not an address to write into a file',
             hint="without a name and a password: those belong into a keyring or .netrc",
         )
-    return Urls(index, f"{registry.url}/legacy/")
+    return Urls(index, f"{registry.url}/legacy/", _certificate(arguments.tool, index))
+
+
+def _certificate(tool: str, index: str) -> str | None:
+    """The file of this machine's client certificate for the index. UsageError: the tool can't show it."""
+    shown = load(os.environ, config_home()).certificate(index)
+    if shown is None:
+        return None
+    check(shown, index)
+    if shown[0] != shown[1]:
+        raise UsageError(
+            f'{tool} takes certificate and key from one file; here they are "{shown[0]}" and "{shown[1]}"',
+            hint="(umask 077; cat CERTIFICATE KEY >BOTH.pem), then countermark trust add URL --client-cert BOTH.pem",
+        )
+    if any(c in shown[0] for c in "\n\r%"):
+        raise UsageError(f"{tool} would not read the name of the file {shown[0]!r} as it is")
+    return shown[0]
 
 
 def _text(path: Path) -> str:

@@ -14,16 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from countermark import clientcerts
 from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
-from countermark.credentials import NONE, Credentials, shown_to
-from countermark.disk import replace_file
+from countermark.credentials import NONE, Credentials, load, shown_to
+from countermark.disk import config_home, replace_file
 from countermark.errors import CountermarkError, UsageError
 from countermark.fetch import FileFetcher, HttpFetcher, StatusError
 from countermark.limits import ENTRY_TIME_MAX
 from countermark.mirrors import fetcher_for
 from countermark.pins import Home, Registry
 from countermark.policyfile import load_policies
+from countermark.values import replace
 from countermark.verified import Artifact, Outcome, Refused, Report, Verified, seen_words
 from countermark.verify import verify as verify_artifacts
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
 DISTRIBUTIONS = (".whl", ".tar.gz", ".zip")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 REFUSALS_SHOWN = 20  # the gravest come first; a lock of a thousand pins must not bury them
 
 
@@ -216,9 +219,15 @@ def proxy(arguments: argparse.Namespace) -> int:
 
     home, registry, remarks = pinned(arguments)
     # Visitors are who they say they are, and nobody where they say nothing: never who started the proxy.
-    known = _known(_proxy(home, registry, NONE))
-    engine = Team(lambda authorization: _proxy(home, registry, shown_to(registry.url, authorization)))
     host, port = serving.parse_listen(arguments.listen)
+    ours = _lent(registry, host) if arguments.with_client_cert else NONE
+    known = _known(_proxy(home, registry, ours))
+
+    def in_their_name(authorization: str | None) -> Proxy:
+        shown = shown_to(registry.url, authorization)
+        return _proxy(home, registry, replace(shown, certificates=ours.certificates))
+
+    engine = Team(in_their_name)
     with serving.listening(engine.answer, host, port, max_body=0) as server:
         # shutdown() waits for the loop, so it must not run inside the loop's own thread.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
@@ -230,11 +239,32 @@ def proxy(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _lent(registry: Registry, host: str) -> Credentials:
+    """This machine's certificate for the registry, and no token; UsageError where it must not be lent to others."""
+    if host not in LOOPBACK:
+        raise UsageError(
+            f"--with-client-cert on {host}: everybody who reaches that address would read as this machine does",
+            hint="--listen 127.0.0.1:8081, and nginx before it, which asks for certificates itself",
+        )
+    found = load(os.environ, config_home())
+    if found.certificate(registry.url) is None:
+        raise UsageError(
+            f"this machine has no client certificate for {registry.url}",
+            hint=f"countermark trust add {registry.url} --client-cert FILE --client-key FILE",
+        )
+    return Credentials({}, found.certificates)
+
+
 def _known(proxy: Proxy) -> str:
     """What is known of the registry before anybody asks; one that wants credentials is asked when they come."""
     try:
         report = proxy.check()
     except StatusError as error:
+        if clientcerts.NEEDED.encode() in error.answer.body:
+            raise UsageError(
+                f"{error}: no visitor of a proxy can show the registry a certificate of theirs",
+                hint="--with-client-cert shows this machine's, for whoever reaches the proxy",
+            ) from None
         if error.answer.status in (401, 403):
             return "which asks who you are: credentials are passed on"
         raise

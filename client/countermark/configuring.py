@@ -11,6 +11,9 @@
     pdm      pyproject.toml here                               the source named `pypi`   every other source
     twine    .pypirc of this user                              a repository, beside the others
 
+Where this machine has a client certificate for the index, pip and twine are told of it in the same file; it is no
+business of a project's, so uv, poetry and pdm are told by the commands and variables of `shows_certificate`.
+
 A second index is not kept: pip takes files from all of them, and uv asks the others first. How files are edited so
 that `--undo` is exact: edits.py. After each edit the file is parsed again; unless it says what it said before, but
 for what is in the table above, nothing is written and the lines to write by hand are shown.
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +46,7 @@ class Urls:
 
     index: str
     upload: str
+    certificate: str | None = None  # file of our client certificate and its key, where the index asks for one
 
 
 @dataclass(frozen=True)
@@ -210,14 +215,21 @@ def _toml(text: str, path: Path) -> dict[str, Any]:
 def _edit_pip(text: str, path: Path, urls: Urls) -> str:
     lines, end = lines_of(text), line_end(text)
     _ini(text, path)
+
+    def is_ours(key: str) -> bool:
+        return _is_index(key) or (urls.certificate is not None and _plain(key) == "client-cert")
+
     for _, key, numbers in list(_settings(lines)):
-        if _is_index(key):
+        if is_ours(key):
             turn_off(lines, numbers)
-    ours = f"index-url = {urls.index}"
-    _set(lines, "global", [ours], tool="pip", end=end)
+    ours = {"index-url": urls.index} | ({"client-cert": urls.certificate} if urls.certificate else {})
+    block = [f"{key} = {value}" for key, value in ours.items()]
+    _set(lines, "global", block, tool="pip", end=end)
     edited = "".join(lines)
-    before = {name for name in _said(text, path) if not _is_index(name[1])}
-    _check_ini(edited, path, before | {("global", "index-url", urls.index)}, f"[global] {ours}")
+    before = {name for name in _said(text, path) if not is_ours(name[1])}
+    _check_ini(
+        edited, path, before | {("global", *each) for each in ours.items()}, f"[global] {'; '.join(block)}"
+    )
     return edited
 
 
@@ -233,10 +245,13 @@ def _edit_twine(text: str, path: Path, urls: Urls) -> str:
     named = ["index-servers =", *(f"    {server}" for server in (*servers, NAME))]
     _set(lines, "distutils", named, tool="twine", end=end)
     account = [f"[{NAME}]", f"repository = {urls.upload}", "username = __token__"]
+    account += [f"client_cert = {urls.certificate}"] if urls.certificate else []
     insert(lines, len(lines), account, tool="twine", end=end)
     edited = "".join(lines)
     before = {name for name in _said(text, path) if name[:2] != ("distutils", "index-servers")}
-    added = {(NAME, "repository", urls.upload), (NAME, "username", "__token__")}
+    added: set[tuple[str, str, str | None]] = set()
+    for key, _, value in (line.partition(" = ") for line in account[1:]):
+        added.add((NAME, key, value))
     added.add(("distutils", "index-servers", "\n".join(("", *servers, NAME))))
     _check_ini(edited, path, before | added, "; ".join(account))
     return edited
@@ -274,7 +289,11 @@ def _settings(lines: Sequence[str]) -> Iterator[tuple[str, str, list[int]]]:
 
 def _is_index(key: str) -> bool:
     """Whether a setting of pip's says where files come from, however it is spelled."""
-    return key.lower().replace("_", "-").lstrip("-") in INDEX_KEYS
+    return _plain(key) in INDEX_KEYS
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "-").lstrip("-")
 
 
 def _said(text: str, path: Path) -> set[tuple[str, str, str | None]]:
@@ -301,6 +320,16 @@ def _ini(text: str, path: Path) -> configparser.RawConfigParser:
     except configparser.Error as error:
         raise UsageError(f'"{path}" is no file of settings: {error.message}') from None
     return parser
+
+
+def shows_certificate(tool: str, certificate: str) -> str | None:
+    """How a tool is told of a client certificate that is not told in its file; None: it is."""
+    quoted = shlex.quote(certificate)
+    return {
+        "uv": f"export SSL_CLIENT_CERT={quoted}",
+        "poetry": f"poetry config certificates.{NAME}.client-cert {quoted}",
+        "pdm": f"pdm config pypi.client_cert {quoted}",
+    }.get(tool)
 
 
 TOOLS = {

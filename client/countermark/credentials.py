@@ -12,6 +12,8 @@ login` keeps the token that it was given for its registry in `credentials.json` 
 
 Where the system has a keyring, the file says only where in it the token lies.
 
+Certificates that `countermark trust add` was told of are kept beside it (clientcerts.py).
+
 Nothing here is ever printed: an error names the origin, and never the secret.
 """
 
@@ -22,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from countermark import clientcerts
+from countermark.clientcerts import Certificate
 from countermark.errors import UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES
 from countermark.secretstore import Absent, find_keyring
@@ -56,7 +60,7 @@ class Credentials:
     """Authorization headers and certificates, each for one origin."""
 
     authorizations: Mapping[Origin, str | InKeyring] = field(default_factory=dict)
-    certificates: Mapping[Origin, tuple[str, str]] = field(default_factory=dict)
+    certificates: Mapping[Origin, Certificate] = field(default_factory=dict)
 
     def headers(self, url: str) -> dict[str, str]:
         """What to send along with a request to this URL."""
@@ -64,7 +68,7 @@ class Credentials:
         value = value.bearer() if isinstance(value, InKeyring) else value
         return {} if value is None else {"Authorization": value}
 
-    def certificate(self, url: str) -> tuple[str, str] | None:
+    def certificate(self, url: str) -> Certificate | None:
         """Certificate and key, as files, for a connection to this URL."""
         return self.certificates.get(origin(url)) if self.certificates else None
 
@@ -93,7 +97,7 @@ def load(environ: Mapping[str, str], home: Path | None = None) -> Credentials:
     """From the environment, and from what `login` kept; the environment wins. UsageError: not of this form."""
     kept = _kept(home / FILE) if home is not None else {}
     named = {_bound(name, TOKENS): value for name, value in _pairs(environ.get(TOKENS, ""), TOKENS)}
-    certificates = {}
+    certificates = {} if home is None else {origin(url): each for url, each in clientcerts.kept(home).items()}
     for name, value in _pairs(environ.get(CERTIFICATES, ""), CERTIFICATES):
         certificate, _, key = value.partition(",")
         certificates[_bound(name, CERTIFICATES)] = (certificate, key or certificate)
@@ -147,6 +151,11 @@ def _kept(path: Path) -> dict[Origin, str | InKeyring]:
         raise UsageError(
             f'"{path}" does not hold what `countermark login` writes', hint="sign in again"
         ) from None
+
+
+def bound(url: str) -> str:
+    """The origin of a URL, as it is written into files."""
+    return _url(origin(url))
 
 
 def _url(bound: Origin) -> str:

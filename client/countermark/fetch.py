@@ -36,6 +36,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
+from countermark import clientcerts
 from countermark.credentials import Credentials, Origin, load, origin
 from countermark.disk import config_home
 from countermark.errors import NetworkError, UsageError
@@ -77,7 +78,8 @@ class StatusError(NetworkError):
     """The server answered, and its answer was not the file we asked for."""
 
     def __init__(self, url: str, answer: Answer) -> None:
-        super().__init__(f"{url} answered {answer.status} {answer.reason}".rstrip())
+        told = f"{url} answered {answer.status} {answer.reason}".rstrip()
+        super().__init__(told, hint=clientcerts.hint(url, answer.status, answer.body))
         self.answer = answer
 
 
@@ -298,6 +300,7 @@ class HttpFetcher:
         if name not in self._pools:
             own: dict[str, Any] = {}
             if certificate is not None:
+                clientcerts.check(certificate, url)
                 own = {"cert_file": certificate[0], "key_file": certificate[1]}
             own["maxsize"] = 8
             pool = urllib3.ProxyManager(proxy, **own) if proxy else urllib3.PoolManager(**own)

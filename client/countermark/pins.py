@@ -170,6 +170,10 @@ class Home:
             )
         return found
 
+    def find(self, url: str) -> Registry | None:
+        """The pin for a (normalised) URL, if there is one."""
+        return self._load(self._folder(url))
+
     def add(
         self, url: str, root: bytes, *, first_use: bool = False, mirrors: Sequence[str] | None = None
     ) -> Registry:

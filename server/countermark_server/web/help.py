@@ -13,9 +13,9 @@ HELP: dict[str, str] = {
     ),
     "certificate-needed": (
         "This registry is read with a client certificate of its authority. None came, or the one that came has "
-        "expired, was revoked, or is of another authority: the answer says which. COUNTERMARK_CLIENT_CERTS tells our "
-        "client which to show; pip, uv, poetry, pdm and twine have settings of their own. The operator issues "
-        "certificates."
+        "expired, was revoked, or is of another authority: the answer says which. `countermark trust add URL "
+        "--client-cert FILE` tells our client which to show, `countermark configure` pip, uv, poetry, pdm and twine. "
+        "The operator issues certificates."
     ),
     "login-refused": (
         "The one-time code is wrong, was used before, or is older than ten minutes: ask the operator for a new one "
