@@ -23,12 +23,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from urllib.parse import urlsplit
 
 from countermark.errors import CountermarkError, UsageError
 from countermark.values import dataclass, field
 
 IDLE_TIMEOUT = 60  # seconds a kept-alive connection may stay silent
+HEADERS_MAX, HEADER_MAX_BYTES = 100, 65536  # as the standard library's
+_NAME_CHARS = (
+    "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"  # RFC 9110, section 5.6.2, in small letters
+)
+_FRAMING = ("content-length", "transfer-encoding", "host")
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,43 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_TIMEOUT
     disable_nagle_algorithm = True
     server: Server
+    raw_requestline: bytes
+    given: dict[str, str]  # headers, by small name
+
+    wbufsize = 64 * 1024  # head and body leave together; `handle_one_request` flushes
+
+    def parse_request(self) -> bool:
+        """As the standard library's, which reads headers as an e-mail's: that took longer than an answer.
+
+        What could be read in two ways is refused: folded lines, a length that is said twice, spaces before a colon.
+        """
+        self.command, self.request_version, self.close_connection = "", "HTTP/1.1", True
+        self.requestline = self.raw_requestline.decode("latin-1").rstrip("\r\n")
+        words = self.requestline.split(" ")
+        if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1"):
+            self.send_error(HTTPStatus.BAD_REQUEST, "this is no request of HTTP/1.1")
+            return False
+        self.command, self.path, self.request_version = words
+        if self.path.startswith("//"):
+            self.path = "/" + self.path.lstrip(
+                "/"
+            )  # else it would be another host's to whoever is redirected
+        try:
+            self.given = _read_headers(self.rfile)
+        except _UnfitError as error:
+            self.send_error(error.status, str(error))
+            return False
+        connection = self.given.get("connection", "").lower()
+        keeps = self.request_version == "HTTP/1.1" or connection == "keep-alive"
+        self.close_connection = connection == "close" or not keeps
+        if self.given.get("expect", "").lower() == "100-continue" and self.request_version == "HTTP/1.1":
+            return self.handle_expect_100()
+        return True
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()  # who waits for it sends nothing before
+        return True
 
     def do_GET(self) -> None:
         self._answer()
@@ -109,8 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()  # an engine is no way to other hosts: it answers 404 or 405
 
     def _answer(self) -> None:
-        length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
+        length = self.given.get("content-length", "0")
+        if "transfer-encoding" in self.given or not (length.isascii() and length.isdigit()):
             self._send(Response(411, b"Content-Length needed\n"), close=True)
         elif int(length) > self.server.max_body:
             self._send(Response(413, f"at most {self.server.max_body} bytes\n".encode()), close=True)
@@ -119,8 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             if len(body) < int(length):  # cut off: an engine would take the beginning for the whole
                 self._send(Response(400, f"{len(body)} of {length} bytes came\n".encode()), close=True)
                 return
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, urlsplit(self.path).path, headers, body)
+            request = Request(self.command, urlsplit(self.path).path, self.given, body)
             self._send(self.server.engine(request))
 
     def _send(self, response: Response, *, close: bool = False) -> None:
@@ -155,6 +197,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are counted by the engine's metrics, not written to a terminal."""
+
+
+class _UnfitError(Exception):
+    """Headers that are not to be answered, and the status that says so."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def _read_headers(stream: BufferedIOBase) -> dict[str, str]:
+    """The headers up to the empty line. Of one that comes twice the last counts, unless it says where a body ends."""
+    found: dict[str, str] = {}
+    for _ in range(HEADERS_MAX + 1):
+        line = stream.readline(HEADER_MAX_BYTES + 1)
+        if len(line) > HEADER_MAX_BYTES:
+            raise _UnfitError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
+        if line in (b"\r\n", b"\n"):
+            return found
+        name, colon, value = line.decode("latin-1").partition(":")
+        small = name.lower()
+        if not colon or not name or small.strip(_NAME_CHARS) or (small in found and small in _FRAMING):
+            raise _UnfitError(HTTPStatus.BAD_REQUEST, "a header that cannot be read in one way only")
+        found[small] = value.strip(" \t\r\n")
+    raise _UnfitError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {HEADERS_MAX} headers")
 
 
 @contextlib.contextmanager
