@@ -19,7 +19,7 @@ A connection that was kept alive may be closed by the server at the moment it is
 answer came, the request is made again on another connection, if it is a GET or the caller says that twice is like
 once (`idempotent`: an upload of the same bytes). On a new connection nothing is tried twice.
 
-A registry that is not for everybody answers 401, and is asked again with what this machine has for that origin
+A registry that is not for everybody asks who we are, and is asked again with what this machine has for that origin
 (credentials.py), from then on at once; nobody else ever sees it, also after a redirect or from a mirror.
 
 Not promised: secrecy. TLS is checked like everywhere else, and no verdict depends on it.
@@ -284,7 +284,10 @@ class HttpFetcher:
                     retries=False,
                     timeout=timeout,
                 )
-                if response.status != 401 or shown or not self._may_show(url, headers):
+                asks = response.status == 401 or (
+                    response.status == 403 and "WWW-Authenticate" in response.headers
+                )
+                if not asks or shown or not self._may_show(url, headers):
                     return response
                 response.close()  # refused before it was looked at: making it anew changes nothing
             except urllib3.exceptions.ProtocolError as error:

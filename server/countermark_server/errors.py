@@ -163,7 +163,9 @@ def problem(error: ServerError, base_url: str) -> Problem:
     """The answer for `error`; the one function that builds refusals."""
     code, said = CODES[error.code], document(error, base_url)
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
-    if code.status == 401:
+    if (
+        code.status == 401 or error.code == "certificate-needed"
+    ):  # the registry's own processes have a token instead
         headers["WWW-Authenticate"] = 'Basic realm="countermark"'
     if code.status == 503 or error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after or RETRY_AFTER)

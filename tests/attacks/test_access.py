@@ -184,7 +184,10 @@ def test_the_checkpoint_alone_may_be_for_everybody(tmp_path: Path) -> None:
 def test_a_forged_word_of_the_proxy_opens_nothing(tmp_path: Path) -> None:
     """Its header without its secret, its secret from elsewhere, a certificate that is none; nor does a token."""
     (tmp_path / "secret").write_text(SECRET + "\n")
-    settings = Access(mode="mtls", proxies="127.0.0.1", proxy_secret_file=str(tmp_path / "secret"))
+    ours = hashlib.sha256(OURS.encode()).hexdigest()
+    settings = Access(
+        mode="mtls", proxies="127.0.0.1", proxy_secret_file=str(tmp_path / "secret"), reader_sha256=ours
+    )
     world = DoorWorld(tmp_path / "registry", access=settings)
     with world.run():
         person = world.person("ada")
@@ -196,6 +199,8 @@ def test_a_forged_word_of_the_proxy_opens_nothing(tmp_path: Path) -> None:
             {**good, "X-Countermark-Client-Verify": "FAILED:expired"}, {"Authorization": f"Bearer {person.token}"},
         ):  # fmt: skip
             assert get(world, "/log/checkpoint", **bad).status_code == 403, bad
+        assert "WWW-Authenticate" in get(world, "/log/checkpoint").headers
+        assert get(world, "/log/checkpoint", OURS).status_code == 200  # the registry's own processes
         elsewhere = world.client.get(
             "/log/checkpoint", headers=good, environ_overrides={"REMOTE_ADDR": "10.0.0.7"}
         )

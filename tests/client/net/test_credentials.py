@@ -75,12 +75,14 @@ class Guarded:
     def __init__(self, location: str | None = None) -> None:
         self.shown: list[str | None] = []
         self.location = location
+        self.status = 401
 
     def __call__(self, request: Request) -> Response:
         self.shown.append(request.headers.get("authorization"))
         if self.location is not None and self.shown[-1] is not None:
             return Response(302, headers={"Location": self.location})
-        return Response(200 if self.shown[-1] else 401, b"hello")
+        asks = {"WWW-Authenticate": 'Basic realm="x"'} if self.status == 403 else {}
+        return Response(200 if self.shown[-1] else self.status, b"hello", headers=asks)
 
 
 @pytest.fixture
@@ -123,6 +125,14 @@ def test_nothing_is_shown_before_it_is_asked_for(two: tuple[str, Guarded, str, G
     with pytest.raises(NetworkError, match="redirects to another host"):
         fetcher.get(f"{url}/x")
     assert second.shown == [None]
+
+
+def test_who_asks_for_a_certificate_takes_a_token_too(two: tuple[str, Guarded, str, Guarded]) -> None:
+    """The registry's own processes have one: a 403 that names a way to say who we are is a question like a 401."""
+    url, first, _, _ = two
+    first.status = 403
+    fetcher = HttpFetcher(credentials=Credentials({origin(url): f"Bearer {TOKEN}"}))
+    assert fetcher.get(f"{url}/x") == b"hello" and first.shown == [None, f"Bearer {TOKEN}"]
 
 
 def test_who_says_by_himself_who_he_is_is_left_alone(two: tuple[str, Guarded, str, Guarded]) -> None:
