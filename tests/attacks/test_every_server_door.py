@@ -36,7 +36,9 @@ from tests.archives import wheel
 from tests.client.witness.test_witness import World as WitnessWorld
 from tests.client.witness.test_witness import body as witness_body
 from tests.client.witness.test_witness import note
-from tests.doors import DoorWorld, Person, enrolment, form
+from tests.doors import Person, enrolment, form
+from tests.jobissuer import JobIssuer, running
+from tests.jobworld import JobWorld, one_run
 from tests.log_world import ORIGIN
 from tests.mutations import Changed, changed_members, mutants, sampled
 
@@ -53,18 +55,22 @@ class Request:
     json: Any = None
     form: MultiDict[str, Any] | None = None
     envelope: Envelope | None = None  # whose payload must be in the log when the request is taken
+    answered: Callable[[bytes, Any], str | None] | None = None  # what is wrong with the answer to such a body
 
 
 class Registry:
-    """A registry with somebody who has a project, a key and a published file."""
+    """A registry with somebody who has a project, a key and a published file, and a project that does not sign."""
 
-    def __init__(self, folder: Path) -> None:
-        self.world = DoorWorld(folder)
+    def __init__(self, folder: Path, issuer: JobIssuer) -> None:
+        self.world = JobWorld(folder, issuer)
         self.count = 0
+        self.state: dict[str, Any] | None = None  # after the last refusal, until something else is done
 
     def prepare(self) -> None:
         self.ada: Person = self.world.person("ada@example.com")
         assert self.ada.enrol("demo").status_code == 200
+        assert self.ada.upload("plain-1.0-py3-none-any.whl", wheel("plain")).status_code == 200
+        assert self.world.trusted("built").account
         file = wheel()
         assert self.ada.upload(WHEEL, file, attestations=self.ada.attest(WHEEL, file)).status_code == 200
         self.world.quiet()
@@ -123,9 +129,50 @@ class Registry:
         """A one-time code for a session and a token."""
         return Request("/api/v1/login", {}, json={"code": self.world.login_code("ada@example.com")})
 
+    def token(self) -> Request:
+        """An upload token for some projects and one action, for an hour; the last one ends."""
+        if self.count:
+            for each in self.world.client.get("/api/v1/tokens", headers=self._session()).get_json()["tokens"]:
+                if each["name"] == "for CI":
+                    path = f"/api/v1/tokens/{each['id']}/revoke"
+                    assert self.world.client.post(path, json={}, headers=self._session()).status_code == 200
+        asked = {"name": "for CI", "projects": ["demo"], "actions": ["upload"], "expires_in": 3600}
+        return Request("/api/v1/tokens", self._session(), json=asked, answered=self._is_as_asked)
+
+    def _is_as_asked(self, body: bytes, answer: dict[str, Any]) -> str | None:
+        """Nobody signs what a token is for: another request is another token, and never one for more than it says."""
+        asked = json.loads(body)
+        lasts = asked.get("expires_in")
+        expires = None if lasts is None else int(self.world.clock()) + lasts
+        said = (asked["name"], _names(asked.get("projects")), _names(asked.get("actions")), expires)
+        made = (answer["name"], _names(answer["projects"]), _names(answer["actions"]), answer["expires"])
+        return None if made == said else f"asked for {said}, made {made}"
+
+    def owner(self) -> Request:
+        """One more owner of the project that does not sign."""
+        self.count += 1
+        other = self.world.person(f"owner {self.count}@example.com")
+        said = {"action": "add", "account": other.account, "role": "owner"}
+        return Request("/api/v1/projects/plain/owners", self._session(), json=said)
+
+    def job(self) -> Request:
+        """An upload token for a token of the job that `built` trusts."""
+        return Request("/_/oidc/mint-token", {}, json={"token": self.world.job()})
+
+    def run_key(self) -> Request:
+        """A key of one run, enrolled by the job."""
+        said = [self.world.enrolment("built", one_run()).to_dict()]
+        return Request("/_/oidc/enrol-keys", {}, json={"token": self.world.job(), "envelopes": said})
+
+    def _session(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.ada.session}"}
+
     def _signed(self, path: str, envelope: Envelope) -> Request:
-        headers = {"Authorization": f"Bearer {self.ada.session}"}
-        return Request(path, headers, json={"envelope": envelope.to_dict()}, envelope=envelope)
+        return Request(path, self._session(), json={"envelope": envelope.to_dict()}, envelope=envelope)
+
+
+def _names(names: list[str] | None) -> set[str] | None:
+    return None if names is None else {name.lower() for name in names}
 
 
 HONEST: dict[str, Callable[[Registry], Request]] = {
@@ -134,16 +181,21 @@ HONEST: dict[str, Callable[[Registry], Request]] = {
     "entries": Registry.act,
     "attest": Registry.attest,
     "login": Registry.login,
+    "token": Registry.token,
+    "owner": Registry.owner,
+    "job": Registry.job,
+    "run key": Registry.run_key,
 }
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    made = Registry(tmp_path_factory.mktemp("registry"))
-    with made.world.run():
-        made.prepare()
-        yield made
-    made.world.close()
+    with running() as issuer:
+        made = Registry(tmp_path_factory.mktemp("registry"), issuer)
+        with made.world.run():
+            made.prepare()
+            yield made
+        made.world.close()
 
 
 @dataclass(frozen=True)
@@ -222,18 +274,22 @@ def _chosen(request: Request, name: str) -> list[Lie]:
 def _judged(registry: Registry, request: Request, lie: Lie) -> tuple[str | None, bool]:
     """What is wrong with the answer to this lie, if anything; and whether it was taken."""
     world = registry.world
-    before = world.state()
+    before = world.state() if registry.state is None else registry.state
+    registry.state = None
     answer = registry.post(request, **lie.sent)
     if answer.status_code >= 300:
         world.quiet()
+        registry.state = world.state()
         document = answer.get_json(silent=True) or {}
         known = document.get("code") in CODES and 400 <= answer.status_code < 500
         if not known or answer.content_type != "application/problem+json":
             return f"answered {answer.status}: {answer.get_data()[:200]!r}", False
         return (
-            None if world.state() == before else f"refused ({document['code']}) and changed something"
+            None if registry.state == before else f"refused ({document['code']}) and changed something"
         ), False
     world.quiet()
+    if request.answered is not None and (fault := request.answered(lie.changed, answer.get_json())):
+        return fault, True
     if request.envelope is None:
         return None, True
     index = answer.get_json()["index"]
@@ -258,6 +314,7 @@ def test_every_altered_request_is_refused(registry: Registry, name: str) -> None
 
 def _tried(registry: Registry, name: str, choose: Callable[[Request], list[Lie]]) -> int:
     request = HONEST[name](registry)
+    registry.state = None
     found = choose(request)
     faults, taken = [], []
     for number in range(len(found)):
@@ -308,6 +365,25 @@ MEANS_THE_SAME: dict[str, dict[str, str]] = {
         r"byte: [0-9]+ \^ 0x20": "a code is typed by people, in either case",
         r"byte: (14|19|24) \^ 0x1": "and with whatever between its four groups",
         r"member-changed: code = '\w{4}-\w{4},\w{4}-\w{4}'": "and with whatever between its four groups",
+    },
+    "token": {  # what else is asked for is another token, held to `_is_as_asked`
+        r"byte: .*": "another name, project or time",
+        r"member-(changed|retyped|dropped): (name|projects|actions|expires_in).*": "another name, project or time",
+        r"item-.*: (projects|actions).*": "more projects, or one of them twice",
+        r"longer: b'(\\n| )'": "blanks around JSON",
+        r"member-twice: .*": "JSON's last member counts",
+    },
+    "owner": {
+        r"longer: b'(\\n| )'": "blanks around JSON",
+        r"member-twice: .*": "JSON's last member counts",
+    },
+    "job": {
+        r"longer: b'(\\n| )'": "blanks around JSON",
+        r"member-twice: .*": "JSON's last member counts",
+    },
+    "run key": {
+        r"longer: b'(\\n| )'": "blanks around JSON",
+        r"member-twice: .*": "JSON's last member counts",
     },
 }
 

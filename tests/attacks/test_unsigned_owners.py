@@ -64,6 +64,7 @@ def test_a_stolen_token_or_an_old_session_changes_no_owner(world: DoorWorld) -> 
     refused(grace, "demo", "session-required", token=grace.token, **mine)
     refused(grace, "demo", "not-authenticated", token="", **mine)
     refused(eve, "demo", "not-owner", **mine)
+    refused(grace, "demo", "not-found", account="f" * len(eve.account), role="owner")  # nobody's
     world.clock.now += 601
     refused(grace, "demo", "sign-in-stale", **mine)
 

@@ -18,6 +18,7 @@ from countermark.entry import check_statement, normalise_project
 from countermark.errors import MalformedError
 from countermark.statement import Signer, Statement, sign
 from countermark_server import db
+from countermark_server.accounts.people import get_account
 from countermark_server.accounts.seats import check_seat
 from countermark_server.accounts.statements import Placed, Statements
 from countermark_server.accounts.tokens import Principal, require_fresh
@@ -77,6 +78,15 @@ class Unsigned:
             check_statement(statement)
         except MalformedError as error:
             raise ServerError("bad-request", str(error)) from None
+        self._check_known(said["account"], body["action"])
         registry = {"actor": principal.account_id, "second": None}
         cost = Cost(principal.account_id)
         return self._statements.place("owner", sign(statement, self._registry), registry, cost)
+
+    def _check_known(self, account: str, action: str) -> None:
+        """The log cannot know who has an account here; one that nobody has would own the project for ever."""
+        if action == "remove":
+            return
+        with db.read(self._engine) as connection:
+            if get_account(connection, account) is None:
+                raise ServerError("not-found", f"nobody here has the account {account!r}")

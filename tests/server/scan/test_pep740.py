@@ -13,7 +13,7 @@ import pytest
 from countermark.entry import Entry
 from countermark_server.published import Published
 from countermark_server.scan.pep740 import ABSENT as NO_CHECKER
-from countermark_server.scan.pep740 import Checker
+from countermark_server.scan.pep740 import ATTEMPTS_MAX, TROUBLE_SECONDS, Checker
 from countermark_server.settings import Scan
 from tests.archives import wheel
 from tests.attestations import ABSENT, BrokenChecker, attestations
@@ -150,6 +150,24 @@ def test_a_check_that_never_ends_is_false_after_three(world: DoorWorld) -> None:
     work(world, BrokenChecker(world.settings))
     (said,) = told(world, name)
     assert said["verified"] == "no" and said["reason"].startswith("3 checks")
+
+
+def test_an_unreadable_root_holds_them_back(world: DoorWorld, checker: Checker) -> None:
+    """No checker starts, which says nothing of any object: they wait, and are verified when it is back."""
+    name, _ = upload(world, "5.1")
+    blind = Checker(replace(world.settings, scan=Scan(sigstore_root="nowhere.json")))
+    assert "no root: No such file" in blind.name
+    checks = attestations(world, blind)
+    before = attests(world)
+    for _ in range(ATTEMPTS_MAX):  # after as many, an object that breaks its checker is false
+        checks.round()
+        world.quiet()
+        world.clock.now += TROUBLE_SECONDS + 1
+    blind.close()
+    assert attests(world) == before
+    assert told(world, name)[0]["verified"] == "pending"
+    work(world, checker)
+    assert told(world, name)[0]["verified"] == "yes"
 
 
 def test_a_worker_that_died_is_followed_by_another(
