@@ -104,7 +104,7 @@ def attach(thread: int, out: Path, *, inject: tuple[str, str, int] | None = None
     else:
         name, fault, nth = inject
         broken = "signal=SIGKILL" if fault == KILL else f"error={fault}"
-        command += ["-e", f"trace={name}", "-e", f"inject={name}:{broken}:when={nth}"]
+        command += ["-e", f"trace={name},readlink", "-e", f"inject={name}:{broken}:when={nth}"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert tracer.stderr is not None
     said = tracer.stderr.readline()
@@ -122,8 +122,7 @@ def calls(lines: Iterable[str], ports: dict[int, str]) -> Iterator[Call]:
             continue
         thread, name, rest = int(match[1]), match[2], match[3]
         if name == "readlink":
-            if found := re.search(r'"?/mark/(\w+)', rest):
-                phase = found[1]
+            phase = _marked(rest) or phase
             continue
         counts[thread, name] += 1
         about = _about(rest, ports)
@@ -133,13 +132,25 @@ def calls(lines: Iterable[str], ports: dict[int, str]) -> Iterator[Call]:
         yield Call(thread, name, counts[thread, name], about, phase, before, line.rstrip())
 
 
-def injected(out: Path, ports: dict[int, str]) -> str | None:
-    """What the broken call was about, or None when none was broken."""
-    text = out.read_text("utf-8", "replace")
-    for line in text.splitlines():
+def injected(out: Path, ports: dict[int, str]) -> tuple[str | None, str]:
+    """What the broken call was about, or None when none was broken; and in which phase it broke.
+
+    Not always that of the recorded call: an answer may come in more pieces than it did then. "" in a thread that
+    makes no marks.
+    """
+    phase = ""
+    for line in out.read_text("utf-8", "replace").splitlines():
+        phase = _marked(line) or phase
         if "(INJECTED)" in line:
-            return _about(line, ports)
-    return "killed" if "killed by SIGKILL" in text else None
+            return _about(line, ports), phase
+        if "killed by SIGKILL" in line:
+            return "killed", phase
+    return None, phase
+
+
+def _marked(text: str) -> str:
+    found = re.search(r'"?/mark/(\w+)', text)
+    return found[1] if found else ""
 
 
 def _about(text: str, ports: dict[int, str]) -> str:

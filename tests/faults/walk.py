@@ -43,6 +43,7 @@ class Result:
     """One broken call: what it was about as it happened, and how the subject took it."""
 
     about: str | None  # None: the call did not come; nothing was broken
+    phase: str  # in which it broke; "" when that thread makes no marks
     outcome: str
     said: str
 
@@ -182,11 +183,11 @@ class Walk:
         tracer.wait(PATIENCE)
         assert tracer.stderr is not None
         tracer.stderr.close()
-        about = None if inject is None else strace.injected(out, self.ports)
+        about, phase = (None, "") if inject is None else strace.injected(out, self.ports)
         said = report.read_text("utf-8", "replace")
         lines = [line for line in said.splitlines() if not line.startswith(("ack", "worker"))]
         assert status != -signal.SIGKILL or (inject or ("", "", 0))[1] == strace.KILL, "the subject hung"
-        result = Result(about, OUTCOMES.get(status, f"exit {status}"), " ".join(lines)[-2000:])
+        result = Result(about, phase, OUTCOMES.get(status, f"exit {status}"), " ".join(lines)[-2000:])
         recover(world, told(said), self.ids)
         world.close()
         shutil.rmtree(folder)
