@@ -28,7 +28,7 @@ from countermark.disk import read_file
 from countermark.errors import CountermarkError, EvidenceError
 from countermark.limits import BIN_MAX_BYTES, BINS_TILES_KEPT
 from countermark.tlog.merkle import HASH_SIZE
-from countermark.tufjson import LEAK, canonical, load, parse_time, verifies
+from countermark.tufjson import LEAK, canonical, parse_time, parts, verifies
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -64,21 +64,22 @@ class BinFiles:
             return None
 
     def _read(self, role: str, raw: bytes, expected: bytes) -> tuple[BinLeaf, dict[str, Any]] | None:
-        # `load`: it says that it is targets metadata of a specification we know.
-        signed, listed = load(raw, "targets"), snapshot_of(self._updater).meta[f"{role}.json"]
+        # `parts`: it says that it is targets metadata of a specification we know.
+        signed, signatures = parts(raw, "targets")
+        listed = snapshot_of(self._updater).meta[f"{role}.json"]
         if signed["version"] != listed.version or listed.length is not None or listed.hashes is not None:
             return None
         if self._now >= parse_time(signed["expires"]) or "delegations" in signed:
             return None
         targets: dict[str, Any] = signed["targets"]
         leaf = BinLeaf(role, signed["version"], hashlib.sha256(raw).hexdigest(), targets_root(targets))
-        if leaf.leaf_hash != expected or not self._is_signed(raw, signed):
+        if leaf.leaf_hash != expected or not self._is_signed(signed, signatures):
             return None
         return leaf, targets
 
-    def _is_signed(self, raw: bytes, signed: dict[str, Any]) -> bool:
+    def _is_signed(self, signed: dict[str, Any], listed: Any) -> bool:
         """Whether as many of the bins' keys as the index role asks for signed it, each counted once."""
-        signatures = {each["keyid"]: each["sig"] for each in json.loads(raw)["signatures"]}
+        signatures = {each["keyid"]: each["sig"] for each in listed}
         message = canonical(signed)
         good = [
             keyid

@@ -74,23 +74,24 @@ class Bundle:
 
     def format(self) -> bytes:
         """The file's bytes."""
-        return encode_canonical(
-            {
-                "bin": {"leaf": self.bin.format().decode(), "proof": _format_hashes(self.bin_proof)},
-                "entries": format_entries(self.entries),
-                "format": FORMAT,
-                "roots": [root.decode() for root in self.roots],
-                "target": {
-                    "index": self.target_proof.index,
-                    "path": self.path,
-                    "proof": _format_hashes(self.target_proof.hashes),
-                    "size": self.target_proof.size,
-                    "target": self.target,
-                },
-                "timestamp": self.timestamp.decode(),
-                "trust_file": self.trust_file.decode(),
-            }
-        )
+        return encode_canonical(self._document())
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "bin": {"leaf": self.bin.format().decode(), "proof": _format_hashes(self.bin_proof)},
+            "entries": format_entries(self.entries),
+            "format": FORMAT,
+            "roots": [root.decode() for root in self.roots],
+            "target": {
+                "index": self.target_proof.index,
+                "path": self.path,
+                "proof": _format_hashes(self.target_proof.hashes),
+                "size": self.target_proof.size,
+                "target": self.target,
+            },
+            "timestamp": self.timestamp.decode(),
+            "trust_file": self.trust_file.decode(),
+        }
 
     @classmethod
     def parse(cls, raw: bytes) -> Bundle:
@@ -113,7 +114,8 @@ class Bundle:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise MalformedError(f"this is not a bundle: {error!r}") from None
-        if found.format() != raw:
+        # `raw` is the one spelling of `document`, and its numbers are whole: equal is as good as spelled alike.
+        if found._document() != document:
             raise MalformedError(
                 "the bundle is of another version, or has members this program does not know"
             )

@@ -67,8 +67,14 @@ def parse_time(text: str) -> int:
 
 def load(raw: bytes, type: str) -> dict[str, Any]:
     """The signed part of metadata that says it is of this type. It proves nothing yet."""
+    return parts(raw, type)[0]
+
+
+def parts(raw: bytes, type: str) -> tuple[dict[str, Any], Any]:
+    """The same, and what stands beside it as the list of its signatures; None where there is nothing."""
     try:
-        signed = json.loads(raw)["signed"]
+        document = json.loads(raw)
+        signed = document["signed"]
         said = (signed["_type"], signed["spec_version"].split(".")[0])
         version = signed["version"]
     except LEAK as error:
@@ -77,7 +83,7 @@ def load(raw: bytes, type: str) -> dict[str, Any]:
         raise MalformedError(f"this is TUF metadata of type {said[0]!r}, version {said[1]!r}, not a {type}")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise MalformedError(f"{version!r} is no version of metadata")
-    return dict(signed)
+    return dict(signed), document.get("signatures")
 
 
 @dataclass(frozen=True)

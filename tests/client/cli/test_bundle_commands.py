@@ -219,3 +219,12 @@ def test_what_is_spared_is_there_for_whoever_asks() -> None:
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("file:///a%20b\n<function translation") and done.stdout.endswith(" b\n")
     assert done.returncode == 2 and done.stderr.endswith("error: unrecognized arguments: x\n")
+
+
+def test_a_process_that_signs_nothing_does_without_the_modules_of_tokens() -> None:
+    """tuf imports python-pkcs11 where the extra is installed; verify and run do not, and know no key of it."""
+    program = (
+        "import sys; from countermark.__main__ import _SIGNERS, _without; _without(_SIGNERS); "
+        "import tuf.ngclient; assert sys.modules['pkcs11'] is None and 'asn1crypto' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], check=True)
