@@ -26,6 +26,9 @@ RECORD ?=
 SECONDS_OF_SOAK := $(or $(SECONDS),600)
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
+# A third of what tests do is wait for a registry: three keep two cores busy.
+WORKERS ?= 3
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 export PYTHON
 # Set in many containers; a registry starts six processes, and each would compile all it imports, a second at a time.
@@ -50,16 +53,17 @@ components:
 demo: setup
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
-# A file's tests stay on one worker, in their order: a journey tells one story in one registry.
+# A file's tests stay on one worker, in their order: a journey tells one story in one registry. The longest files begin
+# (tests/conftest.py), so that no worker is left with one at the end.
 test: setup-dev components
-	@$(BIN)/python -m pytest -q -m "not exhaustive and not matrix" -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not exhaustive and not matrix" $(SPREAD) $(PYTEST_ARGS)
 
 test-full: setup-dev components
-	@$(BIN)/python -m pytest -q -m "not matrix" -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not matrix" $(SPREAD) $(PYTEST_ARGS)
 
 # In an environment of its own, of pinned versions; without a newer Python it fails and says so.
 test-matrix: setup-dev
-	@$(BIN)/python -m pytest -q -m matrix tests/mirrors tests/clients -n 2 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m matrix tests/mirrors tests/clients -n $(WORKERS) $(PYTEST_ARGS)
 
 client-matrix: setup-dev components
 	@$(BIN)/python -m pytest -q -s tests/clients $(PYTEST_ARGS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Processes that tests start are compiled once, as installed programs are, and not at each of a thousand starts.
@@ -23,3 +25,21 @@ settings.load_profile("shared")
 
 # Whoever runs tests on a desktop keeps their own keyring out of it.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+
+# Minutes each, the longest first; `make test` gives whole files to its workers, in the order of collection.
+LONGEST = (
+    "journeys/test_tutorials.py",
+    "server/log/test_fault_walk.py",
+    "server/cli/test_up.py",
+    "server/core/test_postgresql.py",
+    "server/log/test_rivals.py",
+    "journeys/test_soak.py",
+    "journeys/test_standby.py",
+)
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file and among the rest nothing moves."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
