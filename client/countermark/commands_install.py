@@ -19,7 +19,7 @@ from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
 from countermark.credentials import NONE, Credentials, load, shown_to
 from countermark.disk import config_home, replace_file
-from countermark.errors import CountermarkError, UsageError
+from countermark.errors import CountermarkError, NetworkError, UsageError
 from countermark.fetch import FileFetcher, HttpFetcher, StatusError
 from countermark.limits import ENTRY_TIME_MAX
 from countermark.mirrors import fetcher_for
@@ -221,6 +221,8 @@ def proxy(arguments: argparse.Namespace) -> int:
     # Visitors are who they say they are, and nobody where they say nothing: never who started the proxy.
     host, port = serving.parse_listen(arguments.listen)
     ours = _lent(registry, host) if arguments.with_client_cert else NONE
+    if not arguments.with_client_cert:
+        _check_visitors_may_read(registry)
     known = _known(_proxy(home, registry, ours))
 
     def in_their_name(authorization: str | None) -> Proxy:
@@ -255,16 +257,25 @@ def _lent(registry: Registry, host: str) -> Credentials:
     return Credentials({}, found.certificates)
 
 
-def _known(proxy: Proxy) -> str:
-    """What is known of the registry before anybody asks; one that wants credentials is asked when they come."""
+def _check_visitors_may_read(registry: Registry) -> None:
+    """UsageError: the registry asks for certificates, which no visitor can show it. One that is away is no reason."""
     try:
-        report = proxy.check()
+        HttpFetcher(credentials=NONE).get(f"{registry.url}/tuf/timestamp.json", missing_ok=True)
     except StatusError as error:
         if clientcerts.NEEDED.encode() in error.answer.body:
             raise UsageError(
                 f"{error}: no visitor of a proxy can show the registry a certificate of theirs",
                 hint="--with-client-cert shows this machine's, for whoever reaches the proxy",
             ) from None
+    except NetworkError:
+        pass
+
+
+def _known(proxy: Proxy) -> str:
+    """What is known of the registry before anybody asks; one that wants credentials is asked when they come."""
+    try:
+        report = proxy.check()
+    except StatusError as error:
         if error.answer.status in (401, 403):
             return "which asks who you are: credentials are passed on"
         raise
