@@ -46,4 +46,5 @@ def make_certificate(folder: Path) -> tuple[Path, Path, Path]:
             serialization.NoEncryption(),
         )
     )
+    paths[2].chmod(0o600)
     return paths

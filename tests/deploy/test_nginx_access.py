@@ -111,13 +111,28 @@ def test_a_warm_cache_gives_nothing_to_who_may_not_read(private: House) -> None:
         answer = private.get(path, ada)
         assert answer.status == 200, path
         assert not answer.headers.get("cache-control", "").startswith("public"), path
-    for path in doors(private):
-        for token in (None, "cmu_" + "A" * 43):
+    digest = hashlib.sha256(wheel()).hexdigest()
+    of_demo = [f"/integrity/demo/1.0/{DEMO}/provenance", "/api/v1/releases/demo/1.0"]
+    of_all = [f"/blobs/{digest}", "/v1/vulns/CM-1", "/e/0", f"/api/v1/logged/default/demo/{DEMO}"]
+    revoked = private.token("mallory")
+    gone = {"Authorization": f"Bearer {revoked}"}
+    assert (
+        private.world.client.post("/api/v1/tokens/revoke", json={"token": revoked}, headers=gone).status_code
+        == 200
+    )
+    for path in of_demo:
+        assert private.get(path, bob).status == 403, path
+    assert private.get(of_all[0], bob).status == 404  # an artifact is had by its name alone
+    for path in (*doors(private), *of_demo, *of_all):
+        for token in (None, "cmu_" + "A" * 43, revoked):
             answer = private.get(path, token)
             assert answer.status == 401, (path, answer)
             assert answer.headers["www-authenticate"].startswith("Basic")
             assert "/h/not-authenticated" in answer.reason and "no-store" in answer.headers["cache-control"]
         assert private.get(path, uploader).status == 403, path
+    asked = ask(private.front.port, "POST", "/v1/querybatch", body=b'{"queries":[]}')
+    assert asked.status == 401
+    for path in doors(private):
         answer = private.get(path, bob)
         assert answer.status == (403 if "/demo" in path else 200), path
         if answer.status == 403:
