@@ -30,11 +30,12 @@ if [ "$python" != python3 ] && [ -x .venv/bin/python ]; then
         exit 2
     fi
 fi
-stamp=.venv/.installed-$what
-digest=$(cat "requirements/$what.txt" client/pyproject.toml server/pyproject.toml keys-ceremony/pyproject.toml "$0" | sha256sum)
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$digest" ]; then
-    exit 0
-fi
+digest() { cat "requirements/$1.txt" client/pyproject.toml server/pyproject.toml keys-ceremony/pyproject.toml "$0" | sha256sum; }
+for there in "$what" dev; do # dev holds all of run: both are written from one lock
+    if [ -f ".venv/.installed-$there" ] && [ "$(cat ".venv/.installed-$there")" = "$(digest "$there")" ]; then
+        exit 0
+    fi
+done
 if [ ! -x .venv/bin/python ]; then
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
@@ -65,5 +66,5 @@ say "installing the locked requirements ($what)"
 "$uv" pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r "requirements/$what.txt"
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation \
     -e ./client -e ./server -e ./keys-ceremony
-printf '%s\n' "$digest" > "$stamp"
+digest "$what" > ".venv/.installed-$what"
 say "ready"
