@@ -93,7 +93,9 @@ def verify_log_bundles(
         _judge(artifact, raw, registry, timeline, now=now, max_age=max_age, policies=policies)
         for artifact, raw in files
     )
-    return LogOfflineReport(results, namespace, registry.url, max_age, tuple(remarks))
+    return LogOfflineReport(
+        results, namespace, registry.url, max_age, (*remarks, *policies.exception_words(now))
+    )
 
 
 def _judge(

@@ -123,7 +123,7 @@ def verify_log_only(
                 registry.url,
                 head.checkpoint.size,
                 head.checkpoint.quorum_time,
-                (*remarks, *view.passed_over),
+                (*remarks, *view.passed_over, *policies.exception_words(view.now)),
                 max(0, view.now - head.checkpoint.quorum_time),
                 tuple(sorted(head.checkpoint.cosignatures)),
             )

@@ -128,7 +128,7 @@ def verify_bundles(
     results = tuple(
         _judge(artifact, raw, seen, max_age=max_age, policies=policies) for artifact, raw in files
     )
-    return OfflineReport(results, registry.url, max_age, tuple(remarks))
+    return OfflineReport(results, registry.url, max_age, (*remarks, *policies.exception_words(now)))
 
 
 class _Seen:

@@ -6,6 +6,7 @@ JUnit XML is shown as a list of tests by nearly every CI system: each artifact i
 type is the exit code, what could not be judged (3, 4) is an error, what policy let pass is a passed test with words.
 SARIF 2.1.0 (OASIS) is shown as findings: each refusal is an `error`, what was let pass a `warning`; the rule is the
 exit code, the location the file that was given (a lock, a wheel, an environment).
+What is said of the whole result, policy's exceptions among it, is the suite's output and the run's notifications.
 
 Both hold no time and no host name of this machine, so that equal results are equal files. A fingerprint joins the
 same finding of two runs: rule and artifact, not the words.
@@ -79,6 +80,8 @@ def junit(report: Report) -> bytes:
             said += outcome.remarks
         if said:
             Xml.SubElement(case, "system-out").text = _plain("\n".join(said))
+    if report.remarks:
+        Xml.SubElement(suite, "system-out").text = _plain("\n".join(report.remarks))
     Xml.indent(suite)
     written: bytes = Xml.tostring(suite, encoding="utf-8", xml_declaration=True)
     return written + b"\n"
@@ -99,7 +102,10 @@ def sarif(report: Report, *, given: str) -> bytes:
     numbers = {code: number for number, code in enumerate(RULES)}
     driver = {"name": "countermark", "version": __version__, "rules": rules}
     results = [_result(each, numbers[each.error.exit_code], given) for each in told]
-    run = {"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}
+    run: dict[str, Any] = {"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}
+    if report.remarks:
+        notes = [{"level": "note", "message": {"text": words}} for words in report.remarks]
+        run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": notes}]
     return (
         json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, sort_keys=True, indent=1).encode()
         + b"\n"

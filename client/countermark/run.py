@@ -330,7 +330,8 @@ def run_proxied(
         finally:
             # If we are killed before this the lock names an address that is gone, and uv refuses it.
             _name_registry(todo, url, registry)
-    report = replace(proxy.report(), remarks=tuple(remarks))
+    report = proxy.report()
+    report = replace(report, remarks=(*remarks, *report.remarks))
     return _ended(todo, report, child, proxy.withheld() if child else ())
 
 

@@ -79,6 +79,20 @@ def test_sarif_has_each_refusal_with_its_rule_and_place(report: Report) -> None:
     assert "ab" * 32 in run["results"][0]["message"]["text"]
 
 
+def test_both_show_the_exceptions_in_force(report: Report) -> None:
+    """And whatever else is said of the whole result; a result of which nothing is said has no empty member."""
+    words = 'exception for acme-* until 2026-03-31: "moves in March", approved by ops'
+    excused = replace(report, remarks=(words,))
+    assert Xml.fromstring(reportfiles.junit(excused)).findtext("system-out") == words
+    (run,) = json.loads(reportfiles.sarif(excused, given=LOCK))["runs"]
+    (invocation,) = run["invocations"]
+    assert invocation["executionSuccessful"] is True
+    assert invocation["toolExecutionNotifications"] == [{"level": "note", "message": {"text": words}}]
+    silent = replace(report, remarks=())
+    assert Xml.fromstring(reportfiles.junit(silent)).find("system-out") is None
+    assert "invocations" not in json.loads(reportfiles.sarif(silent, given=LOCK))["runs"][0]
+
+
 def test_equal_results_are_equal_files(report: Report) -> None:
     """Also when another time has passed since the quorum saw it: no clock is in them."""
     later = replace(report, age=report.age + 60)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from countermark import run
-from countermark.clientpolicy import Policies
+from countermark.clientpolicy import ClientPolicy, Exemption, Policies
 from countermark.errors import CountermarkError, NetworkError, PolicyError, UsageError
 from countermark.filestore import FileStore
 from countermark.installers import plan
@@ -38,6 +38,7 @@ def proxied(
     child: Callable[[str, Mapping[str, str]], int],
     command: Sequence[str] = PIP,
     environment: Mapping[str, str] | None = None,
+    policies: Policies | None = None,
 ) -> run.Finished:
     """Run a child that is a function of its index and its environment."""
     registry, world = project.machine.registry, project.world
@@ -48,12 +49,13 @@ def proxied(
 
     proxy = Proxy(
         registry, world, FileStore(project.folder.parent / "store"),
-        policies=Policies(), clock=lambda: world.now, say=project.said.append,
+        policies=policies or Policies(), clock=lambda: world.now, say=project.said.append,
     )  # fmt: skip
     todo = plan(command, folder=project.folder)
     return run.run_proxied(
-        todo, proxy, registry, environment=environment or {}, say=project.said.append, start=start
-    )
+        todo, proxy, registry, environment=environment or {}, say=project.said.append, start=start,
+        remarks=["said before"],
+    )  # fmt: skip
 
 
 def fetch(index: str, file: Published) -> int:
@@ -90,6 +92,14 @@ def test_a_child_gets_verified_files_and_its_own_exit_code(
     document = finished.to_json()
     assert document["verified"] and [item["filename"] for item in document["artifacts"]] == [file.filename]
     assert world.base in project.said[0]
+
+
+def test_the_result_shows_the_exceptions_in_force(project: Project, world: World) -> None:
+    """Beside what was said before the child started."""
+    file, excused = world.publish("acme-demo"), Exemption("acme-old", "moves", "ops", world.now + 86400)
+    lenient = Policies(local=ClientPolicy(exceptions=(excused,)))
+    finished = proxied(project, lambda index, _: fetch(index, file), policies=lenient)
+    assert finished.to_json()["remarks"] == ["said before", excused.sentence()]
 
 
 def test_what_was_false_wins_over_a_child_that_ends_with_nought(project: Project, world: World) -> None:

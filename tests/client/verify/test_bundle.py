@@ -15,7 +15,7 @@ from countermark import bins
 from countermark.bundle import Bundle, Logged, Moments, open_bundle
 from countermark.bundling import make
 from countermark.canonical import encode_canonical
-from countermark.clientpolicy import ClientPolicy, Mode, Policies
+from countermark.clientpolicy import ClientPolicy, Exemption, Mode, Policies
 from countermark.errors import CountermarkError, MalformedError, PolicyError
 from countermark.offline import OfflineReport, verify_bundles
 from countermark.pins import Registry
@@ -110,6 +110,15 @@ def test_a_bundle_verifies_from_the_pinned_root_alone(tmp_path: Path, world: Wor
     assert claims is not None and claims.sentences[2].endswith("60 min ago")
     assert other.snapshot() == before, "verifying a bundle wrote something"
     assert 5_000 < len(raw) < 20_000, len(raw)
+
+
+def test_the_result_shows_the_exceptions_in_force(tmp_path: Path, world: World, wheel: Published) -> None:
+    """Those of this machine, without network as with it."""
+    excused = Exemption("acme-old", "moves", "ops", world.now + DAY)
+    lenient = Policies(local=ClientPolicy(mode=Mode.OBSERVE, exceptions=(excused,)))
+    raw, registry = made(world, wheel, tmp_path / "maker"), Machine(tmp_path / "other", world).registry
+    report = judge(raw, wheel, registry, now=world.now + HOUR, policies=lenient)
+    assert report.to_json()["remarks"] == [excused.sentence()]
 
 
 def test_the_bytes_of_a_bundle_are_canonical(tmp_path: Path, world: World, wheel: Published) -> None:

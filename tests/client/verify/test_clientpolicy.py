@@ -51,6 +51,10 @@ def test_patterns_pins_and_exceptions(tmp_path: Path) -> None:
     assert policies.exception_words(NOW - 10 * 86400)[0].startswith(
         "ignored, since it lasts longer than 30 days: "
     )
+    (expires,) = [exemption.expires for exemption in local.exceptions]
+    at_most = 30 * 86400
+    for left, counts in ((at_most + 1, False), (at_most, True), (1, True), (0, False)):
+        assert policies.decide("acme-old", 5, now=expires - left).refused is not counts, f"{left} s are left"
     strict = policies.with_central(CentralPolicy(0, "enforce"))
     assert strict.decide("acme-old", 5, now=NOW).refused, "a local exception can't loosen the central policy"
 
