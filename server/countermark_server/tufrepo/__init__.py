@@ -15,7 +15,8 @@ Law of this room:
 
 6. What nothing names any more goes only after `tuf.retention`, and roots never (retention.py).
 
-Files: `station` runs it; `publish` is one step each; `candidate` computes, `snapshot` serialises, `store` remembers;
+Files: `station` runs it; `publish` is one step each, from `parts`, and `due` says when; `genesis` is where it starts;
+`candidate` computes, `snapshot` serialises, `store` remembers;
 `keys` says what signs, `renewing` and `rebinning` what a later ceremony changes.
 
 Trust: who owns these two keys can hide files or list other ones only if the timestamper, which replays the
