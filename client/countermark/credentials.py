@@ -107,7 +107,7 @@ def load(environ: Mapping[str, str], home: Path | None = None) -> Credentials:
 
 
 def kept_with(home: Path, url: str, token: str | InKeyring) -> bytes:
-    """`credentials.json` as it is to be written, with this token for this registry."""
+    """`credentials.json` as it is to be written, with this token for this registry; for who has it to themselves."""
     kept = {**_kept(home / FILE), origin(url): token}
     plain = {_url(bound): each if isinstance(each, str) else vars(each) for bound, each in kept.items()}
     return json.dumps(plain, sort_keys=True).encode()
@@ -149,7 +149,7 @@ def _kept(path: Path) -> dict[Origin, str | InKeyring]:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(
-            f'"{path}" does not hold what `countermark login` writes', hint="sign in again"
+            f'"{path}" does not hold what `countermark login` writes', hint="delete it, and sign in again"
         ) from None
 
 

@@ -114,7 +114,8 @@ def judge(
 
     try:
         report = verify(wanted, registry, fetcher, now=now, policies=policies)
-    except CountermarkError as error:
+    except (CountermarkError, OSError) as found:
+        error = found if isinstance(found, CountermarkError) else _disk(found)
         return {project: unjudged(project, hints, error, now) for project, hints in projects.items()}, None
     with_metadata = {hint.filename for hints in projects.values() for hint in hints if hint.has_metadata}
     offers: dict[str, dict[str, Offer]] = {project: {} for project in projects}
@@ -124,6 +125,11 @@ def judge(
             views[0], outcome, targets.get(filename), filename in with_metadata
         )
     return {project: Judged(found, now) for project, found in offers.items()}, report
+
+
+def _disk(error: OSError) -> NetworkError:
+    """What the network refuses has errors of its own."""
+    return NetworkError(f"this machine's disk: {error.strerror or error}", hint="make room, and try again")
 
 
 def unjudged(project: str, hints: Sequence[Hint], error: CountermarkError, now: int) -> Judged:

@@ -24,6 +24,7 @@ its child no other index.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -146,13 +147,7 @@ class Proxy:
     def open(self, offer: Offer) -> IO[bytes]:
         """The bytes of a file that may be had: from this disk, or fetched, hashed and kept there first."""
         with self._bringing[offer.artifact.sha256]:
-            file = self._store.open(offer.artifact.sha256)
-            if file is None:
-                self._bring(offer)
-                file = self._store.open(offer.artifact.sha256)
-            if file is None:
-                raise NetworkError(f"{offer.artifact.filename} could not be kept on this disk")
-            return file
+            return self._store.open(offer.artifact.sha256) or self._bring(offer)
 
     # --- requests -----------------------------------------------------------------------------------------
     def answer(self, request: Request) -> Response:
@@ -208,6 +203,8 @@ class Proxy:
                 return self._metadata(offer, request) if is_metadata else self._artifact(offer, request)
             except CountermarkError as found:
                 error = found
+            except OSError as found:  # ours: what comes from the network has its own errors
+                error = NetworkError(f"{filename}: this machine's disk: {found.strerror or found}")
         self._note(Refused(offer.artifact, error))
         return self._refusal(error, about=filename)
 
@@ -221,13 +218,16 @@ class Proxy:
         pieces = self._passing(offer) if file is None else _pieces(file)
         return _answer(request, Stream(length, pieces), FILE_TYPE, sha256)
 
-    def _bring(self, offer: Offer) -> None:
+    def _bring(self, offer: Offer) -> IO[bytes]:
         """Fetch, store, hash; only then it has a name."""
         with self._store.incoming() as arriving:
             for piece in self._upstream(offer, max_bytes=offer.length + PIECE_MAX):
                 arriving.write(piece)
-            self._compare(offer, arriving)
-            self._store.keep(arriving)
+                if arriving.lost is not None:
+                    break
+            else:
+                self._compare(offer, arriving)
+            return self._store.keep(arriving)
 
     def _passing(self, offer: Offer) -> Iterator[bytes]:
         """A large file on its way through. Its end follows when its hash is known to be right."""
@@ -246,7 +246,9 @@ class Proxy:
             except CountermarkError as error:
                 self._note(Refused(offer.artifact, error))
                 raise
-            self._store.keep(arriving)
+            # It is right, and goes on though nothing is kept here.
+            with contextlib.suppress(NetworkError, OSError):
+                self._store.keep(arriving).close()
             yield bytes(held)
 
     def _upstream(self, offer: Offer, *, max_bytes: int) -> Iterator[bytes]:
@@ -302,7 +304,8 @@ class Proxy:
             raise false
         with self._store.incoming() as arriving:
             arriving.write(raw)
-            self._store.keep(arriving)
+            with contextlib.suppress(NetworkError):  # it is right, and goes out though nothing is kept here
+                self._store.keep(arriving).close()
         return raw
 
     # --- judgements ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from countermark.credentials import FILE, InKeyring, kept_with
-from countermark.disk import read_file, replace_file
+from countermark.disk import locked, read_file, replace_file
 from countermark.errors import CountermarkError, MalformedError, PolicyError, UsageError
 from countermark.fetch import decode_json
 from countermark.limits import LOCAL_FILE_MAX_BYTES
@@ -108,7 +108,8 @@ def _session_file(registry: Registry) -> Path:
 def _show(registry: Registry, token: str | InKeyring) -> None:
     """Where the registry is not for everybody, reading shows it this token (credentials.py)."""
     home = registry.folder.parent.parent
-    replace_file(home / FILE, kept_with(home, registry.url, token))
+    with locked(home / f"{FILE}.lock"):  # somebody may be signing in at another registry
+        replace_file(home / FILE, kept_with(home, registry.url, token))
 
 
 def _service(registry: Registry) -> str:

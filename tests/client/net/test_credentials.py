@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from countermark import session
 from countermark.credentials import CERTIFICATES, TOKENS, Credentials, kept_with, load, origin
 from countermark.errors import NetworkError, UsageError
 from countermark.fetch import HttpFetcher
+from countermark.pins import Home
 from countermark.serving import Request, Response, listening
+from countermark.session import Session
+from tests.simulator import World
 
 TOKEN = "cmu_" + "A" * 43
 
@@ -67,6 +72,29 @@ def test_what_login_kept_and_the_environment_wins(tmp_path: Path) -> None:
     (tmp_path / "credentials.json").write_text("[]")
     with pytest.raises(UsageError, match="does not hold"):
         load({}, tmp_path)
+
+
+def test_sign_ins_at_several_registries_at_once_are_all_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two terminals, one file: neither writes over what the other has read meanwhile."""
+    root, kept, written = World().root, kept_with, Session("ada", "ada@example.test", "cms_1", 1, "cmu_1")
+    registries = [Home(tmp_path).add(f"https://{name}.example", root) for name in "abcd"]
+
+    def slow(home: Path, url: str, token: str) -> bytes:
+        found = kept(home, url, token)
+        time.sleep(0.02)  # in which the others read, if they can
+        return found
+
+    monkeypatch.setattr(session, "kept_with", slow)
+    threads = [threading.Thread(target=written.save, args=[registry]) for registry in registries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    found = load({}, tmp_path)
+    for registry in registries:
+        assert found.headers(registry.url) == {"Authorization": "Bearer cmu_1"}, registry.url
 
 
 class Guarded:

@@ -322,27 +322,6 @@ def test_names_that_are_none_lead_nowhere(installer: Installer, world: World) ->
     assert installer.get("/simple/acme-demo/", {"accept": "image/png"}).status == 406
 
 
-def test_the_store_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
-    """Its size is bounded; what is on its way has no name."""
-    store = FileStore(tmp_path, max_bytes=25)
-    hashes = []
-    for number in range(3):
-        with store.incoming() as arriving:
-            arriving.write(bytes([number]) * 10)
-            assert store.open(arriving.sha256) is None
-            store.keep(arriving)
-            hashes.append(arriving.sha256)
-    kept = [store.open(sha256) for sha256 in hashes]
-    assert kept[0] is None and kept[1] is not None and kept[2] is not None
-    assert kept[2].read() == b"\x02" * 10
-    for file in kept[1:]:
-        file.close()  # type: ignore[union-attr]
-    with pytest.raises(ValueError), store.incoming() as arriving:
-        arriving.write(b"x")
-        raise ValueError
-    assert list((tmp_path / "incoming").iterdir()) == []
-
-
 def _edited(world: World, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
     raw = world.get(f"{world.base}/simple/acme-demo/")
     assert raw is not None
