@@ -67,6 +67,8 @@ __all__ = [
     "parse_canonical",
 ]
 
+_LEAF = '{"envelope":%s,"registry":%s,"time":%d,"type":"%s","v":1}'  # of canonical parts: canonical
+
 
 def _is_type(kind: str) -> bool:
     """One to four words of small letters with a dash between them."""
@@ -132,7 +134,7 @@ class Entry:
         """
         opened = Envelope.parse(json.loads(envelope))
         parts = (envelope, registry, time, type)
-        raw = ('{"envelope":%s,"registry":%s,"time":%d,"type":"%s","v":1}' % parts).encode()  # noqa: UP031
+        raw = (_LEAF % parts).encode()
         return cls(
             1, type, time, opened, json.loads(registry), raw, Statement.parse(opened.payload), verified=True
         )
@@ -187,14 +189,12 @@ def make_imported(imported: Imported, *, time: int) -> Entry:
 
 
 def _leaf(type: str, envelope: Envelope | None, registry: Mapping[str, Any], time: int) -> bytes:
-    members = {
-        "envelope": None if envelope is None else envelope.to_dict(),
-        "registry": dict(registry),
-        "time": time,
-        "type": type,
-        "v": 1,
-    }
-    raw = encode_canonical(members)
+    if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time <= ENTRY_TIME_MAX:
+        raise MalformedError(f"time {time} is outside 0 to {ENTRY_TIME_MAX}")
+    if not _is_type(type):
+        raise MalformedError(f"leaf's type {type[:80]!r} is not a lower-case word")
+    signed = "null" if envelope is None else envelope.text
+    raw = (_LEAF % (signed, encode_canonical(dict(registry)).decode(), time, type)).encode()
     if len(raw) > ENTRY_MAX_BYTES:
         raise MalformedError(f"leaf has {len(raw)} bytes, more than the limit of {ENTRY_MAX_BYTES}")
     return raw

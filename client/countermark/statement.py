@@ -37,7 +37,7 @@ from countermark.canonical import encode_canonical, parse_canonical, parse_json
 from countermark.digest import is_hex, sha256
 from countermark.errors import MalformedError, SignatureError
 from countermark.limits import ENTRY_MAX_BYTES, SIGNATURE_MAX_BYTES, SIGNATURES_MAX, STATEMENT_MAX_BYTES
-from countermark.values import dataclass
+from countermark.values import cached, dataclass
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -200,7 +200,20 @@ class Envelope:
 
     def to_json(self) -> bytes:
         """The attestation file beside a distribution."""
-        return encode_canonical(self.to_dict())
+        return self.text.encode()
+
+    @cached
+    def text(self) -> str:
+        """The envelope in canonical JSON, as it stands in a leaf.
+
+        Put together, not encoded: base64 and hex digits need no escapes, and a door spells every envelope twice.
+        """
+        if not all(is_sha256(item.keyid) for item in self.signatures):  # it was not parsed
+            return encode_canonical(self.to_dict()).decode()
+        signatures = ",".join(
+            f'{{"keyid":"{item.keyid}","sig":"{_base64(item.sig)}"}}' for item in self.signatures
+        )
+        return f'{{"payload":"{_base64(self.payload)}","payloadType":"{PAYLOAD_TYPE}","signatures":[{signatures}]}}'
 
     @property
     def keyids(self) -> tuple[str, ...]:

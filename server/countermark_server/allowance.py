@@ -17,12 +17,12 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from countermark_server import db
+from countermark_server import db, quick
 from countermark_server.errors import ServerError
 from countermark_server.settings import Limits
 
@@ -46,6 +46,15 @@ _SPENT = (
 )
 
 
+class _Spent(NamedTuple):
+    """So much was spent already: a row of `_SPENT`."""
+
+    kind: str
+    bytes: int
+    entries: int
+    projects: int
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one entry costs: whose it is, and where it brings a file, in which project and how many bytes."""
@@ -63,7 +72,7 @@ def check_allowance(connection: Connection, limits: Limits, costs: Sequence[Cost
     """
     account_id, project = costs[0].account_id, costs[0].project
     asked = {"account": account_id, "project": project, "day": now // DAY_SECONDS}
-    spent = {row.kind: row for row in connection.execute(_SPENT, asked)}
+    spent = {row[0]: _Spent(*row) for row in quick.run(connection, _SPENT, asked).fetchall()}
     account, length = spent.get(ACCOUNT), sum(cost.length for cost in costs)
     _bytes(f"project {project!r}", spent.get(PROJECT), length, limits.project_bytes)
     _bytes("this account", account, length, limits.account_bytes)
@@ -88,8 +97,8 @@ def spend(connection: Connection, costs: Iterable[Cost], *, now: int) -> None:
         for (kind, name), (length, entries, projects) in sorted(sums.items())
         if name
     ]
-    if rows:
-        connection.execute(_UPSERTS[connection.dialect.name], rows)
+    for row in rows:
+        quick.run(connection, _UPSERTS[connection.dialect.name], row)
 
 
 def _bytes(whose: str, spent: Any, more: int, most: int) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import BigInteger, Connection, RowMapping, Text, bindparam, cast
 
 from countermark.canonical import encode_canonical
 from countermark.statement import Envelope, Statement
-from countermark_server import db
+from countermark_server import db, quick
 from countermark_server.allowance import Cost, spend
 
 PENDING, SEQUENCED, PUBLISHED, REFUSED = "pending", "sequenced", "published", "refused"
@@ -36,7 +36,8 @@ _SAID = (
     _TABLE.c.refusal,
 )
 _ONE = select(*_SAID).where(_TABLE.c.id == bindparam("p"))
-_INSERT_MANY = _INSERT.returning(_TABLE.c.id, sort_by_parameter_order=True)
+_WRITTEN = ("type", "envelope", "registry", "verified", "submission_id", "created", "state")
+_INSERT_ONE = _INSERT.values({name: bindparam(name) for name in _WRITTEN}).returning(_TABLE.c.id)
 # PostgreSQL takes any number of rows as one JSON document: a parameter for each member costs more than its row.
 _INSERT_DOCUMENT = text(
     "INSERT INTO proposal (type, envelope, registry, verified, submission_id, created, state)"
@@ -67,11 +68,9 @@ _PUBLISH = (
 )
 _PENDING = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(bindparam("most"))
 _WAITING = select(func.count()).select_from(_PENDING.subquery())
-IDS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
 _ALL_SETTLED = select(*_SAID).where(
     (_TABLE.c.state == PUBLISHED) | (_TABLE.c.state == REFUSED)
 )  # no IN: it is spelled out anew each time
-_SETTLED = _ALL_SETTLED.where(_TABLE.c.id.in_(bindparam("p", expanding=True)))
 _SETTLED_ONE = _ALL_SETTLED.where(_TABLE.c.id == bindparam("p"))
 # PostgreSQL takes them as one text: a parameter for each, with its place in the statement, costs more than the rows.
 _SETTLED_POSTGRESQL = _ALL_SETTLED.where(
@@ -79,7 +78,9 @@ _SETTLED_POSTGRESQL = _ALL_SETTLED.where(
         select(cast(func.unnest(func.string_to_array(bindparam("p", type_=Text), ",")), BigInteger))
     )
 )
-_SETTLED_BETWEEN = _ALL_SETTLED.where(_TABLE.c.id.between(bindparam("first"), bindparam("last")))
+_SETTLED_SQLITE = _ALL_SETTLED.where(
+    _TABLE.c.id.in_(select(func.json_each(bindparam("p", type_=Text)).table_valued("value").c.value))
+)
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,10 @@ def propose(
 
     `verified`: the caller has foreseen this very entry (`asking.foresee`), so its form and its signatures are good.
     """
-    row = _row(type_, envelope, registry, now=now, submission_id=submission_id, verified=verified)
-    return db.inserted_id(connection.execute(_INSERT, row))
+    text_ = None if envelope is None else encode_canonical(envelope).decode()
+    row = _row(type_, text_, registry, now=now, submission_id=submission_id, verified=verified)
+    (proposal_id,) = _insert_all(connection, [row])
+    return proposal_id
 
 
 def propose_all(
@@ -140,7 +143,7 @@ def propose_all(
 ) -> list[int]:
     """Ask for a place for each offer, which the caller has foreseen, in their order: all of them or none."""
     rows = [
-        _row(o.type, o.envelope.to_dict(), o.registry, now=now, submission_id=submission, verified=True)
+        _row(o.type, o.envelope.text, o.registry, now=now, submission_id=submission, verified=True)
         for o, submission in zip(offers, submission_ids or [None] * len(offers), strict=True)
     ]
     spend(connection, [o.cost for o in offers if o.cost is not None], now=now)
@@ -148,24 +151,29 @@ def propose_all(
 
 
 def _insert_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The ids of these rows, in their order; on PostgreSQL one statement whatever their number."""
+    """The ids of these rows, in their order; on PostgreSQL one statement whatever their number.
+
+    (SQLite runs in this process: there is no question to save.)
+    """
     if not rows:
         return []
     if connection.dialect.name == "postgresql" and len(rows) > 1:
         # Ids are given out in the order of places, so in ascending order they are those of the rows.
-        return sorted(connection.execute(_INSERT_DOCUMENT, {"d": json.dumps(rows)}).scalars())
-    return list(connection.execute(_INSERT_MANY, rows).scalars())
+        return sorted(
+            row[0] for row in quick.run(connection, _INSERT_DOCUMENT, {"d": json.dumps(rows)}).fetchall()
+        )
+    return [int(quick.run(connection, _INSERT_ONE, row).fetchone()[0]) for row in rows]
 
 
 def room(connection: Connection, *, most: int) -> int:
     """How many places are left among the `most` that may wait."""
-    waiting: int = connection.execute(_WAITING, {"most": most}).scalar_one()
+    waiting: int = quick.run(connection, _WAITING, {"most": most}).fetchone()[0]
     return most - waiting
 
 
 def _row(
     type_: str,
-    envelope: Mapping[str, Any] | None,
+    envelope: str | None,
     registry: Mapping[str, Any],
     *,
     now: int,
@@ -174,7 +182,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "type": type_,
-        "envelope": None if envelope is None else encode_canonical(envelope).decode(),
+        "envelope": envelope,
         "registry": encode_canonical(registry if type(registry) is dict else dict(registry)).decode(),
         "verified": verified,
         "submission_id": submission_id,
@@ -190,7 +198,7 @@ def propose_raw(connection: Connection, bodies: Sequence[bytes], *, now: int) ->
     return _insert_all(connection, rows)
 
 
-def raw_body(row: RowMapping) -> bytes:
+def raw_body(row: Mapping[str, Any]) -> bytes:
     """The bytes of a proposal that `propose_raw` made."""
     return base64.b64decode(json.loads(row["registry"])["raw"])
 
@@ -198,9 +206,9 @@ def raw_body(row: RowMapping) -> bytes:
 def sequence(connection: Connection, places: Sequence[Mapping[str, Any]]) -> None:
     """Write down which index each got: `p` its id, `i` the index, `h` the leaf hash in hex. For the sequencer."""
     if places and connection.dialect.name == "postgresql":
-        connection.execute(_SEQUENCE_DOCUMENT, {"d": json.dumps(places)})
+        quick.run(connection, _SEQUENCE_DOCUMENT, {"d": json.dumps(places)})
     elif places:
-        connection.execute(_SEQUENCE, places)
+        quick.each(connection, _SEQUENCE, places)
 
 
 def refuse(connection: Connection, refusals: Sequence[Mapping[str, Any]]) -> None:
@@ -211,7 +219,7 @@ def refuse(connection: Connection, refusals: Sequence[Mapping[str, Any]]) -> Non
 
 def publish(connection: Connection, size: int) -> int:
     """Write down that a public checkpoint of this size covers them; how many that is news for."""
-    return connection.execute(_PUBLISH, {"size": size}).rowcount
+    return quick.run(connection, _PUBLISH, {"size": size}).rowcount
 
 
 def outcome(connection: Connection, proposal_id: int) -> Outcome:
@@ -226,24 +234,12 @@ def settled(connection: Connection, proposal_ids: Collection[int]) -> dict[int, 
     """Those of these that are published or refused."""
     wanted = sorted(set(proposal_ids))
     if len(wanted) == 1:
-        rows = connection.execute(_SETTLED_ONE, {"p": wanted[0]})
+        rows = quick.run(connection, _SETTLED_ONE, {"p": wanted[0]}).fetchall()
     elif connection.dialect.name == "postgresql":
-        rows = connection.execute(_SETTLED_POSTGRESQL, {"p": ",".join(map(str, wanted))})
+        rows = quick.run(connection, _SETTLED_POSTGRESQL, {"p": ",".join(map(str, wanted))}).fetchall()
     else:
-        return _settled_on_sqlite(connection, wanted)
+        rows = quick.run(connection, _SETTLED_SQLITE, {"p": json.dumps(wanted)}).fetchall()
     return {row[0]: Outcome(*row[1:]) for row in rows}
-
-
-def _settled_on_sqlite(connection: Connection, wanted: Sequence[int]) -> dict[int, Outcome]:
-    found = dict[int, Outcome]()
-    if wanted and wanted[-1] - wanted[0] < 2 * len(wanted):  # proposed together: one question for all
-        between, asked = {"first": wanted[0], "last": wanted[-1]}, set(wanted)
-        rows = connection.execute(_SETTLED_BETWEEN, between)
-        return {row[0]: Outcome(*row[1:]) for row in rows if row[0] in asked}
-    for start in range(0, len(wanted), IDS_PER_QUERY):
-        rows = connection.execute(_SETTLED, {"p": wanted[start : start + IDS_PER_QUERY]})
-        found.update((row[0], Outcome(*row[1:])) for row in rows)
-    return found
 
 
 def _outcome(row: RowMapping) -> Outcome:

@@ -23,17 +23,17 @@ The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii
 from types import TracebackType
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, CursorResult, Table, Text, bindparam, delete, func, select
+from sqlalchemy import BigInteger, Connection, Table, Text, bindparam, cast, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark.rules import LOG
-from countermark_server import db, serials
+from countermark_server import db, quick, serials
 
 Key = tuple[str, ...]
 Value = dict[str, Any]
@@ -41,25 +41,21 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=T
 _ALIKE = str.maketrans("lio", "110")
 # What a page shows of a file that is listed, or does not; a verdict alone takes nothing from a page.
 _SHOWN = ("cleared", "hold", "removed", "takedown", "yank")
-KEYS_PER_QUERY = 512  # SQLite takes 999 parameters at the least
+_STATES = (db.rules_state, db.tufrepo_state)
 # Built once: building a statement costs more than running it.
-_SELECTS = {
-    table.name: select(table.c.value).where(table.c.key == bindparam("k"))
-    for table in (db.rules_state, db.tufrepo_state)
+_SELECTS = {table.name: select(table.c.value).where(table.c.key == bindparam("k")) for table in _STATES}
+# PostgreSQL takes any number of names, or of rows, as lines of one text, since the driver quotes arrays element by
+# element. No line has a newline in it: what a row holds is JSON, which spells it `\n`, or a name, which has none.
+# (Taken apart as one JSON document, a row with `\u0000` in it would be refused, and with it the round.)
+_NAMES = {
+    "postgresql": select(func.unnest(func.string_to_array(bindparam("k", type_=Text), "\n"))),
+    "sqlite": select(func.json_each(bindparam("k", type_=Text)).table_valued("value").c.value),
 }
 _FETCHES = {
-    table.name: select(table.c.key, table.c.value).where(table.c.key.in_(bindparam("k", expanding=True)))
-    for table in (db.rules_state, db.tufrepo_state)
+    (table.name, dialect): select(table.c.key, table.c.value).where(table.c.key.in_(names))
+    for table in _STATES
+    for dialect, names in _NAMES.items()
 }
-# PostgreSQL takes any number of names, or of rows, as lines of one text, since the driver quotes arrays element by
-# element. No line has a newline in it: what a row holds is JSON, which spells it `\n`. (Taken apart as one JSON
-# document, a row with `\u0000` in it would be refused, and with it the round.)
-_NAMES = func.unnest(func.string_to_array(bindparam("k", type_=Text), "\n"))
-_FETCHES_POSTGRESQL = {
-    table.name: select(table.c.key, table.c.value).where(table.c.key.in_(select(_NAMES)))
-    for table in (db.rules_state, db.tufrepo_state)
-}
-_ROWS = select(*(func.unnest(func.string_to_array(bindparam(part, type_=Text), "\n")) for part in "kv"))
 
 
 class SqlView:
@@ -90,32 +86,26 @@ class SqlView:
         try:
             return self._known[key]
         except KeyError:
-            row = self._connection.execute(self._select, {"k": self._name(key)}).first()
+            row = quick.run(self._connection, self._select, {"k": self._name(key)}).fetchone()
             self._known[key] = value = None if row is None else json.loads(row[0])
             return value
 
     def fetch(self, keys: Iterable[Key]) -> None:
-        """Read all of these that are not known yet, in as few questions as it takes."""
+        """Read all of these that are not known yet, in one question."""
         unread = {self._name(key): key for key in keys if key not in self._known}
-        for asked in self._questions(sorted(unread)):
-            for row in asked:
-                self._known[unread.pop(row.key)] = json.loads(row.value)
-        self._known.update(dict.fromkeys(unread.values()))
+        if unread:
+            dialect, names = self._connection.dialect.name, sorted(unread)
+            asked = {"k": "\n".join(names) if dialect == "postgresql" else json.dumps(names)}
+            found = quick.run(self._connection, _FETCHES[self._table.name, dialect], asked)
+            for name, value in found.fetchall():
+                self._known[unread.pop(name)] = json.loads(value)
+            self._known.update(dict.fromkeys(unread.values()))
 
     def _name(self, key: Key) -> str:
         name = self._spelled.get(key)
         if name is None:
             name = self._spelled[key] = encode_key(key)
         return name
-
-    def _questions(self, names: list[str]) -> Iterator[CursorResult[Any]]:
-        if self._connection.dialect.name == "postgresql":
-            if names:
-                yield self._connection.execute(_FETCHES_POSTGRESQL[self._table.name], {"k": "\n".join(names)})
-            return
-        for start in range(0, len(names), KEYS_PER_QUERY):
-            asked = {"k": names[start : start + KEYS_PER_QUERY]}
-            yield self._connection.execute(_FETCHES[self._table.name], asked)
 
     def put(self, key: Key, value: Mapping[str, Any] | None) -> None:
         """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
@@ -131,22 +121,20 @@ class SqlView:
 
     def flush(self) -> None:
         """Write what was put."""
-        rows, gone = dict[str, str](), []
+        rows, gone = list[Value](), list[Value]()
         for key in sorted(self._changed):
             value = self._known[key]
             if value is None:
                 gone.append({"k": self._name(key)})
             else:
-                rows[self._name(key)] = encode_value(value)
-        if rows:
-            self._write(rows)
-        if self._elsewhere and self._table is db.rules_state:
-            self._connection.execute(self._once(db.logged_elsewhere), list(self._elsewhere.values()))
-        if self._begun and self._table is db.rules_state:
-            self._write_names()
-        if self._shown and self._table is db.rules_state:
-            log = self.get(LOG)
-            serials.touch(self._connection, self._shown, now=log["time"] if log else 0)
+                rows.append({"key": self._name(key), "value": encode_value(value)})
+        self._write(self._table, rows)
+        if self._table is db.rules_state:
+            self._write(db.logged_elsewhere, list(self._elsewhere.values()))
+            self._write(db.project_name, [{"skeleton": skeleton(p), "project": p} for p in self._begun])
+            if self._shown:
+                log = self.get(LOG)
+                serials.touch(self._connection, self._shown, now=log["time"] if log else 0)
         if gone:
             self._connection.execute(delete(self._table).where(self._table.c.key == bindparam("k")), gone)
         self._changed.clear()
@@ -154,29 +142,14 @@ class SqlView:
         self._begun.clear()
         self._shown.clear()
 
-    def _write_names(self) -> None:
-        """The rows of new projects, of which an import brings hundreds a round: on PostgreSQL in one statement."""
-        skeletons = [skeleton(name) for name in self._begun]
-        if self._connection.dialect.name == "postgresql":
-            lines = {"k": "\n".join(skeletons), "v": "\n".join(self._begun)}
-            self._connection.execute(_NAMED, lines)
-        else:
-            names = [{"skeleton": s, "project": name} for s, name in zip(skeletons, self._begun, strict=True)]
-            self._connection.execute(self._once(db.project_name), names)
-
-    def _once(self, table: Table) -> Any:
-        """A file's hash and index never change, nor a project's name: the first row stays."""
-        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
-        return insert(table).on_conflict_do_nothing()
-
-    def _write(self, rows: dict[str, str]) -> None:
+    def _write(self, table: Table, rows: Sequence[Value]) -> None:
         """Insert or replace: row by row on SQLite, which runs in this process; on PostgreSQL in one statement."""
-        if self._connection.dialect.name == "postgresql":
-            lines = {"k": "\n".join(rows), "v": "\n".join(rows.values())}
-            self._connection.execute(_UPSERTS[self._table.name, "postgresql"], lines)
-        else:
-            each = [{"key": key, "value": value} for key, value in rows.items()]
-            self._connection.execute(_UPSERTS[self._table.name, "sqlite"], each)
+        dialect = self._connection.dialect.name
+        if rows and dialect == "postgresql":
+            lines = {name: "\n".join(str(row[name]) for row in rows) for name in rows[0]}
+            quick.run(self._connection, _WRITES[table.name, dialect], lines)
+        elif rows:
+            quick.each(self._connection, _WRITES[table.name, dialect], rows)
 
 
 def _changes_page(key: Key, before: Value | None, after: Mapping[str, Any] | None) -> bool:
@@ -187,21 +160,35 @@ def _changes_page(key: Key, before: Value | None, after: Mapping[str, Any] | Non
     return any(before.get(name) != after.get(name) for name in names)
 
 
-def _upsert(insert: Any) -> Any:
-    return insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
+def _lines(table: Table) -> Any:
+    """The rows of a table, for PostgreSQL: of each column the values, one a line."""
+    texts = [
+        func.unnest(func.string_to_array(bindparam(column.name, type_=Text), "\n"))
+        for column in table.columns
+    ]
+    return select(
+        *(
+            cast(each, BigInteger) if isinstance(column.type, BigInteger) else each
+            for column, each in zip(table.columns, texts, strict=True)
+        )
+    )
 
 
-_UPSERTS = {
-    (table.name, dialect): _upsert(insert)
-    for table in (db.rules_state, db.tufrepo_state)
+def _written(insert: Any, table: Table) -> Any:
+    """Of the rules' state the newest value stays. A file's hash and index never change, nor a project's name."""
+    if table in _STATES:
+        return insert.on_conflict_do_update(index_elements=["key"], set_={"value": insert.excluded.value})
+    return insert.on_conflict_do_nothing()
+
+
+_WRITES = {
+    (table.name, dialect): _written(insert, table)
+    for table in (*_STATES, db.logged_elsewhere, db.project_name)
     for dialect, insert in (
         ("sqlite", sqlite.insert(table)),
-        ("postgresql", postgresql.insert(table).from_select(["key", "value"], _ROWS)),
+        ("postgresql", postgresql.insert(table).from_select(list(table.columns.keys()), _lines(table))),
     )
 }
-_NAMED = (
-    postgresql.insert(db.project_name).from_select(["skeleton", "project"], _ROWS).on_conflict_do_nothing()
-)
 
 
 def skeleton(project: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from countermark_server import db
+from countermark_server import db, quick
 from countermark_server.journey import State, is_legal
 from countermark_server.proposal import SEQUENCED
 
@@ -142,8 +142,8 @@ def finish_covered(connection: Connection, size: int, *, now: int) -> list[int]:
     Before their proposals are told. Returns those that were elsewhere already, and are left there.
     """
     assert is_legal(State.RECEIVED, State.LOGGED)
-    connection.execute(_FINISH_COVERED, {"size": size, "now": now})
-    return list(connection.execute(_ELSEWHERE, {"size": size}).scalars())
+    quick.run(connection, _FINISH_COVERED, {"size": size, "now": now})
+    return [row[0] for row in quick.run(connection, _ELSEWHERE, {"size": size}).fetchall()]
 
 
 def discard(connection: Connection, submission_ids: Sequence[int]) -> None:

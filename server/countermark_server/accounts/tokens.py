@@ -25,9 +25,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
-from countermark_server import db
+from countermark_server import db, quick
 from countermark_server.accounts.people import Randomness
 from countermark_server.errors import ServerError
 
@@ -114,15 +114,16 @@ def authenticate_all(
     return [_principal(digest, found.get(digest or ""), now=now) for digest in digests]
 
 
-def _rows(connection: Connection, digests: Sequence[str]) -> Sequence[RowMapping]:
+def _rows(connection: Connection, digests: Sequence[str]) -> Sequence[Mapping[str, Any]]:
     if not digests:
         return []
     # A list of one is spelled out for each question anew, which costs more than the question.
-    query, asked = (_BY_DIGEST, digests[0]) if len(digests) == 1 else (_BY_DIGESTS, digests)
-    return connection.execute(query, {"d": asked}).mappings().all()
+    if len(digests) == 1:
+        return quick.mappings(connection, _BY_DIGEST, {"d": digests[0]})
+    return [dict(row) for row in connection.execute(_BY_DIGESTS, {"d": digests}).mappings()]
 
 
-def _principal(digest: str | None, row: RowMapping | None, *, now: int) -> Principal | ServerError:
+def _principal(digest: str | None, row: Mapping[str, Any] | None, *, now: int) -> Principal | ServerError:
     if digest is None:
         return ServerError(
             "not-authenticated", "this needs a token: user name __token__, the token as password"
@@ -146,7 +147,7 @@ def _principal(digest: str | None, row: RowMapping | None, *, now: int) -> Princ
     )
 
 
-def find(connection: Connection, secret: object) -> RowMapping | None:
+def find(connection: Connection, secret: object) -> Mapping[str, Any] | None:
     """The row of a secret that somebody shows; None: there is none."""
     if not isinstance(secret, str) or len(secret) > HEADER_MAX_CHARS:
         return None

@@ -6,15 +6,15 @@ formed(row, time)       # an Entry; or the exception that says why there can be 
 from __future__ import annotations
 
 import json
-
-from sqlalchemy import RowMapping
+from collections.abc import Mapping
+from typing import Any
 
 from countermark.entry import Entry, make_entry
 from countermark.statement import Envelope
 from countermark_server.proposal import raw_body
 
 
-def formed(row: RowMapping, time: int) -> Entry | Exception:
+def formed(row: Mapping[str, Any], time: int) -> Entry | Exception:
     """The leaf that a proposal asks for, of whatever the rules will say; or why there can be none."""
     try:
         return _entry(row, time)
@@ -22,7 +22,7 @@ def formed(row: RowMapping, time: int) -> Entry | Exception:
         return error
 
 
-def _entry(row: RowMapping, time: int) -> Entry:
+def _entry(row: Mapping[str, Any], time: int) -> Entry:
     if row["type"] == "opaque":
         return Entry.opaque(raw_body(row))
     if row["verified"]:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
+from sqlalchemy import Connection, Engine, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark import rules
@@ -35,7 +35,7 @@ from countermark.tlog.checkpoint import Checkpoint, LogCheckpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
 from countermark.tlog.note import NoteSigner, sign_note
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, encode_bundle, grow
-from countermark_server import db, proposal, submission, telemetry
+from countermark_server import db, proposal, quick, submission, telemetry
 from countermark_server.contradiction import ContradictionError
 from countermark_server.log.asked import formed
 from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
@@ -211,12 +211,12 @@ class Sequencer:
                 return bool(self._waiting(connection, head, limit=1))
         return self._news.first(_ANYBODY) is not None
 
-    def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[RowMapping]:
+    def _waiting(self, connection: Connection, head: Head, *, limit: int) -> Sequence[Mapping[str, Any]]:
         """Pending proposals in the order of their ids; at genesis the four (and a predecessor before), or none."""
         if head.tree_size or self._raw_add:
-            return connection.execute(_WAITING, {"n": limit}).mappings().all()
+            return quick.mappings(connection, _WAITING, {"n": limit})
         first = _PENDING.where(db.proposal.c.type.in_({PREDECESSOR, *GENESIS_TYPES}))
-        rows = connection.execute(first).mappings().all()
+        rows: list[Mapping[str, Any]] = [dict(row) for row in connection.execute(first).mappings()]
         enrolments = [row for row in rows if row["type"] == "key-enroll"][:3]
         tuf = [row for row in rows if row["type"] == "tuf"][:1]
         genesis = [*enrolments, *tuf]
@@ -225,7 +225,7 @@ class Sequencer:
         # A successor's entry 0 was proposed with the enrolments, in one transaction: it is there if it ever will be.
         return [*(row for row in rows if row["type"] == PREDECESSOR), *genesis]
 
-    def _judge(self, connection: Connection, rows: Sequence[RowMapping], size: int) -> Judged:
+    def _judge(self, connection: Connection, rows: Sequence[Mapping[str, Any]], size: int) -> Judged:
         """Ask the rules about each proposal in turn; what one changes, the next one sees."""
         judged = Judged([], [], [], 0)
         with SqlView(connection, db.rules_state) as view:
@@ -349,7 +349,9 @@ def check_kind(view: SqlView, *, raw_add: bool) -> None:
         raise LogError(f"this log was created as one {kind}, and testing.raw_add is {raw_add}".lower())
 
 
-def _try(view: SqlView, row: RowMapping, asked: Entry | Exception) -> tuple[Entry | None, dict[str, str]]:
+def _try(
+    view: SqlView, row: Mapping[str, Any], asked: Entry | Exception
+) -> tuple[Entry | None, dict[str, str]]:
     """The entry, once the rules allowed it and their changes are in the view; or why there is none."""
     try:
         if isinstance(asked, Exception):

@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
-from countermark_server import db
+from countermark_server import db, quick
 
 # Statements are built once: building them costs more than running them.
 _TABLE = db.head
@@ -80,9 +80,10 @@ def hold(connection: Connection, origin: str) -> Head | None:
 
 
 def _head(connection: Connection, statement: Select[Any], origin: str) -> Head | None:
-    row = connection.execute(statement, {"o": origin}).mappings().first()
-    if row is None:
+    found = quick.mappings(connection, statement, {"o": origin})
+    if not found:
         return None
+    (row,) = found
     return Head(row["origin"], row["body"], row["tree_size"], bytes(row["edge"]), row["staging"])
 
 
@@ -118,11 +119,11 @@ def swap(connection: Connection, old: Head, new: Head) -> None:
         "new_edge": new.edge,
         "new_staging": new.staging,
     }
-    changed = connection.execute(_SWAP, {**was, **becomes})
+    changed = quick.run(connection, _SWAP, {**was, **becomes})
     if changed.rowcount != 1:
         raise HeadLostError(_lost(old))
 
 
 def applied(connection: Connection, origin: str, staging: str) -> None:
     """Note that a staging bundle is in the public tree and published; a newer bundle's name stays."""
-    connection.execute(_APPLIED, {"o": origin, "s": staging})
+    quick.run(connection, _APPLIED, {"o": origin, "s": staging})

@@ -76,6 +76,22 @@ def test_a_re_serialised_envelope_opens() -> None:
         assert open_envelope(Envelope.parse(again.encode()), KEYS).statement == STATEMENT
 
 
+@given(st.binary(max_size=80), st.lists(st.tuples(st.text(max_size=70), st.binary(max_size=80)), max_size=3))
+def test_an_envelope_has_one_spelling(payload: bytes, signed: list[tuple[str, bytes]]) -> None:
+    """What is put together is canonical JSON of the same members, also where a key's name would need escapes."""
+    for names in ([name for name, _ in signed], [digest(name) for name, _ in signed]):
+        signatures = tuple(EnvelopeSignature(name, sig) for name, (_, sig) in zip(names, signed, strict=True))
+        envelope = Envelope(payload, signatures)
+        try:
+            expected = encode_canonical(envelope.to_dict())
+        except MalformedError:
+            with pytest.raises(MalformedError):
+                envelope.to_json()
+            continue
+        assert envelope.to_json() == envelope.text.encode() == expected
+        assert envelope == Envelope(payload, signatures)
+
+
 def test_an_unknown_signature_is_refused() -> None:
     """Nobody may decorate a statement, and a statement without signature is no statement."""
     envelope = sign(STATEMENT, alice, bob)
