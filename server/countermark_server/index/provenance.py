@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cryptography import x509
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from sqlalchemy import Engine, RowMapping, select
 
 from countermark_server import attested, db, fulcio
@@ -77,6 +77,7 @@ def blueprint(engine: Engine, files: Files) -> Blueprint:
         body = json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
         response = Response(body, content_type=MEDIA_TYPE, headers={"Cache-Control": BRIEF})
         response.set_etag(hashlib.sha256(body).hexdigest())
+        response.make_conditional(request)
         return response
 
     return doors

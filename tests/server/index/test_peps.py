@@ -161,7 +161,9 @@ def test_pep_740_genuine_objects_are_served_as_they_came(world: DoorWorld) -> No
     url = file(world)["provenance"]
     assert url == f"http://registry.test/integrity/demo/1.0/{WHEEL}/provenance"
     answer = world.client.get(url)
-    assert answer.content_type == "application/vnd.pypi.integrity.v1+json" and answer.headers["ETag"]
+    assert answer.content_type == "application/vnd.pypi.integrity.v1+json"
+    again = world.client.get(url, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
     body = answer.get_json(force=True)
     ((bundle,), version) = body["attestation_bundles"], body["version"]
     assert version == 1 and bundle["publisher"] == {
