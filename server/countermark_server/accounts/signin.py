@@ -31,7 +31,9 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
+from countermark.errors import UsageError
 from countermark_server import db, telemetry
 from countermark_server.accounts import browsers, people, tokens
 from countermark_server.accounts.issuer import ProviderDownError, ProviderError
@@ -191,6 +193,13 @@ class SignIns:
             raise ServerError(
                 "login-refused", f"{vouched.name} is in none of the groups that may sign in here"
             )
+        try:
+            return self._returned(row, vouched, now=now)
+        except (IntegrityError, UsageError):
+            # The same person came first by another browser, and has an account now.
+            return self._returned(row, vouched, now=now)
+
+    def _returned(self, row: RowMapping, vouched: Vouched, *, now: int) -> Returned:
         cookie = self._secret()  # another one: what the browser had before it signed in is worth nothing now
         with db.write(self._engine) as connection:
             account = self._account(connection, vouched, now=now)

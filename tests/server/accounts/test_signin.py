@@ -178,6 +178,31 @@ def test_what_is_no_sign_in_grants_nothing(world: DoorWorld, idp: Idp, what: str
         assert connection.execute(select(db.identity)).first() is None
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer
+@pytest.mark.parametrize("meanwhile", ["before the look", "after it"])
+@pytest.mark.usefixtures("database")
+def test_two_first_sign_ins_at_once_are_one_account(
+    world: DoorWorld, idp: Idp, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """Somebody new signs in by two browsers: who comes second finds the account that the first one made."""
+    rivals = list[dict[str, Any]]()
+    named = "_check_free" if meanwhile == "after it" else "find_account"
+    look = getattr(people, named)
+
+    def looked(connection: Any, login: str) -> Any:
+        found = look(connection, login)
+        if not rivals:
+            monkeypatch.setattr(people, named, look)
+            client, world.client = world.client, world.app.test_client()
+            rivals.append(sign_in(world, idp, "ada"))
+            world.client = client
+        return found
+
+    monkeypatch.setattr(people, named, looked)
+    ours = sign_in(world, idp, "ada")
+    assert rivals and ours["account"] == rivals[0]["account"]
+
+
 def test_a_name_at_the_provider_takes_over_no_account(world: DoorWorld, idp: Idp) -> None:
     """Who is called like a local account gets one of their own."""
     with db.write(world.engine) as connection:
