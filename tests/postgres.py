@@ -36,6 +36,7 @@ max_connections = 100
 autovacuum = off
 log_min_messages = warning
 """
+STILL_IN_USE = "pre-existing shared memory block"
 _DISCONNECT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
 
 
@@ -70,20 +71,29 @@ class Server:
 
     def start(self) -> None:
         """Start it, or start it again after `kill`: then it recovers what was committed."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self._started(deadline):
+            time.sleep(0.02)
+
+    def _started(self, deadline: float) -> bool:
+        """Whether it answers now; False: children of the one that was killed are still going away."""
         command = [*self._as, str(programs() / "postgres"), "-D", str(self._data)]
         if self._as:
             command.insert(1, "--pdeathsig=INT")
         with (self.folder / "log").open("ab") as log:
+            before = log.tell()
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 psycopg.connect(self._conninfo("postgres")).close()
-                return
+                return True
             except psycopg.OperationalError:
-                said = (self.folder / "log").read_text()
-                assert self._process.poll() is None, said
+                ended = self._process.poll() is not None  # before its last words are read
+                said = (self.folder / "log").read_bytes()[before:].decode()
                 assert time.monotonic() < deadline, said
+                if ended and STILL_IN_USE in said:
+                    return False
+                assert not ended, said
                 time.sleep(0.02)
 
     def kill(self) -> None:
