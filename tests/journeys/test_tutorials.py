@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -61,6 +63,11 @@ def test_an_installer_from_the_pin_to_a_refusal(world: World) -> None:
 
     def hold() -> None:
         world.run("countermark-server", "hold", "--data", world.data, PROJECT, WHEEL, "--reason", "malware")
+        # What a timestamp carries, every client reads: it follows the entry within a moment.
+        held, deadline = world.size(), time.monotonic() + 30
+        while json.loads(world.get("/tuf/timestamp.json"))["signed"]["x-countermark-log"]["size"] < held:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     elsewhere = {
         "the registry is out of reach": world.down,
