@@ -45,7 +45,8 @@ _STATES = (db.rules_state, db.tufrepo_state)
 # Built once: building a statement costs more than running it.
 _SELECTS = {table.name: select(table.c.value).where(table.c.key == bindparam("k")) for table in _STATES}
 # PostgreSQL takes any number of names, or of rows, as lines of one text, since the driver quotes arrays element by
-# element. No line has a newline in it: what a row holds is JSON, which spells it `\n`, or a name, which has none.
+# element. No line has a newline in it: what a row holds is JSON, which spells it `\n`, or a name, which has none; and
+# nothing is empty, of which PostgreSQL makes no line at all.
 # (Taken apart as one JSON document, a row with `\u0000` in it would be refused, and with it the round.)
 _NAMES = {
     "postgresql": select(func.unnest(func.string_to_array(bindparam("k", type_=Text), "\n"))),

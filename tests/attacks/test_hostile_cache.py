@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -280,8 +281,8 @@ DURABLE = (
 )
 
 
-def _die_at(call: int, machine: Machine, wheel: Published) -> None:
-    """Verify, and die without a word at the given call that changes the disk, before or after it."""
+def die_at(call: int, act: Callable[[], object]) -> None:
+    """Do it, and die without a word at the given call that changes the disk. For a process of its own (FORK)."""
     count = [0]
 
     def deadly(real: Callable[..., object]) -> Callable[..., object]:
@@ -295,7 +296,7 @@ def _die_at(call: int, machine: Machine, wheel: Published) -> None:
 
     for module, name in DURABLE:
         setattr(module, name, deadly(getattr(module, name)))
-    machine.verify(wheel)
+    act()
     os._exit(0)
 
 
@@ -312,7 +313,7 @@ def test_a_process_killed_anywhere_leaves_all_of_the_memory(
     good, folder = tmp_path / "good", machine.registry.folder
     shutil.copytree(folder, good, symlinks=True)
     for call in range(1, 100):
-        worker = FORK.Process(target=_die_at, args=(call, machine, wheel))
+        worker = FORK.Process(target=die_at, args=(call, partial(machine.verify, wheel)))
         worker.start()
         worker.join(30)
         assert worker.exitcode in (0, 9)

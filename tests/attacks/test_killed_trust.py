@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from countermark.errors import PolicyError
 from countermark.pins import Home
 from countermark.timeline import Timeline
-from tests.attacks.test_hostile_cache import DURABLE, FORK
+from tests.attacks.test_hostile_cache import FORK, die_at
 from tests.machine import Machine
 from tests.simulator import Published, World
 from tests.trust_chain import TrustChain
@@ -20,29 +19,10 @@ from tests.trust_chain import TrustChain
 CALLS_MAX = 100
 
 
-def _die_at(call: int, act: Callable[[], object]) -> None:
-    """Do it, and die without a word at the given call that changes the disk."""
-    count = [0]
-
-    def deadly(real: Callable[..., object]) -> Callable[..., object]:
-        def called(*args: object, **options: object) -> object:
-            count[0] += 1
-            if count[0] == call:
-                os._exit(9)
-            return real(*args, **options)
-
-        return called
-
-    for module, name in DURABLE:
-        setattr(module, name, deadly(getattr(module, name)))
-    act()
-    os._exit(0)
-
-
 def killed_everywhere(act: Callable[[], object], at_least: int) -> Iterator[bool]:
     """One process after another, each killed a call later; at the end one that came through (True)."""
     for call in range(1, CALLS_MAX):
-        worker = FORK.Process(target=_die_at, args=(call, act))
+        worker = FORK.Process(target=die_at, args=(call, act))
         worker.start()
         worker.join(30)
         assert worker.exitcode in (0, 9)
