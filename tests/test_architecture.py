@@ -33,6 +33,7 @@ FLOORS: list[set[str]] = [
     },
     {"library"},
     {"run", "environment", "reportfiles"},
+    {"spots"},
     {"installers", "configuring", "pinning"},
     {"poetryplan"},
     {"plans"},

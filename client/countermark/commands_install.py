@@ -30,6 +30,7 @@ from countermark.verified import Artifact, Outcome, Refused, Report, Verified, s
 from countermark.verify import verify as verify_artifacts
 
 if TYPE_CHECKING:
+    from countermark.lockfile import LockFile
     from countermark.logonly import LogOnlyReport
     from countermark.proxy import Proxy
 
@@ -62,6 +63,7 @@ def verify(arguments: argparse.Namespace) -> int:
     if locks and files:
         raise UsageError("files and locks are verified by separate commands")
     fetcher = fetcher_for(registry)
+    read: list[LockFile] = []
     if locks:
         from countermark.lockfile import read_lock  # noqa: PLC0415  (lazy: a file needs none of this)
         from countermark.run import verify_locks  # noqa: PLC0415
@@ -71,18 +73,22 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         artifacts = [Artifact.from_path(path) for path in files]
         report = verify_artifacts(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
-    return _deliver(arguments, report, given=str((locks or files)[0]))
+    return _deliver(arguments, report, locks or files, locks=read)
 
 
-def _deliver(arguments: argparse.Namespace, report: Report, *, given: str) -> int:
+def _deliver(
+    arguments: argparse.Namespace, report: Report, given: Sequence[Path], *, locks: Sequence[LockFile] = ()
+) -> int:
     """The report in every form that was asked for; its exit code."""
     if arguments.junit is not None or arguments.sarif is not None:
         from countermark import reportfiles  # noqa: PLC0415  (lazy: most checks write none)
+        from countermark.spots import Spots  # noqa: PLC0415
 
+        spots = Spots(given, locks, is_environment=arguments.environment is not None)
         if arguments.junit is not None:
             replace_file(arguments.junit, reportfiles.junit(report), mode=0o644)
         if arguments.sarif is not None:
-            replace_file(arguments.sarif, reportfiles.sarif(report, given=given), mode=0o644)
+            replace_file(arguments.sarif, reportfiles.sarif(report, spots), mode=0o644)
     if arguments.json:
         put_json(report.to_json())
     else:
@@ -106,7 +112,7 @@ def _verify_environment(
         raise UsageError("--environment is verified alone, without files and --log-only")
     place, proxy = read_place(arguments.environment), _proxy(home, registry)
     report = verify_environment(place, proxy, now=now, policies=policies, remarks=remarks, say=say)
-    return _deliver(arguments, report, given=str(arguments.environment))
+    return _deliver(arguments, report, [arguments.environment])
 
 
 def _verify_log_only(

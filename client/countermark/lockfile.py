@@ -238,7 +238,7 @@ def _requirements(path: Path) -> LockFile:
     inputs: dict[Path, str] = {}
     found: list[Pinned | Unprovable] = []
     indexes: list[str] = []
-    for line in _logical_lines(path, inputs, 0):
+    for _, _, line in logical_lines(path, inputs):
         if line.startswith("-") and not line.startswith(("-e ", "--editable ", "--editable=")):
             indexes.extend(_option(path, line))
         else:
@@ -280,9 +280,9 @@ def _requirement(line: str) -> Iterator[Pinned | Unprovable]:
     """One requirement with its `--hash` options; anything but `name==version` cannot be looked up."""
     match = REQUIREMENT.fullmatch(line)
     if match is None or VARIABLE.search(line):
-        yield Unprovable(_loose_name(line), None, f'"{line}" is not name==version with hashes, and no more')
+        yield Unprovable(loose_name(line), None, f'"{line}" is not name==version with hashes, and no more')
         return
-    name, version = _loose_name(match["name"]), match["version"]
+    name, version = loose_name(match["name"]), match["version"]
     hashes = re.split(r"\s+--hash[=\s]\s*", match["hashes"])[1:]
     digests = [_sha256(value) for value in hashes]
     if None in digests or not digests:
@@ -292,7 +292,7 @@ def _requirement(line: str) -> Iterator[Pinned | Unprovable]:
         yield Pinned(name, version, None, digest)
 
 
-def _loose_name(specifier: str) -> str:
+def loose_name(specifier: str) -> str:
     """The project a requirement speaks of, or the requirement itself where it names none."""
     try:
         return normalise_project(re.split(r"[^A-Za-z0-9._-]", specifier)[0])
@@ -300,21 +300,21 @@ def _loose_name(specifier: str) -> str:
         return specifier
 
 
-def _logical_lines(path: Path, inputs: dict[Path, str], depth: int) -> Iterator[str]:
-    """Lines as pip joins them: continuations, comments, and the files named by -r and -c."""
+def logical_lines(path: Path, inputs: dict[Path, str], depth: int = 0) -> Iterator[tuple[Path, range, str]]:
+    """Lines as pip joins them, and which of which file: continuations, comments, the files named by -r and -c."""
     if depth > REQUIREMENTS_DEPTH:
         raise UsageError(f'"{path}": requirements include each other more than {REQUIREMENTS_DEPTH} deep')
     raw = _bytes(path)
     inputs[path] = hashlib.sha256(raw).hexdigest()
-    for joined in _joined(_text(path, raw)):
+    for numbers, joined in _joined(text_of(path, raw)):
         line = COMMENT.sub("", joined).strip()
         include = re.fullmatch(
             r"(?:-[rc]|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))([^\s\\\"'=]+)", line
         )
         if include and not VARIABLE.search(line):
-            yield from _logical_lines(path.parent / include[1], inputs, depth + 1)
+            yield from logical_lines(path.parent / include[1], inputs, depth + 1)
         elif line:
-            yield line
+            yield path, numbers, line
 
 
 COMMENT = re.compile(r"(^|\s+)#.*$")
@@ -324,19 +324,19 @@ BREAKS = re.compile(
 CODING = re.compile(r"coding[:=]\s*([-\w.]+)")  # PEP 263, which pip obeys in the first two lines
 
 
-def _joined(text: str) -> Iterator[str]:
+def _joined(text: str) -> Iterator[tuple[range, str]]:
     """Physical lines with their continuations; a comment continues nothing and ends what it interrupts."""
-    held = ""
-    for line in text.split("\n"):
+    held, first = "", 1
+    for number, line in enumerate(text.split("\n"), 1):
         if line.endswith("\\") and not COMMENT.match(line):
             held += line.removesuffix("\\")
         else:
-            yield held + (" " if COMMENT.match(line) else "") + line
-            held = ""
-    yield held
+            yield range(first, number + 1), held + (" " if COMMENT.match(line) else "") + line
+            held, first = "", number + 1
+    yield range(first, number + 1), held
 
 
-def _text(path: Path, raw: bytes) -> str:
+def text_of(path: Path, raw: bytes) -> str:
     """UTF-8 with plain line ends; what pip or uv would decode or split otherwise is refused."""
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")

@@ -5,7 +5,7 @@
 JUnit XML is shown as a list of tests by nearly every CI system: each artifact is a test, a refusal is a failure whose
 type is the exit code, what could not be judged (3, 4) is an error, what policy let pass is a passed test with words.
 SARIF 2.1.0 (OASIS) is shown as findings: each refusal is an `error`, what was let pass a `warning`; the rule is the
-exit code, the location the file that was given (a lock, a wheel, an environment).
+exit code, the location the line of the lock, the file, or the file in the environment (spots.py).
 What is said of the whole result, policy's exceptions among it, is the suite's output and the run's notifications.
 
 Both hold no time and no host name of this machine, so that equal results are equal files. A fingerprint joins the
@@ -19,20 +19,30 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 from xml.etree import ElementTree as Xml
 
 from countermark import __version__
-from countermark.errors import CountermarkError
+from countermark.errors import (
+    CountermarkError,
+    EvidenceError,
+    NetworkError,
+    PolicyError,
+    StaleError,
+    UsageError,
+    WithdrawnError,
+)
+from countermark.spots import Spots
 from countermark.values import dataclass
 from countermark.verified import LetPass, Outcome, Refused, Report, Verified
 
-RULES = {
-    3: "cannot reach",
-    4: "too old to judge",
-    5: "refused by policy",
-    6: "withdrawn or held",
-    7: "evidence false",
+RULES: dict[int, tuple[str, type[CountermarkError]]] = {
+    1: ("a bug of ours", CountermarkError),
+    2: ("wrong usage", UsageError),
+    3: ("cannot reach", NetworkError),
+    4: ("too old to judge", StaleError),
+    5: ("refused by policy", PolicyError),
+    6: ("withdrawn or held", WithdrawnError),
+    7: ("evidence false", EvidenceError),
 }
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -87,24 +97,15 @@ def junit(report: Report) -> bytes:
     return written + b"\n"
 
 
-def sarif(report: Report, *, given: str) -> bytes:
-    """The report as a SARIF log; `given` is the location of what has no file of its own, a lock's pin."""
+def sarif(report: Report, spots: Spots) -> bytes:
+    """The report as a SARIF log."""
     told = _told(report.outcomes)
-    rules = [
-        {
-            "id": f"exit-{code}",
-            "shortDescription": {"text": text},
-            "helpUri": f"{report.registry}/h/exit-{code}",
-            "defaultConfiguration": {"level": "error"},
-        }
-        for code, text in RULES.items()
-    ]
-    numbers = {code: number for number, code in enumerate(RULES)}
+    rules = [_rule(code, f"{report.registry}/h/exit-{code}") for code in RULES]
     driver = {"name": "countermark", "version": __version__, "rules": rules}
-    results = [_result(each, numbers[each.error.exit_code], given) for each in told]
+    results = [_result(each, spots) for each in told]
     run: dict[str, Any] = {"tool": {"driver": driver}, "results": results, "columnKind": "unicodeCodePoints"}
     if report.remarks:
-        notes = [{"level": "note", "message": {"text": words}} for words in report.remarks]
+        notes = [{"level": "note", "message": {"text": _whole(words)}} for words in report.remarks]
         run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": notes}]
     return (
         json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, sort_keys=True, indent=1).encode()
@@ -112,27 +113,40 @@ def sarif(report: Report, *, given: str) -> bytes:
     )
 
 
-def _result(each: _Told, rule: int, given: str) -> dict[str, Any]:
-    artifact = each.outcome.artifact
-    place = artifact.source if artifact.length is not None else given
-    identity = (
-        f"exit-{each.error.exit_code} {artifact.project} {artifact.version} {artifact.filename} {given}"
-    )
+def _rule(code: int, url: str) -> dict[str, Any]:
+    """What a code host shows beside each finding; GitHub wants all of it."""
+    short, kind = RULES[code]
+    return {
+        "id": f"exit-{code}",
+        "shortDescription": {"text": short},
+        "fullDescription": {"text": kind.__doc__ or short},
+        "help": {"text": f"exit code {code}, {short}: what it means and what to do is at {url}"},
+        "helpUri": url,
+        "defaultConfiguration": {"level": "error"},
+    }
+
+
+def _result(each: _Told, spots: Spots) -> dict[str, Any]:
+    artifact, places = each.outcome.artifact, spots.of(each.outcome.artifact)
+    # A pin without a file name is known by its hash alone; a file's hash would be another after each build.
+    which = artifact.filename or artifact.sha256
+    identity = f"exit-{each.error.exit_code} {artifact.project} {artifact.version} {which} {places[0].path}"
     words = f"{artifact.name}: {each.error}" if artifact.name not in str(each.error) else str(each.error)
     return {
         "ruleId": f"exit-{each.error.exit_code}",
-        "ruleIndex": rule,
+        "ruleIndex": list(RULES).index(each.error.exit_code),
         "level": each.level,
-        "message": {"text": ". ".join(filter(None, (words, each.error.hint, each.because)))},
+        "message": {"text": _whole(". ".join(filter(None, (words, each.error.hint, each.because))))},
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": _uri(place)},
-                    "region": {"startLine": 1},
+                    "artifactLocation": {"uri": place.uri},
+                    "region": {"startLine": place.line},
                 }
             }
+            for place in places
         ],
-        "partialFingerprints": {"countermark/v1": hashlib.sha256(identity.encode()).hexdigest()},
+        "partialFingerprints": {"countermark/v1": hashlib.sha256(_whole(identity).encode()).hexdigest()},
     }
 
 
@@ -154,5 +168,6 @@ def _plain(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def _uri(path: str) -> str:
-    return quote(path.replace("\\", "/"))
+def _whole(text: str) -> str:
+    """Text without halves of surrogate pairs, which a file's name may hold and a strict reader of JSON refuses."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -6,7 +6,6 @@ installs the client is left out: it is installed here.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.sariflog import checked
 from tests.world.insider import PROJECT, WHEEL, swap, unswap
 from tests.world.stage import QUICK
 from tests.world.typist import Page, Typist
@@ -147,9 +147,11 @@ def test_a_swap_is_refused_by_recipe_and_script(world: World, tmp_path: Path) ->
         done = play(world, GITHUB, poisoned)
         assert done.code == 7 and old in done.said and new in done.said
         assert not (poisoned / ".venv").exists()
-        assert '"level": "error"' in json.dumps(
-            json.loads((poisoned / "countermark.sarif").read_text("utf-8"))
-        )
+        (result,) = checked((poisoned / "countermark.sarif").read_bytes())["runs"][0]["results"]
+        place = result["locations"][0]["physicalLocation"]
+        assert (result["level"], place["artifactLocation"]["uri"]) == ("error", "uv.lock")
+        lines = (poisoned / "uv.lock").read_text("utf-8").splitlines()
+        assert new in lines[place["region"]["startLine"] - 1]
         (poisoned / "check.py").write_text(script(), encoding="utf-8")
         bad = world.run(sys.executable, "check.py", cwd=poisoned, home="scripted-ci", expect=7, **given)
         assert "{'false': 1}" in bad.out and old in bad.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -11,13 +10,15 @@ import pytest
 
 from countermark import cli, commands_install, reportfiles
 from countermark.clientpolicy import Mode
-from countermark.errors import CountermarkError, NetworkError, WithdrawnError
+from countermark.errors import CountermarkError, NetworkError, UsageError, WithdrawnError
+from countermark.spots import Spots
 from countermark.values import replace
 from countermark.verified import Artifact, LetPass, Refused, Report
 from tests.machine import Machine, artifact
+from tests.sariflog import checked
 from tests.simulator import World
 
-LOCK = "lock files/uv.lock"
+LOCK = Path("lock files/uv.lock")
 
 
 @pytest.fixture
@@ -43,6 +44,11 @@ def report(tmp_path: Path) -> Report:
     return replace(found, outcomes=(*found.outcomes, *more))
 
 
+def shown(report: Report) -> dict[str, Any]:
+    """The report as a SARIF log that every reader takes."""
+    return checked(reportfiles.sarif(report, Spots([LOCK])))
+
+
 def test_junit_counts_and_names_every_artifact(report: Report) -> None:
     suite = Xml.fromstring(reportfiles.junit(report))
     assert [suite.get(word) for word in ("tests", "failures", "errors", "skipped")] == ["6", "3", "1", "0"]
@@ -64,7 +70,7 @@ def test_junit_counts_and_names_every_artifact(report: Report) -> None:
 
 
 def test_sarif_has_each_refusal_with_its_rule_and_place(report: Report) -> None:
-    document: dict[str, Any] = json.loads(reportfiles.sarif(report, given=LOCK))
+    document = shown(report)
     assert (document["version"], len(document["runs"])) == ("2.1.0", 1)
     (run,) = document["runs"]
     rules = run["tool"]["driver"]["rules"]
@@ -74,9 +80,19 @@ def test_sarif_has_each_refusal_with_its_rule_and_place(report: Report) -> None:
     ]  # fmt: skip
     assert all(rules[each["ruleIndex"]]["id"] == each["ruleId"] for each in run["results"])
     places = [each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for each in run["results"]]
-    assert set(places) <= {"lock%20files/uv.lock"} | {o.artifact.source for o in report.outcomes}
-    assert len({each["partialFingerprints"]["countermark/v1"] for each in run["results"]}) == 5
+    assert places == ["lock%20files/uv.lock"] * 5
     assert "ab" * 32 in run["results"][0]["message"]["text"]
+
+
+def test_sarif_takes_every_exit_code_and_name(report: Report) -> None:
+    """Also what no outcome should be, a usage error and a bug; and a file whose name is no Unicode."""
+    odd = Artifact("", "", "caf\udce9.py", "", source="extra")
+    pins = [Artifact("two", "1", "", digest * 32) for digest in ("aa", "bb")]
+    kinds = [UsageError("a cache outgrew its bound"), CountermarkError("\ud800 \x00 \u2028")]
+    refused = [Refused(odd, kinds[0]), *(Refused(pin, kinds[1]) for pin in pins)]
+    (run,) = shown(replace(report, outcomes=tuple(refused), remarks=("\udc80",)))["runs"]
+    assert [each["ruleId"] for each in run["results"]] == ["exit-2", "exit-1", "exit-1"]
+    assert r"\udce9" in run["results"][0]["message"]["text"]
 
 
 def test_both_show_the_exceptions_in_force(report: Report) -> None:
@@ -84,25 +100,25 @@ def test_both_show_the_exceptions_in_force(report: Report) -> None:
     words = 'exception for acme-* until 2026-03-31: "moves in March", approved by ops'
     excused = replace(report, remarks=(words,))
     assert Xml.fromstring(reportfiles.junit(excused)).findtext("system-out") == words
-    (run,) = json.loads(reportfiles.sarif(excused, given=LOCK))["runs"]
+    (run,) = shown(excused)["runs"]
     (invocation,) = run["invocations"]
     assert invocation["executionSuccessful"] is True
     assert invocation["toolExecutionNotifications"] == [{"level": "note", "message": {"text": words}}]
     silent = replace(report, remarks=())
     assert Xml.fromstring(reportfiles.junit(silent)).find("system-out") is None
-    assert "invocations" not in json.loads(reportfiles.sarif(silent, given=LOCK))["runs"][0]
+    assert "invocations" not in shown(silent)["runs"][0]
 
 
 def test_equal_results_are_equal_files(report: Report) -> None:
     """Also when another time has passed since the quorum saw it: no clock is in them."""
     later = replace(report, age=report.age + 60)
     assert reportfiles.junit(later) == reportfiles.junit(report)
-    assert reportfiles.sarif(later, given=LOCK) == reportfiles.sarif(report, given=LOCK)
+    assert shown(later) == shown(report)
 
 
 def test_a_finding_keeps_its_fingerprint_when_its_words_change(report: Report) -> None:
     def prints(report: Report) -> list[str]:
-        (run,) = json.loads(reportfiles.sarif(report, given=LOCK))["runs"]
+        (run,) = shown(report)["runs"]
         return [each["partialFingerprints"]["countermark/v1"] for each in run["results"]]
 
     (refused,) = [o for o in report.outcomes if o.artifact.project == "far"]
@@ -133,7 +149,7 @@ def test_the_command_writes_both_and_a_folder_means_its_distributions(
     assert cli.main(["verify", str(folder), *files]) == 7
     assert seen == names
     assert (tmp_path / "v.xml").read_bytes() == reportfiles.junit(report)
-    assert (tmp_path / "v.sarif").read_bytes() == reportfiles.sarif(report, given=str(folder / names[0]))
+    assert (tmp_path / "v.sarif").read_bytes() == reportfiles.sarif(report, Spots([folder / names[0]]))
     (tmp_path / "empty").mkdir()
     assert cli.main(["verify", str(tmp_path / "empty")]) == 2
     assert "no wheel and no source distribution" in capsys.readouterr().err
