@@ -33,6 +33,7 @@ from sqlalchemy import (
     Table,
     Text,
     exists,
+    or_,
     select,
     update,
 )
@@ -67,7 +68,7 @@ _TABLE = attestation
 # What is handed out at `provenance`: what holds, and what nobody could check, each as its entry says.
 shown = exists().where(
     _TABLE.c.submission_id == submission.c.id,
-    _TABLE.c.verified.in_((YES, NOT_CHECKED)),
+    or_(_TABLE.c.verified == YES, _TABLE.c.verified == NOT_CHECKED),
     _TABLE.c.leaf_index.is_not(None),
 )
 

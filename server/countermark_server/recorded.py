@@ -10,7 +10,6 @@ From then on a submission travels beside it, with `import_index` set; `shown` sa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +18,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from countermark.rules import State, file_key, project_key
 from countermark_server import db
-from countermark_server.ruleview import SqlView, encode_key
+from countermark_server.ruleview import SqlView, decode_value, encode_key
 
 
 def file(connection: Connection, project: str, filename: str) -> State | None:
@@ -34,7 +33,7 @@ def files_of(connection: Connection, project: str) -> list[State]:
     table = db.rules_state
     between = (table.c.key >= first, table.c.key < first[:-1] + chr(ord(first[-1]) + 1))
     rows = connection.execute(select(table.c.value).where(*between)).scalars()
-    found = [state for state in map(json.loads, rows) if "import" in state]
+    found = [state for state in map(decode_value, rows) if "import" in state]
     return sorted(found, key=lambda state: int(state["index"]))
 
 
@@ -48,7 +47,7 @@ def seen(file: State) -> str:
     return _words(file["import"], file["time"])
 
 
-def shown(row: RowMapping) -> tuple[str, Mapping[str, Any]]:
+def shown(row: RowMapping | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Words and members of an answer that say of a submission that an import made it; both empty where none did."""
     if row["import_index"] is None:
         return "", {}

@@ -88,7 +88,7 @@ class SqlView:
             return self._known[key]
         except KeyError:
             row = quick.run(self._connection, self._select, {"k": self._name(key)}).fetchone()
-            self._known[key] = value = None if row is None else json.loads(row[0])
+            self._known[key] = value = None if row is None else decode_value(row[0])
             return value
 
     def fetch(self, keys: Iterable[Key]) -> None:
@@ -98,9 +98,9 @@ class SqlView:
             dialect, names = self._connection.dialect.name, sorted(unread)
             asked = {"k": "\n".join(names) if dialect == "postgresql" else json.dumps(names)}
             found = quick.run(self._connection, _FETCHES[self._table.name, dialect], asked)
-            for name, value in found.fetchall():
-                self._known[unread.pop(name)] = json.loads(value)
             self._known.update(dict.fromkeys(unread.values()))
+            for name, value in found.fetchall():
+                self._known[unread[name]] = decode_value(value)
 
     def _name(self, key: Key) -> str:
         name = self._spelled.get(key)
@@ -213,3 +213,12 @@ def encode_value(value: Mapping[str, Any]) -> str:
     except TypeError:  # a number beyond 64 bits
         return _ENCODE(value)
     return raw.decode("ascii") if raw.isascii() and b"\x7f" not in raw else _ENCODE(value)
+
+
+def decode_value(text: str) -> Value:
+    """The value that is spelled so. Its numbers are leaves', at most 53 bits: orjson rounds what has over 64."""
+    try:
+        value: Value = orjson.loads(text)
+    except orjson.JSONDecodeError:  # half a surrogate pair, which the standard library takes
+        value = json.loads(text)
+    return value

@@ -13,29 +13,29 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from countermark import rules
 from countermark.rules_approve import Waiting, waiting
-from countermark.rules_state import approved, compromised_by, holders, release_key
+from countermark.rules_state import approved, compromised_by, holders, listable, release_key
+from countermark.rules_state import standing as judged
 from countermark_server import db
 from countermark_server.journey import SAID, State
-from countermark_server.ruleview import encode_key
+from countermark_server.ruleview import SqlView
 
+# A submission, or what is said of an imported file in the same words.
+Row: TypeAlias = RowMapping | Mapping[str, Any]
 STAGED = "logged and cleared, not listed"
 BEFORE_LISTING = (State.LOGGED, State.SCANNED, State.CLEARED)
 KEYS_PER_QUERY = 300  # SQLite takes 999 parameters at the least
-_ROWS = select(db.rules_state).where(db.rules_state.c.key.in_(bindparam("k", expanding=True)))
 _ENTRIES = select(db.proposal.c.leaf_index, db.proposal.c.envelope).where(
     db.proposal.c.leaf_index.in_(bindparam("i", expanding=True))
 )
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """ok, yanked, held or removed; and the entry that made it so with its reason code, where one did."""
 
     name: str
@@ -60,7 +60,7 @@ class Standing:
         return f" by entry {self.entry} of the log" + (f" ({self.reason})" if self.reason else "")
 
 
-def state_of(row: RowMapping, standing: Standing) -> State:
+def state_of(row: Row, standing: Standing) -> State:
     """Where a submission is to its readers: a rejection ends the journey, and a won appeal lists the file again."""
     restored = row["state"] == State.REJECTED and standing.listed
     return State.LISTED if restored else State(row["state"])
@@ -80,53 +80,56 @@ def said(state: State, standing: Standing) -> str:
     return f"{words}; {SAID[state]}" if standing.name == "yanked" else words
 
 
-def standings(
-    connection: Connection, rows: Sequence[RowMapping] | Sequence[Mapping[str, Any]]
-) -> dict[int, Standing]:
+def standings(connection: Connection, rows: Sequence[Row]) -> dict[int, Standing]:
     """The standing of each submission, by its id. A file that the log does not know yet is `ok`."""
     keys = {row["id"]: rules.file_key(row["namespace"], row["project"], row["served_name"]) for row in rows}
     wanted = set(keys.values())
     for namespace, project in {(row["namespace"], row["project"]) for row in rows}:
         wanted |= {rules.project_key(namespace, project), rules.holder_key(namespace, "")}
-    view = _load(connection, wanted)
-    if staged := [file for file in view.values() if "staged" in file]:
-        view |= _load(connection, {rules.LOG, *map(release_key, staged)})
+    view = SqlView(connection, db.rules_state)
+    view.fetch(wanted)
+    if staged := [file for key in keys.values() if (file := view.get(key)) and "staged" in file]:
+        view.fetch({rules.LOG, *map(release_key, staged)})
     found = {row_id: _standing(view, key) for row_id, key in keys.items()}
     why = _reasons(connection, {each.entry for each in found.values() if each.entry is not None})
     return {
-        row_id: each if each.entry is None else replace(each, reason=why.get(each.entry))
+        row_id: each if each.entry is None else each._replace(reason=why.get(each.entry))
         for row_id, each in found.items()
     }
 
 
-def standing(connection: Connection, row: RowMapping) -> Standing:
+def standing(connection: Connection, row: Row) -> Standing:
     """The standing of one submission."""
     return standings(connection, [row])[row["id"]]
 
 
-def _standing(view: Mapping[rules.Key, Any], key: rules.Key) -> Standing:
-    name, file = rules.standing_of(view, key), view.get(key)
-    if name is None or file is None:
+def _standing(view: rules.View, key: rules.Key) -> Standing:
+    file = view.get(key)
+    if file is None:
         return Standing("ok")
+    project, namespace = holders(view, key[1], key[2])
+    assert project is not None, "a publish makes its project"
+    name = judged(file, project, namespace)
+    could, may = listable(file, project, namespace), approved(view, file)
     rest = {
-        "listed": rules.is_listed(view, key),
-        "listable": rules.is_listable(view, key),
+        "listed": could and may,
+        "listable": could,
         "owner_head": file["owner_head"],
-        "waiting": None if approved(view, file) else _waiting(view, file),
+        "waiting": None if may else _waiting(view, file),
     }
     causes = {"removed": ("takedown", "removed"), "held": ("hold",), "yanked": ("yank",)}.get(name, ())
     cause = next((cause for cause in causes if file[cause] is not None), None)
     entry = None if cause is None else file[cause]
     if name == "held" and entry is None:  # its key was revoked as compromised
-        project, namespace = holders(view, key[1], key[2])
-        assert project is not None, "a publish makes its project"
         cause, entry = "key-revoke", compromised_by(file, project, namespace)
     return Standing(name, entry, cause={"removed": "remove"}.get(cause or "", cause), **rest)
 
 
-def _waiting(view: Mapping[rules.Key, Any], file: rules.State) -> Waiting | None:
+def _waiting(view: rules.View, file: rules.State) -> Waiting | None:
     """Counted at the time of the newest entry: the log's own clock, so that all say the same."""
-    return waiting(view, file["namespace"], file["project"], file["version"], view[rules.LOG]["time"])
+    log = view.get(rules.LOG)
+    assert log is not None, "a file was published"
+    return waiting(view, file["namespace"], file["project"], file["version"], log["time"])
 
 
 def _reasons(connection: Connection, entries: Iterable[int]) -> dict[int, str]:
@@ -136,15 +139,4 @@ def _reasons(connection: Connection, entries: Iterable[int]) -> dict[int, str]:
         for index, envelope in connection.execute(_ENTRIES, {"i": wanted[start : start + KEYS_PER_QUERY]}):
             statement = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
             found[index] = statement["predicate"]["reason"]
-    return found
-
-
-def _load(connection: Connection, keys: Iterable[rules.Key]) -> dict[rules.Key, Any]:
-    spelled = {encode_key(key): key for key in keys}
-    found = dict[rules.Key, Any]()
-    names = sorted(spelled)
-    for start in range(0, len(names), KEYS_PER_QUERY):
-        chunk = names[start : start + KEYS_PER_QUERY]
-        for name, value in connection.execute(_ROWS, {"k": chunk}):
-            found[spelled[name]] = json.loads(value)
     return found

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, send_file
-from sqlalchemy import Connection, Engine, RowMapping
+from sqlalchemy import Connection, Engine
 
 from countermark.entry import normalise_filename, normalise_project
 from countermark.errors import MalformedError
@@ -29,7 +29,7 @@ from countermark_server.index.caching import BRIEF, NEVER
 from countermark_server.index.shown import logged_rows
 from countermark_server.journey import State
 from countermark_server.published import Published
-from countermark_server.standings import Standing, said, standings, state_of
+from countermark_server.standings import Row, Standing, said, standings, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
 
@@ -44,7 +44,7 @@ class Files:
         self._blobs = blobs
         self._published = published
 
-    def find(self, project: str, filename: str) -> tuple[RowMapping, Standing]:
+    def find(self, project: str, filename: str) -> tuple[Row, Standing]:
         """The submission of this name, in any spelling, and its standing. ServerError `not-found`."""
         found = self._find(project, filename)
         if isinstance(found, dict):
@@ -52,7 +52,7 @@ class Files:
             raise ServerError(code, f"{found['filename']}: {found['message']}")
         return found
 
-    def _find(self, project: str, filename: str) -> tuple[RowMapping, Standing] | dict[str, Any]:
+    def _find(self, project: str, filename: str) -> tuple[Row, Standing] | dict[str, Any]:
         """A submission and its standing, or what is said of a file that an import recorded without its bytes."""
         try:
             names = normalise_project(project), normalise_filename(filename)
@@ -67,7 +67,7 @@ class Files:
                 return _recorded(connection, [file])[0]
         raise ServerError("not-found", f"{filename!r} of {project!r} was never published here")
 
-    def _served(self, project: str, filename: str) -> RowMapping:
+    def _served(self, project: str, filename: str) -> Row:
         row, standing = self.find(project, filename)
         check_served(row, standing)
         return row
@@ -134,7 +134,7 @@ class Files:
         return response
 
 
-def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...] = ()) -> None:
+def check_served(row: Row, standing: Standing, *, also: tuple[State, ...] = ()) -> None:
     """Raise the refusal that fits a file which must not be handed out now."""
     state, name = state_of(row, standing), row["served_name"]
     because = f": {row['reason']}" if row["reason"] else ""
@@ -146,7 +146,7 @@ def check_served(row: RowMapping, standing: Standing, *, also: tuple[State, ...]
         raise ServerError("not-listed", f"{name}: {said(state, standing)}")
 
 
-def _described(row: RowMapping, standing: Standing) -> dict[str, Any]:
+def _described(row: Row, standing: Standing) -> dict[str, Any]:
     """What anybody may know of a file. `prev` is what its owner's next statement must follow."""
     state = state_of(row, standing)
     words, members = recorded.shown(row)

@@ -8,6 +8,9 @@ whether anybody has committed is a question of microseconds (news.py). After a c
 for, which is one row (serials.py): every transaction that changes what a page shows gives its project a new one. The
 serial is read before the page is made, so a page may be newer than its serial and never older.
 
+Many may ask for a page at the moment it changes. One of them makes it and the others wait, each for its own page:
+an index of 5,000 files would else be made by every thread at once, on one interpreter.
+
 A page is made anew after KEPT_SECONDS whatever its serial says: should one of our transactions ever forget to count,
 that bounds for how long a withdrawn file is still offered. Without `serial`, any commit of anybody makes it anew.
 
@@ -18,8 +21,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
@@ -50,6 +54,12 @@ class _Kept:
     commits: int  # how often there had been news when it was last known to be true
 
 
+@dataclass
+class _Turn:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: int = 0  # who has it included
+
+
 class Kept:
     """Pages by name. For any number of threads."""
 
@@ -65,6 +75,7 @@ class Kept:
         self._clock = clock
         self._lock = threading.Lock()
         self._pages: dict[Hashable, _Kept] = {}
+        self._turns: dict[Hashable, _Turn] = {}
         self._bytes = 0
         self._commits = 0  # how often there was news
 
@@ -75,6 +86,16 @@ class Kept:
             found, commits = self._pages.get(name), self._commits
         if found is not None and found.commits == commits:
             return found.page
+        with self._turn(name):
+            return self._looked_up(name, commits, make, serial)
+
+    def _looked_up(
+        self, name: Hashable, commits: int, make: Callable[[], Page], serial: Callable[[], int] | None
+    ) -> Page:
+        """The page as it is after that many commits, or later: somebody may have looked while we waited."""
+        found = self._pages.get(name)
+        if found is not None and found.commits >= commits:
+            return found.page
         now, is_at = self._clock(), -1 if serial is None else serial()
         is_same = found is not None and serial is not None and found.serial == is_at
         if found is not None and is_same and now - found.made < KEPT_SECONDS:
@@ -83,6 +104,21 @@ class Kept:
         page = make()
         self._keep(name, _Kept(page, is_at, now, commits))
         return page
+
+    @contextmanager
+    def _turn(self, name: Hashable) -> Iterator[None]:
+        """One at a time for each name. A turn that nobody waits for is forgotten."""
+        with self._lock:
+            turn = self._turns.setdefault(name, _Turn())
+            turn.waiting += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._lock:
+                turn.waiting -= 1
+                if not turn.waiting:
+                    del self._turns[name]
 
     def _keep(self, name: Hashable, kept: _Kept) -> None:
         """Unless there was news meanwhile: of which the page may know nothing."""

@@ -33,13 +33,14 @@ from countermark_server import attested, db, fulcio
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.files import Files, check_served
+from countermark_server.standings import Row
 
 MEDIA_TYPE = "application/vnd.pypi.integrity.v1+json"
 _ISSUER, _REPOSITORY, _CONFIG = "8", "12", "18"  # parts of what Fulcio says (fulcio.py)
 _GITHUB, _GITLAB = "https://token.actions.githubusercontent.com", "https://gitlab.com"
 
 
-def provenance_url(row: RowMapping, base_url: str) -> str | None:
+def provenance_url(row: Row, base_url: str) -> str | None:
     """Where the file's provenance is, for its simple page; None without one."""
     if not row["has_provenance"]:
         return None

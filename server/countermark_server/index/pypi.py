@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, redirect, url_for
 from packaging.version import InvalidVersion, Version
-from sqlalchemy import Engine, RowMapping
+from sqlalchemy import Engine
 
 from countermark_server.errors import ServerError
 from countermark_server.index.advisories import Advisories
@@ -33,7 +33,7 @@ from countermark_server.index.kept import Kept, Page
 from countermark_server.index.provenance import provenance_url
 from countermark_server.index.shown import Shown, order, serial_of, shown
 from countermark_server.index.simple import brief, one_spelling, upload_time, yanked
-from countermark_server.standings import Standing
+from countermark_server.standings import Row, Standing
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
 
@@ -80,7 +80,7 @@ def blueprint(engine: Engine, blobs: Blobs, advisories: Advisories, *, base_url:
 
 
 def _document(project: Shown, version: str | None, blobs: Blobs, base_url: str) -> dict[str, Any]:
-    releases = dict[str, list[tuple[RowMapping, Standing]]]()
+    releases = dict[str, list[tuple[Row, Standing]]]()
     for row, standing in project.files:
         releases.setdefault(row["version"], []).append((row, standing))
     wanted = _newest(releases) if version is None else version
@@ -112,7 +112,7 @@ def _newest(releases: dict[str, Any]) -> str:
 
 
 def _info(
-    project: Shown, version: str, files: list[tuple[RowMapping, Standing]], blobs: Blobs, base_url: str
+    project: Shown, version: str, files: list[tuple[Row, Standing]], blobs: Blobs, base_url: str
 ) -> dict[str, Any]:
     said = _metadata([row for row, _ in files], blobs)
     reasons = [reason for _, standing in files if (reason := yanked(standing))]
@@ -130,7 +130,7 @@ def _info(
     }
 
 
-def _metadata(rows: list[RowMapping], blobs: Blobs) -> Message:
+def _metadata(rows: list[Row], blobs: Blobs) -> Message:
     """The METADATA of one of a release's files, a wheel's before another's; empty where none is kept."""
     for row in sorted(rows, key=lambda row: row["filetype"] != "bdist_wheel"):
         if row["metadata_sha256"] is not None:
@@ -149,7 +149,7 @@ def _text(value: object) -> str | None:
     )
 
 
-def _file(row: RowMapping, standing: Standing, base_url: str) -> dict[str, Any]:
+def _file(row: Row, standing: Standing, base_url: str) -> dict[str, Any]:
     when, reason, name = upload_time(row), yanked(standing), row["served_name"]
     wheel = row["filetype"] == "bdist_wheel"
     file: dict[str, Any] = {

@@ -28,18 +28,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, redirect, request, url_for
-from sqlalchemy import Engine, RowMapping
+from sqlalchemy import Engine
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
-from countermark.simplepage import META, content_type, encode_page, negotiate
+from countermark.simplepage import JSON_TYPE, META, content_type, encode_page, negotiate
 from countermark_server import db, serials
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.kept import Kept, Page
 from countermark_server.index.provenance import provenance_url
 from countermark_server.index.shown import Shown, serial_of, shown
-from countermark_server.standings import Standing
+from countermark_server.ruleview import encode_value
+from countermark_server.standings import Row, Standing
 
 LAST_SERIAL = "X-PyPI-Last-Serial"  # by which mirrors know a page that is older than the list
 
@@ -73,11 +74,11 @@ def one_spelling(project: str) -> str:
         raise ServerError("not-found", str(error)) from None
 
 
-def upload_time(row: RowMapping) -> str | None:
+def upload_time(row: Row) -> str | None:
     """When it was uploaded, in UTC; None of an imported file: nobody knows when, or by whom."""
     if row["import_index"] is not None:
         return None
-    return datetime.fromtimestamp(row["uploaded"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(row["uploaded"], UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def yanked(standing: Standing) -> str | None:
@@ -107,7 +108,7 @@ def _project(project: Shown, base_url: str) -> dict[str, Any]:
     }
 
 
-def _file(row: RowMapping, standing: Standing, base_url: str) -> dict[str, Any]:
+def _file(row: Row, standing: Standing, base_url: str) -> dict[str, Any]:
     path = f"{row['project']}/{row['served_name']}"
     file: dict[str, Any] = {
         "filename": row["served_name"],
@@ -157,5 +158,6 @@ def brief(page: Page, media_type: str, **headers: str) -> Response:
 
 
 def _encoded(document: dict[str, Any], media_type: str) -> Page:
-    body = encode_page(document, media_type)
+    is_json = media_type == JSON_TYPE  # in the same letters as `encode_page`, and several times as fast
+    body = encode_value(document).encode("ascii") if is_json else encode_page(document, media_type)
     return Page(body, hashlib.sha256(body).hexdigest(), document["meta"]["_last-serial"])

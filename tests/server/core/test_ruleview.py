@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from countermark_server import db
-from countermark_server.ruleview import SqlView, encode_key, encode_value
+from countermark_server.ruleview import SqlView, decode_value, encode_key, encode_value
 
 
 @pytest.fixture
@@ -92,11 +93,22 @@ def test_the_quick_spelling_is_the_library_s(value) -> None:
     """Rows written by either encoder are equal: a replay compares them letter for letter."""
     stock = json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
     assert encode_value(value) == stock
+    if all(abs(number) < 2**53 for number in numbers(value)):
+        assert decode_value(stock) == value
+
+
+def numbers(value) -> Iterator[float]:
+    """All of them, however deep."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from numbers(each)
+    elif isinstance(value, int | float):
+        yield value
 
 
 KEYS = st.tuples(st.sampled_from(["file", "project", "key"]), st.text(max_size=4))
 VALUES = st.none() | st.dictionaries(
-    st.text(max_size=3), st.integers() | st.none() | st.booleans(), max_size=3
+    st.text(max_size=3), st.integers(0, 2**53 - 1) | st.none() | st.booleans(), max_size=3
 )
 
 

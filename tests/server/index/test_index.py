@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from countermark.simplepage import JSON_TYPE, encode_page
 from countermark.tlog.proof import TlogProof
 from countermark_server import index
 from tests.archives import metadata, sdist, wheel
@@ -59,6 +60,7 @@ def test_the_simple_page_says_all_that_installers_read(world: DoorWorld) -> None
     assert answer.content_type == "application/vnd.pypi.simple.v1+json"
     assert answer.headers["Cache-Control"] == "public, max-age=60" and answer.headers["Vary"] == "Accept"
     body = answer.get_json(force=True)
+    assert answer.get_data() == encode_page(body, JSON_TYPE)
     data = wheel(extra="Requires-Python: >=3.9\n")
     (row,) = [row for row in world.submissions() if row["served_name"] == WHEEL]
     assert body == {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine, insert, select
@@ -75,6 +78,27 @@ def test_a_page_read_before_a_commit_is_not_kept_beyond_it(engine: Engine) -> No
 
     assert shelf.kept.get("roles", slow).body == b""
     assert shelf.page() == b"bins"
+
+
+def test_many_who_ask_at_once_have_one_page_made(engine: Engine) -> None:
+    """However often it changes: one of them makes it, and the others wait for that."""
+    shelf, together = Shelf(engine), threading.Barrier(8)
+
+    def slow() -> Page:
+        page = shelf.make()
+        time.sleep(0.05)
+        return page
+
+    def ask(serial: int) -> bytes:
+        together.wait()
+        return shelf.kept.get("roles", slow, lambda: serial).body
+
+    with ThreadPoolExecutor(8) as askers:
+        for serial in range(3):
+            commit(engine, "ab"[:serial] or "0")
+            assert len(set(askers.map(ask, [serial] * 8))) == 1
+            assert shelf.made == serial + 1
+    assert not shelf.kept._turns
 
 
 def test_a_refusal_is_not_kept(engine: Engine) -> None:
