@@ -170,7 +170,9 @@ def publish(arguments: argparse.Namespace) -> int:
     # The view is closed, and with it the lock on this registry: a scan may take its time.
     results, waiting = [], []
     for file, answer, started in uploaded:
-        state = engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
+        state = engine.wait_listed(
+            view, fetcher, file, now=_now, sleep=time.sleep, progress=say, said=answer.state
+        )
         if state.staged:
             waiting.append(_staged(file, answer, state, json=arguments.json))
         else:
@@ -260,10 +262,9 @@ def status(arguments: argparse.Namespace) -> int:
 def _state(
     view: View, fetcher: HttpFetcher, file: Distribution, arguments: argparse.Namespace
 ) -> engine.FileState:
+    state = _known(view, fetcher, file)  # a file that was never handed in is nobody's broken promise
     if arguments.wait:
         state = engine.wait_listed(view, fetcher, file, now=_now, sleep=time.sleep, progress=say)
-    else:
-        state = _known(view, fetcher, file)
     if state.proof is not None and state.index is not None:
         engine.check_logged(view, fetcher, file, state.proof, state.index, now=_now())
     return state

@@ -49,7 +49,7 @@ def add(arguments: argparse.Namespace) -> int:
     registry = home.add(url, raw, first_use=first_use, mirrors=arguments.mirror)
     if arguments.client_cert is not None:
         replace_file(home.path / clientcerts.FILE, clientcerts.kept_with(held, bound(url), shown))
-    _print(registry, json=arguments.json)
+    _print(registry, json=arguments.json, keys=False)
     return 0
 
 
@@ -91,18 +91,23 @@ def _first_root(fetcher: HttpFetcher, url: str) -> bytes:
     return raw
 
 
-def _print(registry: Registry, *, json: bool) -> None:
+def _print(registry: Registry, *, json: bool, keys: bool = True) -> None:
     if json:
         put_json(_json(registry))
         return
     info = registry.info
-    marks = (" trial" if info.trial else "") + (" trusted-on-first-use" if registry.first_use else "")
+    marks = (", trial" if info.trial else "") + (", trusted on first use" if registry.first_use else "")
     put(f"{registry.url}  root version {info.version}, expires {info.expires}{marks}")
     put(info.words)
     if (shown := _shown(registry)) is not None:
         put(f"client certificate {shown[0]}, key {shown[1]}")
     for mirror in registry.mirrors:
         put(f"mirror {mirror}")
+    if not keys:
+        say(
+            f"pinned here; `countermark trust show {registry.url}` lists the keys of its log and its witnesses"
+        )
+        return
     trust_file = _in_force(registry)
     if trust_file is None:
         say("the keys of its log and its witnesses are not known before something was verified here")

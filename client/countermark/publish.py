@@ -233,10 +233,14 @@ def wait_listed(
     now: Callable[[], int],
     sleep: Callable[[float], None],
     progress: Callable[[str], None],
+    said: str = "",
     timeout: float = LISTED_TIMEOUT,
 ) -> FileState:
-    """Wait until the file is listed, or waits for people; WithdrawnError when it was held or rejected instead."""
-    said, waited = "", 0.0
+    """Wait until the file is listed, or waits for people; WithdrawnError when it was held or rejected instead.
+
+    `progress` is told of each new state after `said`, the one that the answer to the upload told of already.
+    """
+    waited = 0.0
     while True:
         state = file_state(view, fetcher, distribution.name.project, distribution.filename, now=now())
         if state is None:

@@ -181,10 +181,14 @@ def create_app(
     app.register_blueprint(static.blueprint(public, served.target))
     app.register_blueprint(about.blueprint(settings, public, published))
     app.register_blueprint(openapi.blueprint(base_url=base_url))
-    app.register_blueprint(pages.blueprint(origin=settings.registry.origin, base_url=base_url))
+    app.register_blueprint(
+        pages.blueprint(
+            origin=settings.registry.origin, base_url=base_url, trial=lambda: about.is_trial(public)
+        )
+    )
     if settings.testing.raw_add:
         app.register_blueprint(raw.blueprint(settings, engine, answers, clock=clock))
-    errors.install(app, base_url, telemetry.logger())
+    errors.install(app, base_url, telemetry.logger(), page=pages.refused)
     app.before_request(_check_address)
     app.after_request(pages.secure)
     _register_health(app, engine)

@@ -14,6 +14,8 @@ Upload refusals are 400 (429 where waiting helps), never 409 or 5xx: flit shows 
 takes any 409 for "exists", and twine sends the whole file again after a 5xx. The words `already exist` belong to
 `file-exists` alone: `poetry publish --skip-existing` looks for them.
 
+A person's browser is shown the same as a page: it asks for HTML before all else, which no installer or uploader does.
+
 Each code has a help page (`web/help.py`), which a test asserts. No answer built here is ever cacheable, and
 none carries a traceback: what we did not foresee is `internal`, and its story is in the telemetry.
 """
@@ -21,11 +23,13 @@ none carries a traceback: what we did not foresee is `internal`, and its story i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 ACCEPTED = 202  # taken and durable, not public yet
 RETRY_AFTER = 1  # seconds: what is missing now (a quorum, a free place in the queue) is usually back by then
+HTML = "text/html; charset=utf-8"
 REASON_MAX_CHARS = 180  # some clients and proxies cut a status line at 200
 
 
@@ -204,18 +208,21 @@ def from_status(status: int, detail: str) -> ServerError:
     return ServerError(_OF_STATUS.get(status, "bad-request" if status < 500 else "internal"), detail)
 
 
-def install(app: Any, base_url: str, log: Any) -> None:
-    """Teach a Flask application to answer every error through `problem`."""
-    from flask import Response  # noqa: PLC0415  (rooms that only raise need no web framework)
+def install(app: Any, base_url: str, log: Any, *, page: Callable[[ServerError], str] | None = None) -> None:
+    """Teach a Flask application to answer every error through `problem`; a browser gets `page` for its body."""
+    from flask import Response, request  # noqa: PLC0415  (rooms that only raise need no web framework)
     from sqlalchemy.exc import TimeoutError as PoolTimeoutError  # noqa: PLC0415
     from werkzeug.exceptions import HTTPException  # noqa: PLC0415
 
     def answer(error: ServerError) -> Response:
         made = problem(error, base_url)
+        if page is not None and request.method == "GET" and request.accept_mimetypes.best == "text/html":
+            return Response(page(error), made.status, made.headers | {"Content-Type": HTML})
         return Response(made.body, status=made.status, headers=made.headers)
 
     def framework(error: HTTPException) -> Response:
-        response = answer(from_status(error.code or 500, error.description or error.name))
+        said = f"there is nothing at {request.path[:200]}" if error.code == 404 else error.description
+        response = answer(from_status(error.code or 500, said or error.name))
         if error.code == 405 and (methods := getattr(error, "valid_methods", None)):
             response.headers["Allow"] = ", ".join(sorted(methods))
         return response

@@ -161,7 +161,7 @@ def test_a_release_is_approved_by_what_a_key_signed(world: Shared, page: Page, t
         page.choose("#act", approval)
         page.click("main form button")
         if key is world.ada.key:
-            assert "Not done" in page.text and world.waits()["approvals"]["approved"] == []
+            assert "refuse this entry" in page.text and world.waits()["approvals"]["approved"] == []
             page.problems[:] = [each for each in page.problems if "400" not in each]
             page.goto(at(world, RELEASE))
     assert page.url == at(world, "/me/projects/shared") and "Approved by bob" in page.text
@@ -225,7 +225,7 @@ def test_somebody_of_the_provider_signs_in_and_out(world: DoorWorld, idp: Idp, p
     page.goto(at(world, "/me"))
     assert page.url == at(world, "/sign-in?next=/me")
     page.goto(at(world, "/login/callback?state=of-nobody&code=made-up"))
-    assert "Not done" in page.text and "not begun in this browser" in page.text
+    assert "Sign-in refused" in page.text and "not begun in this browser" in page.text
     page.problems.clear()  # what the provider's own page does is its own business; the refusal is a 401
 
 

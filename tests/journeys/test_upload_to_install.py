@@ -73,6 +73,13 @@ def test_twine_publishes_what_sign_signed(world: World) -> None:
     world.run("countermark", "verify", wheel)
 
 
+def test_waiting_for_what_was_never_uploaded_accuses_nobody(world: World) -> None:
+    """`status --wait` before the upload: the registry has never taken it (5), and is not said to have lost it (7)."""
+    wheel = next(world.project("not-uploaded").glob("*.whl"))
+    done = world.run("countermark", "status", "--wait", wheel, expect=5)
+    assert "has never taken not_uploaded-1.0.0-py3-none-any.whl" in done.said
+
+
 def test_uv_publishes_what_sign_signed(world: World) -> None:
     """Unmodified `uv publish dist/*` carries the attestations that lie there; the file verifies as signed."""
     dist = world.project("by-uv")

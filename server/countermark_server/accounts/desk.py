@@ -15,7 +15,7 @@ from countermark_server import db
 from countermark_server.accounts import browsers, people
 from countermark_server.accounts.browsers import Browser
 from countermark_server.accounts.signin import SignIns
-from countermark_server.errors import ServerError, problem
+from countermark_server.errors import CODES, ServerError, problem
 
 
 class Session:
@@ -103,7 +103,9 @@ class Desk:
 
     def _refused(self, error: ServerError) -> Response:
         """A refusal as a page, with the status and the words it has everywhere."""
-        answer = self.page("me_refused.html", detail=error.detail, code=error.code)
+        answer = self.page(
+            "refused.html", title=CODES[error.code].title, detail=error.detail, code=error.code
+        )
         answer.status = problem(error, self._base_url).status
         return answer
 

@@ -19,7 +19,7 @@ from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.signin import CODE_SECONDS, PAGE, POLL_SECONDS, SignIns
 from countermark_server.accounts.views import json_body, opened_session
-from countermark_server.errors import ServerError, problem
+from countermark_server.errors import CODES, ServerError, problem
 
 COOKIE = SIGN_IN_COOKIE
 ATTEMPTS, SECONDS = 30, 60.0  # of one address; a polling machine asks every two seconds, elsewhere
@@ -125,7 +125,7 @@ def blueprint(
         made = problem(error, base_url)
         if "text/html" not in request.headers.get("Accept", ""):
             return Response(made.body, status=made.status, headers=made.headers)
-        answer = page("me_refused.html", detail=error.detail, code=error.code)
+        answer = page("refused.html", title=CODES[error.code].title, detail=error.detail, code=error.code)
         answer.status = made.status
         return answer
 

@@ -8,7 +8,10 @@ template engine's escaping.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Blueprint, Response, render_template
+from markupsafe import Markup
 
 from countermark_server.errors import CODES, ServerError
 from countermark_server.web.help import EXIT_CODES, HELP
@@ -29,7 +32,22 @@ def secure(response: Response) -> Response:
     return response
 
 
-def blueprint(*, origin: str, base_url: str) -> Blueprint:
+def marked(text: str) -> Markup:
+    """A help text as a page shows it: what stands between backquotes is code, and everything is escaped."""
+    words = text.split("`")
+    return Markup("").join(  # escapes each word that is no Markup yet
+        Markup("<code>{}</code>").format(word) if number % 2 else word for number, word in enumerate(words)
+    )
+
+
+def refused(error: ServerError) -> str:
+    """A refusal as a page, for people who look with a browser."""
+    return render_template(
+        "refused.html", title=CODES[error.code].title, detail=error.detail, code=error.code
+    )
+
+
+def blueprint(*, origin: str, base_url: str, trial: Callable[[], bool | None]) -> Blueprint:
     """Front page and help pages."""
     pages = Blueprint("web", __name__, template_folder="templates", static_folder="static")
 
@@ -37,9 +55,11 @@ def blueprint(*, origin: str, base_url: str) -> Blueprint:
     def _everywhere() -> dict[str, object]:
         return {"origin": origin, "base_url": base_url, "exit_codes": EXIT_CODES}
 
+    pages.add_app_template_filter(marked, "marked")
+
     @pages.get("/")
     def front() -> str:
-        return render_template("front.html")
+        return render_template("front.html", trial=trial())
 
     @pages.get("/h/")
     def help_list() -> str:

@@ -13,6 +13,7 @@ from countermark import errors as client_errors
 from countermark_server import errors
 from countermark_server.errors import CODES, ServerError, from_rule, problem, reason
 from countermark_server.web.help import EXIT_CODES, HELP
+from countermark_server.web.pages import marked
 from tests.doors import BASE_URL, DoorWorld
 
 
@@ -88,6 +89,27 @@ def test_what_the_framework_refuses_is_a_problem_document_too(
     answer = world.client.open(path, method=method)
     assert answer.get_json()["code"] == code and answer.status_code == CODES[code].status
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_browser_is_shown_a_refusal_as_a_page(world: DoorWorld) -> None:
+    """Whoever asks for HTML first reads words and a link; installers, which take HTML last, keep the document."""
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    answer = world.client.get("/<b>nothing", headers={"Accept": browser})
+    text = answer.get_data(as_text=True)
+    assert answer.status_code == 404 and answer.content_type == "text/html; charset=utf-8"
+    assert "there is nothing at /&lt;b&gt;nothing" in text and 'href="/h/not-found"' in text
+    assert answer.headers["Cache-Control"] == "no-store"
+    pip = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01"
+    for accept in (pip, "*/*", "application/json", "text/html;q=0.2, application/json"):
+        assert world.client.get("/nothing", headers={"Accept": accept}).get_json()["code"] == "not-found"
+    assert world.client.delete("/simple/", headers={"Accept": browser}).get_json()["code"] == "not-allowed"
+
+
+def test_help_texts_show_code_as_code(world: DoorWorld) -> None:
+    """What stands between backquotes is set as code; nothing else in a text becomes markup."""
+    text = world.client.get("/h/not-authenticated").get_data(as_text=True)
+    assert "<code>countermark login</code>" in text and "`" not in text
+    assert marked("a `<b>` <i>") == "a <code>&lt;b&gt;</code> &lt;i&gt;"
 
 
 def test_an_unforeseen_error_shows_no_traceback(world: DoorWorld, monkeypatch: pytest.MonkeyPatch) -> None:
