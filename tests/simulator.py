@@ -134,6 +134,7 @@ class World:
         floor: int = 0,
         origin: str = "registry.test/log",
         quorum: str = "w1",
+        witnesses: str = "",
         bit_length: int = BIT_LENGTH,
         first: Callable[[World], object] = lambda world: None,
     ) -> None:
@@ -167,7 +168,7 @@ class World:
         self.asked: list[str] = []
         self.ahead: list[Statement] = []  # statements that were submitted ahead of their files
         self.next_tier = "none"  # what the scanner will say of the next upload
-        self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), quorum, first)
+        self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), (witnesses, quorum), first)
 
     def copy(self) -> World:
         """The same registry at this moment; both go on separately. Keys are shared: a fork."""
@@ -800,14 +801,19 @@ class World:
 
     # --- genesis ------------------------------------------------------------------------------------------
     def _genesis(
-        self, trial: bool, client_policy: CentralPolicy, quorum: str, first: Callable[[World], object]
+        self,
+        trial: bool,
+        client_policy: CentralPolicy,
+        quorum: tuple[str, str],
+        first: Callable[[World], object],
     ) -> None:
+        witnesses, named = quorum
         logs = "".join(f"log {signer.vkey.format()}\n" for signer in self.keys.log)
         self.trust_file = TrustFile(
             version=1,
             origin=self.origin,
             authority_key=self.keys.authority.public_key,
-            witness_policy=f"{logs}witness w1 {self.keys.witness.vkey.format()}\nquorum {quorum}\n",
+            witness_policy=f"{logs}witness w1 {self.keys.witness.vkey.format()}\n{witnesses}quorum {named}\n",
             client_policy=client_policy,
             valid_from=self.now - 30 * 24 * HOUR,
         )

@@ -8,8 +8,9 @@ demanded. Beside modes and pins each may have demands (demands.py): a cool-down,
 The mode decides about findings of exit code 5 (unsigned, wrong identity, no entry, not provable) and 4 (too
 old). Withdrawn files (6) pass only under `observe`. Tamper, fork and rollback (7) are refused in every
 mode: no policy can allow a contradiction. A demand is decided by the mode of the file it stands in, `enforce` where
-that names none. Exceptions in force are shown in every result. Expired ones are ignored, and so are those that last
-longer than 30 days from now, with a remark: an exception is renewed, or it is a decision for ever.
+that names none; and so is a pin, or the registry it protects against could make it a remark. Exceptions in force are
+shown in every result. Expired ones are ignored, and so are those that last longer than 30 days from now, with a
+remark: an exception is renewed, or it is a decision for ever.
 
 Whether it is enough that a file is in the log, listed by no TUF and seen by no scanner, is for this machine
 alone to say, namespace by namespace (`log-only`): the central policy is about what the registry lists.
@@ -50,11 +51,15 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One pattern of project names with its mode and, locally, its pinned keys."""
+    """One pattern of project names with its mode and, locally, its pinned keys.
+
+    `binds`: how strict to be with a file of which it is not shown that one of the keys signed it.
+    """
 
     project: str
     mode: Mode
     keys: frozenset[str] = frozenset()
+    binds: Mode = Mode.ENFORCE
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,11 @@ class ClientPolicy:
         """The key IDs a publish of this project must come from; empty: any enrolled key."""
         pins = [rule.keys for rule in self.rules if rule.keys and _matches(rule.project, project)]
         return frozenset().union(*pins)
+
+    def pin_mode(self, project: str) -> Mode | None:
+        """How strict this file is where none of the keys that it pins signed; None: it pins none."""
+        modes = [rule.binds for rule in self.rules if rule.keys and _matches(rule.project, project)]
+        return max(modes, default=None)
 
     def exception_for(self, project: str, *, now: int) -> Exemption | None:
         found = (e for e in self.exceptions if e.is_in_force(now) and _matches(e.project, project))
@@ -175,6 +185,19 @@ class Policies:
             mode, because = rest, "; ".join(e.sentence() for e in exempt.values() if e is not None)
         limit = Mode.WARN if exit_code == 6 else Mode.ENFORCE
         return Decision(mode >= limit, mode, because)
+
+    def decide_pins(self, project: str, *, now: int) -> Decision | None:
+        """Whether it refuses this project that no pinned key is shown to have signed; None: nobody minds.
+
+        Whatever the registry's mode is: it would else decide about the pins that are there against it.
+        """
+        if self.lock_pins.get(project):
+            return Decision(True, Mode.ENFORCE, "the lock names who must have signed")
+        for policy in self._files:
+            mode = policy.pin_mode(project)
+            if mode is Mode.ENFORCE and policy.exception_for(project, now=now) is None:
+                return Decision(True, mode, f"pinned by {policy.source}")
+        return None
 
     def pins_for(self, project: str) -> frozenset[str]:
         """Every key that any file pins for the project; empty: any enrolled key will do."""

@@ -43,6 +43,7 @@ def make(arguments: argparse.Namespace) -> int:
         made = make_log_only(artifacts, namespace, registry, fetcher, now=now, policies=policies)
     else:
         made = make_bundles(artifacts, registry, fetcher, now=now, policies=policies)
+    remarks = [*remarks, *policies.exception_words(now)]
     for remark in remarks:
         say(remark, colour=YELLOW)
     written = []

@@ -232,6 +232,8 @@ def _locked(arguments: argparse.Namespace) -> tuple[Report, str]:
     policies = load_policies(home.policy_file, Path.cwd(), os.environ)
     fetcher, now = fetcher_for(registry), int(time.time())
     report = verify_locks([lock], registry, fetcher, now=now, policies=policies, remarks=remarks)
+    for remark in report.remarks:
+        say(remark, colour=YELLOW)
     for outcome in report.outcomes:
         if isinstance(outcome, Refused):
             say(f"refused: {outcome.artifact.name}: {outcome.error}", colour=RED)

@@ -47,7 +47,7 @@ def facts_of(proved: Listing, artifact: Artifact, target: ListedTarget, *, now: 
         project=artifact.project,
         age=max(0, now - min(seen, signed_at)),
         expired_for=max(0, now - expires),
-        witnesses=len(proved.checkpoint.cosignatures),
+        operators=proved.trust_file.policy.operators(proved.checkpoint.cosignatures),
         clock=min(now, seen),
         yank=target.yank,
     )
@@ -68,6 +68,8 @@ def refused_or_let_pass(
 ) -> Refused | LetPass:
     """A file of which something is not proved: refused, unless policy minds neither that nor its name."""
     decision = policies.decide(artifact.project, error.exit_code, now=now)
+    if not decision.refused:  # a file that is let pass here is let pass unsigned
+        decision = policies.decide_pins(artifact.project, now=now) or decision
     if decision.refused:
         return Refused(artifact, error, decision.because)
     for objection, stricter in policies.objections_to_name(artifact.project, now=now):

@@ -2,7 +2,7 @@
 
     max-age = "12h"              # what is believed here may be no older: a quorum saw it, the timestamp is signed
     grace = "0h"                 # how long after its expiry metadata still counts for what was verified before
-    quorum = 2                   # so many witnesses cosigned the checkpoint, whatever the registry's own quorum is
+    quorum = 2                   # witnesses of so many operators cosigned, whatever the registry's own quorum is
     cool-down = "3d"             # no release younger than this: most malware is found within days
     not-flagged = true           # the verdict that lists it found nothing at all: no note, and no moderator's clear
     yanked = "refuse"            # or "remark"
@@ -42,7 +42,7 @@ class Facts:
     project: str
     age: int  # seconds since a quorum saw the checkpoint or the timestamp was signed, whichever is longer ago
     expired_for: int  # seconds since the timestamp expired; 0 while it has not
-    witnesses: int
+    operators: int  # whose witnesses cosigned the checkpoint
     clock: int  # the earlier of this machine's time and the quorum's
     logged_at: int | None = None  # the publish entry's time; None where the entry was not read
     tier: str | None = None  # of the verdict that lists the file; None where nobody asked
@@ -90,10 +90,11 @@ class Demands:
         if self.grace is not None and facts.expired_for > self.grace:
             words = f"{_words(facts.expired_for)} ago, at most {_words(self.grace)} are accepted here"
             yield StaleError(f"the registry's metadata expired {words}", reason="grace")
-        if facts.witnesses < self.quorum:
+        if facts.operators < self.quorum:
             yield _objection(
                 "quorum",
-                f"{facts.witnesses} witnesses cosigned the checkpoint, {self.quorum} are demanded here",
+                f"witnesses of {facts.operators} {'operator' if facts.operators == 1 else 'operators'} cosigned the "
+                f"checkpoint, of {self.quorum} are demanded here",
             )
 
     def of_file(self, facts: Facts) -> Iterator[CountermarkError]:

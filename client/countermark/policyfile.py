@@ -84,7 +84,7 @@ def load_policy(path: Path) -> ClientPolicy:
     rules = [_rule(path, item) for item in _tables(path, document, "pattern")]
     return ClientPolicy(
         mode=Mode.parse(document.get("mode", "observe")),
-        rules=(*rules, *_pins(path, document.get("pins", {}))),
+        rules=(*rules, *_pins(path, document)),
         exceptions=tuple(_exemption(path, item) for item in _tables(path, document, "exception")),
         log_only=tuple(_log_only(path, item) for item in _tables(path, document, "log-only")),
         demands=demands,
@@ -98,17 +98,19 @@ def _rule(path: Path, item: Mapping[str, Any]) -> Rule:
     keys = item.get("keys", [])
     if not isinstance(item.get("project"), str) or not isinstance(keys, list):
         raise UsageError(f'policy "{path}": a pattern needs a project name and a list of keys')
-    return Rule(item["project"], Mode.parse(item.get("mode", "enforce")), _identities(path, keys))
+    mode = Mode.parse(item.get("mode", "enforce"))
+    return Rule(item["project"], mode, _identities(path, keys), binds=mode)
 
 
-def _pins(path: Path, table: object) -> Iterator[Rule]:
-    """A pin is a pattern that asks for nothing but its keys."""
+def _pins(path: Path, document: Mapping[str, Any]) -> Iterator[Rule]:
+    """A pin is a pattern that asks for nothing but its keys; for these as its file asks, and else strictly."""
+    table, binds = document.get("pins", {}), Mode.parse(document.get("mode", "enforce"))
     if not isinstance(table, dict):
         raise UsageError(f'policy "{path}": pins is a table of projects and their keys')
     for project, keys in table.items():
         if not isinstance(keys, list) or not keys or not all(isinstance(key, str) for key in keys):
             raise UsageError(f'policy "{path}": the pin of {project} is a list of keys')
-        yield Rule(project, Mode.OBSERVE, _identities(path, keys))
+        yield Rule(project, Mode.OBSERVE, _identities(path, keys), binds=binds)
 
 
 def _identities(path: Path, keys: list[Any]) -> frozenset[str]:

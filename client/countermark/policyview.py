@@ -71,14 +71,19 @@ def asked_of(policies: Policies, project: str, *, now: int) -> list[Asked]:
     ]
     found = [_told(line) for line in found]
     for origin, policy in _files(policies):
-        if pins := policy.pins_for(project):
-            found.append(Asked("pin", sorted(pins), origin, "one of these must have signed"))
+        if (binds := policy.pin_mode(project)) is not None:
+            found.append(Asked("pin", sorted(policy.pins_for(project)), origin, _binding(binds)))
         if (exemption := policy.exception_for(project, now=now)) is not None:
             found.append(Asked("exception", exemption.sentence(), origin, "lifts what this place asks"))
     for error, decision in policies.objections_to_name(project, now=now):
         does = "refused" if decision.refused else "let pass"
         found.append(Asked("name", str(error), "a list", f"{does}: {decision.because}"))
     return found
+
+
+def _binding(mode: Mode) -> str:
+    others = "" if mode is Mode.ENFORCE else f", mode {mode.word}: others are said, and let pass"
+    return f"one of these must have signed{others}"
 
 
 def _modes_for(policies: Policies, project: str) -> tuple[Mode, ...]:
@@ -132,7 +137,7 @@ def _named(policies: Policies, *, now: int) -> Iterator[Asked]:
         for rule in policy.rules:
             if rule.keys:
                 keys = " or ".join(sorted(rule.keys))
-                yield Asked("pin", f"{rule.project} = {keys}", origin, "one of these must have signed")
+                yield Asked("pin", f"{rule.project} = {keys}", origin, _binding(rule.binds))
     for origin, policy in _files(policies):
         for exemption in policy.exceptions:
             counts = exemption.is_in_force(now)

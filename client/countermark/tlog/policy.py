@@ -17,7 +17,7 @@ its end and is refused. Format: https://c2sp.org/tlog-policy (text of 2026-07), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from countermark.errors import MalformedError
 from countermark.limits import POLICY_MAX_BYTES, POLICY_MAX_LINES
@@ -83,6 +83,19 @@ class Policy:
     def log_keys(self, origin: str) -> tuple[VerifierKey, ...]:
         """The key set of the log with this origin; empty when the policy does not know it."""
         return tuple(log.key for log in self.logs if log.key.name == origin)
+
+    def operators(self, cosigned: Container[str]) -> int:
+        """How many operators stand behind the witnesses that cosigned, by name.
+
+        Of a group of which any one is enough the witnesses are each other's spares, and so one operator's. The
+        quorum itself is no such group: a registry that is content with any one still names several.
+        """
+        found = {witness.name: int(witness.name in cosigned) for witness in self.witnesses}
+        for group in self.groups:
+            members = sum(found.pop(member) for member in group.members)
+            are_spares = group.threshold == 1 and group.name != self.quorum
+            found[group.name] = min(1, members) if are_spares else members
+        return sum(found.values())
 
     def quorum_time(self, cosignatures: Mapping[str, int]) -> int | None:
         """The newest T such that the cosignatures (by witness, their times) of T or later make the quorum."""

@@ -48,6 +48,25 @@ def test_a_policy_formats_to_what_parses_to_it() -> None:
     assert policy.log_keys("other.example") == ()
 
 
+@pytest.mark.parametrize(
+    ("groups", "cosigned", "operators"),
+    [
+        ("quorum w1\n", "w1 w2 w3", 3),
+        ("group q any w1 w2 w3\nquorum q\n", "w1 w3", 2),  # the quorum is nobody's spares
+        ("group x any w1 w2\ngroup q all x w3\nquorum q\n", "w1 w2", 1),
+        ("group x any w1 w2\ngroup q all x w3\nquorum q\n", "w1 w2 w3", 2),
+        ("group x any w1 w2\ngroup q all x w3\nquorum q\n", "", 0),
+        ("group x any w1 w2\nquorum w3\n", "w1 w2 w3", 2),  # also outside the quorum
+        ("group x all w1 w2\ngroup q all x w3\nquorum q\n", "w1 w2 w3", 3),
+        ("group x any w1 w2\ngroup y any x w3\ngroup q any y\nquorum q\n", "w1 w2 w3", 1),
+        ("quorum none\n", "w1 stranger", 1),
+    ],
+)
+def test_operators_are_counted_and_not_their_witnesses(groups: str, cosigned: str, operators: int) -> None:
+    """Witnesses of which any one is enough are one operator's, however many of them cosigned."""
+    assert Policy.parse(WITNESSES + groups).operators(cosigned.split()) == operators
+
+
 def test_a_policy_may_name_nothing_but_its_quorum() -> None:
     """Only the quorum is mandatory."""
     policy = Policy.parse("quorum none\n")

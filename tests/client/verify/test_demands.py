@@ -9,16 +9,17 @@ import pytest
 from countermark.clientpolicy import ClientPolicy, Mode, Policies
 from countermark.demands import Demands, Facts, read_demands
 from countermark.policyfile import load_policy
+from countermark.tlog.cosignature import Ed25519CosignatureSigner
 from countermark.trust import opened
 from countermark.trustfile import CentralPolicy, TrustFile
 from countermark.values import replace
 from countermark.verified import Refused, Verified
 from countermark.verify import verify, verify_with
 from tests.machine import Machine, artifact
-from tests.simulator import HOUR, Published, World
+from tests.simulator import HOUR, Published, World, signing_key
 
 DAY = 24 * HOUR
-GOOD = Facts("acme", age=60, expired_for=0, witnesses=2, clock=100 * DAY, logged_at=50 * DAY, tier="none")
+GOOD = Facts("acme", age=60, expired_for=0, operators=2, clock=100 * DAY, logged_at=50 * DAY, tier="none")
 EVERYTHING = {
     "max-age": "12h", "grace": "1h", "quorum": 2, "cool-down": "3d", "not-flagged": True, "yanked": "refuse",
     "allow": ["acme-*"], "deny": ["evil-*"], "require-pins": True,
@@ -35,7 +36,7 @@ def reasons(demands: Demands, facts: Facts) -> list[str]:
     [
         ("max-age", "12h", {"age": 12 * HOUR}, {"age": 12 * HOUR + 1}, "max-age"),
         ("grace", "0h", {"expired_for": 0}, {"expired_for": 1}, "grace"),
-        ("quorum", 3, {"witnesses": 3}, {"witnesses": 2}, "quorum"),
+        ("quorum", 3, {"operators": 3}, {"operators": 2}, "quorum"),
         ("cool-down", "3d", {"logged_at": 97 * DAY}, {"logged_at": 97 * DAY + 1}, "cool-down"),
         ("not-flagged", True, {"tier": "none"}, {"tier": "note"}, "flagged"),
         ("not-flagged", True, {"tier": "none"}, {"tier": "clear"}, "flagged"),
@@ -112,6 +113,26 @@ def test_a_release_waits_out_its_cool_down(tmp_path: Path, world: World) -> None
     world.now += 3 * DAY
     world.heartbeat()
     assert judged(machine, file, project=asking(cool_down="3d")).exit_code == 0
+
+
+def test_a_quorum_counts_operators(tmp_path: Path) -> None:
+    """Two witnesses of one operator are one; a second operator's makes two."""
+    spare = Ed25519CosignatureSigner("witness.test/w1b", signing_key("spare"))
+    other = Ed25519CosignatureSigner("witness.test/w2", signing_key("another operator's"))
+    lines = f"witness w1b {spare.vkey.format()}\nwitness w2 {other.vkey.format()}\n"
+    world = World(witnesses=f"{lines}group x any w1 w1b\ngroup q any x w2\n", quorum="q")
+    machine, file = Machine(tmp_path, world), world.publish("acme")
+    for signers, code in (([spare], 5), ([spare, other], 0)):
+        world.also = list(signers)
+        world.now += 60
+        world.heartbeat()
+        outcome = judged(machine, file, project=asking(quorum=2))
+        assert outcome.exit_code == code
+        if isinstance(outcome, Refused):
+            assert outcome.error.reason == "quorum" and "witnesses of 1 operator cosigned" in str(
+                outcome.error
+            )
+    assert judged(machine, file, project=asking(quorum=3)).exit_code == 5
 
 
 def test_flags_yanks_and_names(tmp_path: Path, world: World) -> None:
