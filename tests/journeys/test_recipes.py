@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.sariflog import checked
+from tests.client.cli.test_library import script
 from tests.world.insider import PROJECT, WHEEL, swap, unswap
 from tests.world.stage import QUICK
 from tests.world.typist import Page, Typist
@@ -118,17 +119,6 @@ def test_a_recipe_installs_what_is_proved(world: World, recipe: str) -> None:
             check=False,
         )
         assert linted.returncode == 0, linted.stdout
-
-
-SCRIPT = re.compile(r"<!-- script -->\n```python\n(.*?)```", re.DOTALL)
-
-
-def script() -> str:
-    """The script of the page about the library: at most fifteen lines, and of us only the public names."""
-    found = SCRIPT.findall((ROOT / "docs" / "how-to" / "library.md").read_text("utf-8"))
-    assert len(found) == 1 and len(found[0].strip().splitlines()) <= 15
-    assert set(re.findall(r"(?:from|import) (countermark[.\w]*)", found[0])) == {"countermark.library"}
-    return str(found[0])
 
 
 def test_a_swap_is_refused_by_recipe_and_script(world: World, tmp_path: Path) -> None:
