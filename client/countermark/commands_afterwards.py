@@ -16,7 +16,7 @@ from countermark import namespacefiles
 from countermark.actfile import Act, members_of
 from countermark.commands_install import pinned
 from countermark.console import GREEN, YELLOW, confirm, put, put_json, say
-from countermark.disk import read_file, replace_file
+from countermark.disk import read_file, replace_file, safe_name
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
 from countermark.limits import ENTRY_MAX_BYTES
@@ -235,7 +235,7 @@ def told(arguments: argparse.Namespace, project: str, what: str, done: engine.Re
 
 def act_path(project: str, what: str) -> Path:
     """Where an act goes when nobody says so."""
-    return FOLDER / f"{Place.parse(project).file_name}-{what}.act"
+    return FOLDER / safe_name(f"{Place.parse(project).file_name}-{what}.act")
 
 
 def recover(arguments: argparse.Namespace) -> int:

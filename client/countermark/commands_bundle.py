@@ -14,7 +14,7 @@ from pathlib import Path
 from countermark.bundle import SUFFIX
 from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, put, put_json, say
-from countermark.disk import create_file, read_file, replace_file
+from countermark.disk import create_file, read_file, replace_file, safe_name
 from countermark.errors import UsageError
 from countermark.limits import OFFLINE_BUNDLE_MAX_BYTES
 from countermark.offline import OfflineReport, Result, verify_bundles
@@ -34,7 +34,7 @@ def make(arguments: argparse.Namespace) -> int:
     home, registry, remarks = _pinned(arguments)
     artifacts = [Artifact.from_path(path, namespace=namespace) for path in arguments.files]
     for artifact in artifacts if not arguments.replace else ():
-        path = arguments.dir / f"{artifact.filename}{suffix}"
+        path = arguments.dir / safe_name(f"{artifact.filename}{suffix}")
         if path.exists():  # before anything is asked or written; create_file holds against races
             raise UsageError(f'"{path}" already exists', hint="--replace says that it may be overwritten")
     policies = load_policies(home.policy_file, Path.cwd(), os.environ)
@@ -48,7 +48,7 @@ def make(arguments: argparse.Namespace) -> int:
         say(remark, colour=YELLOW)
     written = []
     for name, raw in made.items():
-        path = arguments.dir / f"{name}{suffix}"
+        path = arguments.dir / safe_name(f"{name}{suffix}")
         if arguments.replace:
             replace_file(path, raw, mode=0o644)
         else:
@@ -68,7 +68,7 @@ def verify(arguments: argparse.Namespace) -> int:
     files = []
     for path in arguments.files:
         artifact = Artifact.from_path(path, namespace=namespace)
-        bundle = arguments.dir / f"{artifact.filename}{suffix}"
+        bundle = arguments.dir / safe_name(f"{artifact.filename}{suffix}")
         raw = read_file(bundle, max_bytes=OFFLINE_BUNDLE_MAX_BYTES)
         if raw is None:
             raise UsageError(

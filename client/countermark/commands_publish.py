@@ -14,7 +14,7 @@ from countermark import publish as engine
 from countermark.commands_install import pinned
 from countermark.commands_key import chosen_place
 from countermark.console import GREEN, YELLOW, ask, confirm, put, put_json, say
-from countermark.disk import replace_file
+from countermark.disk import replace_file, safe_name
 from countermark.distribution import Distribution, distributions, read_distribution
 from countermark.errors import CountermarkError, PolicyError, UsageError, worst
 from countermark.fetch import HttpFetcher
@@ -24,7 +24,7 @@ from countermark.policyfile import load_policies
 from countermark.projectstate import ProjectState
 from countermark.secretstore import find_keyring
 from countermark.session import Session
-from countermark.signer import add_key, ask_terminal, create_key, load_key, open_signer
+from countermark.signer import add_key, ask_terminal, create_key, has_key, load_key, open_signer
 from countermark.statement import Envelope, Signer
 from countermark.trust import View, opened
 from countermark.values import replace
@@ -246,7 +246,7 @@ def status(arguments: argparse.Namespace) -> int:
         document = {key: value for key, value in vars(state).items() if key != "proof"}
         documents.append(document | {"filename": file.filename, "proof": state.proof is not None})
         if state.proof is not None and arguments.proofs is not None:
-            replace_file(arguments.proofs / f"{file.filename}.tlog-proof", state.proof, mode=0o644)
+            replace_file(arguments.proofs / safe_name(f"{file.filename}.tlog-proof"), state.proof, mode=0o644)
         if not arguments.json:
             proof = "proof checked" if state.proof else "no proof yet"
             put(
@@ -327,7 +327,7 @@ def _signer(home: Home, arguments: argparse.Namespace) -> Signer:
     try:
         key = load_key(home.keys, arguments.key)
     except UsageError:
-        if (home.keys / f"{arguments.key}.json").exists():
+        if has_key(home.keys, arguments.key):
             raise
         return _new_signer(home, arguments)
     return open_signer(key)

@@ -12,9 +12,9 @@ that is why everything read back from them is checked again where it matters (tr
 
 `shutil` and `tempfile` are imported where something is written: an offline check only reads, and starts faster.
 
-Windows differs in three ways, each behind a function here: locks (`_acquire`); a rename that fails for as long as
-somebody, a virus scanner for example, has the file open, and is tried again for a while (`_moved`); names that are
-devices whatever their ending (`safe_name`).
+Windows differs in three ways, each behind a function here: locks (`_acquire`); renaming, removing and opening fail
+for as long as somebody, a virus scanner for example, has the file open, and are tried again for a while
+(`_patiently`); names that are devices, or hold what no name may (`safe_name`).
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from countermark.digest import sha256
 from countermark.errors import NetworkError, UsageError
 from countermark.limits import LOCK_MAX_BYTES
 
 LOCK_TIMEOUT = 60.0  # seconds; a verification holds the lock for milliseconds, a cold one for seconds
 LOCK_POLL = 0.02  # seconds between two tries
-MOVE_PATIENCE = (
-    2.0  # seconds; on Windows a reader lets go of a file within milliseconds, a scanner within a second
-)
+MOVE_PATIENCE = 2.0  # seconds; on Windows a reader lets go within milliseconds, a scanner within a second
+NAME_MAX_BYTES = 255  # of a file's name, on every file system we know
+NAME_TAIL = 32  # characters that stay at the end of one that is too long: its endings
 DEVICES = frozenset(
-    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")}
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{n}" for port in ("com", "lpt") for n in "123456789"}
 )
+FORBIDDEN = frozenset(
+    '<>:"/\\|?*%'
+)  # in a name on Windows or elsewhere; `%` begins what stands in their place
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -45,11 +51,10 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     try:
         # If we stop here a stray temporary file stays behind; the old content is untouched.
         _moved(Path(temporary), path)
-    except IsADirectoryError:
-        Path(temporary).unlink(missing_ok=True)
-        raise UsageError(f'"{path}" is a directory') from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        remove_file(Path(temporary))
+        if isinstance(error, OSError) and path.is_dir():  # each system has its own error for that
+            raise UsageError(f'"{path}" is a directory') from None
         raise
     _sync_folder(path.parent)
 
@@ -69,25 +74,54 @@ def rewrite_file(path: Path, old: bytes, new: bytes, *, mode: int = 0o644) -> No
 
 
 def safe_name(name: str) -> str:
-    """A name for a file on every platform: `con` and the like, devices to Windows, get a dash in front."""
-    return f"-{name}" if name.partition(".")[0].lower() in DEVICES else name
+    """A name for a file on every platform, for a name that came from elsewhere; most stay as they are.
+
+        aux.json -> -aux.json      a:b -> a%3Ab      ends. -> ends%2E      x * 300 -> xxx...~2d711642b726b044xxx...
+
+    Devices of Windows get a dash in front. What some system allows in no name, and what is not ASCII, is written as
+    `%` and hex digits: a colon would begin a stream beside the file, a slash lead out of the folder, and a raised 1
+    makes a device of `COM`, too. What is too long loses its middle to a digest. Two names never become one, but where
+    folders ignore case: names that differ in case alone are their maker's to avoid.
+    """
+    last = len(name) - 1
+    fine = (c if c.isascii() and c.isprintable() and c not in FORBIDDEN else _escaped(c) for c in name)
+    safe = "".join(_escaped(c) if at == last and c in ". " else c for at, c in enumerate(fine))
+    if safe.partition(".")[0].strip("- ").lower() in DEVICES:
+        safe = f"-{safe}"  # also before dashes, so that no other name is there already
+    if len(safe) > NAME_MAX_BYTES:
+        middle = f"~{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+        safe = safe[: NAME_MAX_BYTES - NAME_TAIL - len(middle)] + middle + safe[-NAME_TAIL:]
+    return safe or "%"
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there; on Windows as soon as nobody has it open."""
+    _patiently(lambda: path.unlink(missing_ok=True))
 
 
 def _is_windows() -> bool:
     return sys.platform == "win32"
 
 
-def _moved(source: Path, target: Path) -> None:
-    """Rename, in the place of a file that is there; on Windows as soon as nobody has it open."""
+def _patiently(act: Callable[[], Any], *, hopeless: Path | None = None) -> Any:
+    """Do it; on Windows again and again for a while, unless a folder is where a file should be (`hopeless`)."""
     deadline = time.monotonic() + MOVE_PATIENCE
     while True:
         try:
-            source.replace(target)
-            return
+            return act()
         except PermissionError:
-            if not _is_windows() or time.monotonic() >= deadline:
+            if not _is_windows() or time.monotonic() >= deadline or (hopeless and hopeless.is_dir()):
                 raise
             time.sleep(LOCK_POLL)
+
+
+def _moved(source: Path, target: Path) -> None:
+    """Rename, in the place of a file that is there."""
+    _patiently(lambda: source.replace(target), hopeless=target)
 
 
 def create_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -104,20 +138,20 @@ def create_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         # A file system without hard links: an exclusive create, at worst a truncated file after a crash.
         _create_exclusively(path, data, mode)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        remove_file(Path(temporary))
     _sync_folder(path.parent)
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes | None:
     """The content of `path`; None when there is no such file; UsageError when it is larger than allowed."""
     try:
-        with path.open("rb") as stream:
-            data = stream.read(max_bytes + 1)
+        with _patiently(lambda: path.open("rb"), hopeless=path) as stream:
+            data: bytes = stream.read(max_bytes + 1)
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        raise UsageError(f'"{path}" is a directory') from None
     except OSError as error:
+        if path.is_dir():
+            raise UsageError(f'"{path}" is a directory') from None
         raise UsageError(f'cannot read "{path}": {error.strerror}') from None
     if len(data) > max_bytes:
         raise UsageError(f'"{path}" is larger than {max_bytes} bytes')
@@ -216,13 +250,17 @@ def _swap(new: Path, folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, or what stands in its place; a link, not what it leads to."""
+    """Remove a folder, or what stands in its place; a link, not what it leads to.
+
+    What stays of a folder is in the way of the next swap, which tries again.
+    """
     import shutil  # noqa: PLC0415
 
     if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
+        remove_file(path)
     else:
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _patiently(lambda: shutil.rmtree(path))
 
 
 @contextlib.contextmanager
@@ -281,7 +319,8 @@ def config_home(environment: dict[str, str] | None = None) -> Path:
 def _write_beside(path: Path, data: bytes, mode: int) -> str:
     import tempfile  # noqa: PLC0415
 
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=_made(path.parent))
+    # The beginning of the name is for who finds it after a crash; all of it could be too long with what is added.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:32]}.", dir=_made(path.parent))
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -289,7 +328,7 @@ def _write_beside(path: Path, data: bytes, mode: int) -> str:
             os.fsync(stream.fileno())
         Path(temporary).chmod(mode)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        remove_file(Path(temporary))
         raise
     return temporary
 

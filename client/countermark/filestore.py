@@ -100,7 +100,8 @@ class FileStore:
             return None
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             file.close()
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # being read, on Windows: found again
+                path.unlink(missing_ok=True)
             return None
         _used(path)
         file.seek(0)

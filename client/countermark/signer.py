@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from countermark import keyfile
-from countermark.disk import create_file, read_file, replace_file, safe_name
+from countermark.disk import create_file, read_file, remove_file, replace_file, safe_name
 from countermark.errors import UsageError
 from countermark.keyreference import KeyReference, find, is_reference, open_reference
 from countermark.limits import KEY_FILE_MAX_BYTES
@@ -105,6 +105,11 @@ def load_key(folder: Path, name: str) -> StoredKey:
     return StoredKey(name, path, file)
 
 
+def has_key(folder: Path, name: str) -> bool:
+    """Whether a key has this name, whatever is wrong with it."""
+    return _path(folder, name).exists()
+
+
 def add_key(folder: Path, name: str, where: str, *, environment: Mapping[str, str] = os.environ) -> StoredKey:
     """Give a name to a key that the ssh-agent or a token holds; never to two keys."""
     path = _path(folder, name)
@@ -117,7 +122,7 @@ def add_key(folder: Path, name: str, where: str, *, environment: Mapping[str, st
 def list_keys(folder: Path) -> Iterator[StoredKey]:
     """Every key in the folder, by name."""
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        yield load_key(folder, path.stem)
+        yield load_key(folder, path.stem.removeprefix("-"))
 
 
 def open_signer(
@@ -145,7 +150,7 @@ def begin_rotation(
         passphrase = _passphrase(key, environment, ask)
         old = _open(key, passphrase)
     if waiting.exists() and load_key(folder, waiting.stem).keyid == old.keyid:
-        waiting.unlink()  # the last rotation was finished but for this
+        remove_file(waiting)  # the last rotation was finished but for this
     if not waiting.exists():
         create_file(waiting, _encrypted(passphrase, name))
         # If we stop here, or anywhere before finish_rotation, the next rotation goes on with this key.
@@ -164,7 +169,7 @@ def finish_rotation(folder: Path, name: str) -> StoredKey:
     # If we stop here the old key is there under both names, and the rotation is finished by the next one.
     replace_file(old.path, read_file(waiting, max_bytes=KEY_FILE_MAX_BYTES) or b"")
     # If we stop here the new key is there under both names; begin_rotation removes the second.
-    waiting.unlink()
+    remove_file(waiting)
     return load_key(folder, kept.stem)
 
 

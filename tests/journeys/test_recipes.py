@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.sariflog import checked
 from tests.client.cli.test_library import script
+from tests.sariflog import checked
 from tests.world.insider import PROJECT, WHEEL, swap, unswap
 from tests.world.stage import QUICK
 from tests.world.typist import Page, Typist

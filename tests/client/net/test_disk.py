@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
+import ast
 import subprocess
 import sys
 import threading
-import types
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from countermark import disk
 from countermark.errors import NetworkError, UsageError
+from tests.windows import Windows
 
 
 def test_replace_is_whole_and_private(tmp_path: Path) -> None:
@@ -118,36 +122,10 @@ def test_home_is_where_the_environment_says() -> None:
     assert disk.config_home({"XDG_CONFIG_HOME": "/y"}).name == "countermark"
 
 
-class Windows:
-    """As much of Windows as the client can tell: locks by msvcrt, and files that cannot be replaced while open."""
-
-    LK_NBLCK = 2
-
-    def __init__(self) -> None:
-        self.open: set[Path] = set()
-        self.refused = 0
-        self._replace = Path.replace
-
-    def locking(self, descriptor: int, mode: int, count: int) -> None:
-        assert (mode, count) == (self.LK_NBLCK, 1)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError at once, as there
-
-    def replace(self, source: Path, target: Path) -> Path:
-        if self.open & {source, target}:
-            self.refused += 1
-            raise PermissionError(13, "Access is denied")
-        return self._replace(source, target)
-
-
 @pytest.fixture
-def windows(monkeypatch: pytest.MonkeyPatch) -> Windows:
-    windows = Windows()
-    module = types.ModuleType("msvcrt")
-    module.LK_NBLCK, module.locking = windows.LK_NBLCK, windows.locking  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "msvcrt", module)
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(Path, "replace", lambda source, target: windows.replace(source, Path(target)))
-    return windows
+def windows(tmp_path: Path) -> Iterator[Windows]:
+    with Windows(tmp_path) as windows:
+        yield windows
 
 
 def test_on_windows_a_file_that_is_open_is_replaced_when_it_is_let_go(
@@ -156,13 +134,13 @@ def test_on_windows_a_file_that_is_open_is_replaced_when_it_is_let_go(
     """A reader or a scanner delays a replace and does not fail it; who never lets go leaves the old bytes."""
     path = tmp_path / "timeline.json"
     disk.replace_file(path, b"one")
-    windows.open.add(path)
-    reader = threading.Timer(0.15, windows.open.clear)
+    windows.hold(path)
+    reader = threading.Timer(0.15, windows.let_go)
     reader.start()
     disk.replace_file(path, b"two")
     reader.join()
     assert path.read_bytes() == b"two" and windows.refused > 1
-    windows.open.add(path)
+    windows.hold(path)
     with pytest.MonkeyPatch.context() as patience:
         patience.setattr(disk, "MOVE_PATIENCE", 0.1)
         with pytest.raises(PermissionError):
@@ -175,8 +153,8 @@ def test_on_windows_a_folder_is_swapped_when_it_is_let_go(windows: Windows, tmp_
     folder = tmp_path / "tuf"
     folder.mkdir()
     (folder / "a").write_bytes(b"old")
-    windows.open.add(folder)
-    reader = threading.Timer(0.15, windows.open.clear)
+    windows.hold(folder)
+    reader = threading.Timer(0.15, windows.let_go)
     reader.start()
     with disk.working_copy(folder) as copy:
         (copy / "a").write_bytes(b"new")
@@ -195,9 +173,156 @@ def test_on_windows_locks_exclude(windows: Windows, tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["con", "NUL.json", "aux.tar.gz", "com1", "lpt9.whl"])
+def test_on_windows_a_file_is_removed_and_read_when_it_is_let_go(windows: Windows, tmp_path: Path) -> None:
+    """By whoever has it open, and that may be this process; a link to nothing more is no error."""
+    path = tmp_path / "key.json"
+    disk.replace_file(path, b"one")
+    stream = path.open("rb")
+    reader = threading.Timer(0.15, stream.close)
+    reader.start()
+    disk.remove_file(path)
+    reader.join()
+    assert not path.exists() and windows.refused > 1
+    disk.remove_file(path)
+
+
+def test_on_windows_what_a_swap_left_behind_goes_when_it_is_let_go(windows: Windows, tmp_path: Path) -> None:
+    """A file of the old cache that is still being read is waited for, and never in the next one's way."""
+    folder = tmp_path / "tuf"
+    (tmp_path / ".tuf.old").mkdir()
+    (tmp_path / ".tuf.old" / "bin").write_bytes(b"older")
+    folder.mkdir()
+    (folder / "bin").write_bytes(b"old")
+    stream = (tmp_path / ".tuf.old" / "bin").open("rb")
+    reader = threading.Timer(0.15, stream.close)
+    reader.start()
+    with disk.working_copy(folder) as copy:
+        (copy / "bin").write_bytes(b"new")
+    reader.join()
+    assert (folder / "bin").read_bytes() == b"new" and windows.refused > 1
+    assert [p.name for p in tmp_path.iterdir()] == ["tuf"]
+
+
+def test_on_windows_a_folder_in_a_files_place_is_said_at_once(windows: Windows, tmp_path: Path) -> None:
+    """Its error there is the one of a file that is open; nobody waits for a folder to be let go."""
+    (tmp_path / "timeline.json").mkdir()
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="is a directory"):
+        disk.replace_file(tmp_path / "timeline.json", b"x")
+    with pytest.raises(UsageError, match="is a directory"):
+        disk.read_file(tmp_path / "timeline.json", max_bytes=9)
+    assert time.monotonic() - began < disk.MOVE_PATIENCE and windows.refused == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["timeline.json"]
+
+
+def test_on_windows_names_that_differ_in_case_are_one(windows: Windows, tmp_path: Path) -> None:
+    """Nothing is overwritten there either; and the simulation can tell: the test of the test."""
+    disk.create_file(tmp_path / "Key.json", b"one")
+    with pytest.raises(UsageError, match="already exists"):
+        disk.create_file(tmp_path / "key.json", b"two")
+    assert disk.read_file(tmp_path / "KEY.JSON", max_bytes=9) == b"one"
+    for name in ("a:b", "nul.json", "ends.", "LPT\xb9"):
+        with pytest.raises(OSError, match="syntax is incorrect"):
+            (tmp_path / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "name", ["con", "NUL.json", "aux.tar.gz", "com1", "lpt9.whl", "CONOUT$", "prn .txt", "-con"]
+)
 def test_names_of_devices_get_a_dash(name: str) -> None:
     """On Windows `con.json` is the console; nothing else is renamed."""
     assert disk.safe_name(name) == f"-{name}"
-    for other in ("console.json", "con-1.0.whl", "com0", "com10", "corp.json"):
+    for other in ("console.json", "con-1.0.whl", "com0", "com10", "corp.json", "x.con"):
         assert disk.safe_name(other) == other
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("a:b", "a%3Ab"),
+        ("../x", "..%2Fx"),
+        ("..", ".%2E"),
+        (".", "%2E"),
+        ("", "%"),
+        ("%", "%25"),
+        ("dot.", "dot%2E"),
+        ("blank ", "blank%20"),
+        ("a\\b\0\n\x7f", "a%5Cb%00%0A%7F"),
+        ('<>"|?*', "%3C%3E%22%7C%3F%2A"),
+        ("COM\xb9", "COM%C2%B9"),
+        ("\u00e9", "%C3%A9"),  # macOS would keep it in another spelling
+        ("lone \udc80", "lone %ED%B2%80"),
+        ("acme_demo-1!2.0+local.1-py3-none-any.whl", "acme_demo-1!2.0+local.1-py3-none-any.whl"),
+    ],
+)
+def test_what_no_name_may_hold_is_spelled_otherwise(name: str, safe: str) -> None:
+    """Characters and ends; what is legal in a distribution's name is legal everywhere."""
+    assert disk.safe_name(name) == safe
+
+
+def test_a_name_that_is_too_long_is_cut_in_its_middle() -> None:
+    """255 bytes fit, and 256 do not: beginning and ending stay, and a digest keeps it apart from others."""
+    ending = ".whl.log-only.countermark"
+    assert disk.safe_name("x" * 255) == "x" * 255
+    longer = {disk.safe_name(f"{'x' * 300}{n}{'y' * 300}{ending}") for n in range(9)}
+    assert len(longer) == 9 and {len(name) for name in longer} == {255}
+    assert all(name.startswith("xxx") and name.endswith(ending) for name in longer)
+    assert len(disk.safe_name("\u00e9" * 100)) == 255
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(max_size=6) | st.sampled_from(["con", "-con", "a.", "a%2E", "COM\xb9"]), unique=True))
+def test_two_names_never_become_one_and_every_name_can_be_made(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    """Whatever they are, also where the names of files are those of Windows."""
+    safe = [disk.safe_name(name) for name in names]
+    assert len(set(safe)) == len(names)
+    folder = tmp_path_factory.mktemp("names")
+    with Windows(folder):
+        for name in safe:
+            (folder / name).write_bytes(b"")
+
+
+def test_a_long_name_is_replaced_and_created(tmp_path: Path) -> None:
+    """The name of what is written first has no room for all of it."""
+    for act in (disk.replace_file, disk.create_file):
+        path = tmp_path / ("x" * 250 + act.__name__[:3])
+        act(path, b"one")
+        assert path.read_bytes() == b"one"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# Names of files that are put together from something and not by `safe_name`, with what they are made of.
+PUT_TOGETHER = {
+    ("audit", "f'{hashlib.sha256(ground.trust_file.origin.encode()).hexdigest()[:16]}.sqlite'"): "a digest",
+    ("binfiles", "f'{role}.json'"): "a bin, as a signature under the pinned root names it; read alone",
+    ("disk", "f'.{folder.name}.old'"): "a folder of ours",
+    ("evidence", "f'{evidence.kind.value}-{identity}.json'"): "a word of ours and a digest",
+    ("installed", "f'{entry.name}.exe'"): "what an installer made; read alone",
+    ("installed", "f\"{match['stem']}.py\""): "what an installer made; read alone",
+    ("pins", "f'{version}.root.json'"): "a number",
+    ("session", "f'{FILE}.lock'"): "a word of ours",
+    ("trust", "f'{role}.json'"): "a bin, as a signature under the pinned root names it; read alone",
+}
+
+
+def put_together(source: str) -> Iterator[str]:
+    """What stands behind `path /` or in `with_name(...)` and is put together there."""
+    for node in ast.walk(ast.parse(source)):
+        found: list[ast.expr] = []
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            found = [node.right]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            found = node.args if node.func.attr in ("with_name", "with_stem", "joinpath") else []
+        yield from (ast.unparse(each) for each in found if isinstance(each, ast.JoinedStr))
+
+
+def test_names_that_came_from_elsewhere_are_made_safe() -> None:
+    """A file that is named after a project, a namespace, a key or another file is named by `safe_name`."""
+    sources = {path.stem: path.read_text("utf-8") for path in Path(disk.__file__).parent.glob("*.py")}
+    found = {(module, each) for module, source in sources.items() for each in put_together(source)}
+    assert found == PUT_TOGETHER.keys()
+    assert list(put_together("folder / f'{project}.json'; path.with_name(f'{n}.old')")) == [
+        "f'{project}.json'", "f'{n}.old'",
+    ]  # fmt: skip
