@@ -226,10 +226,20 @@ def excuse(desk: Desk, *, days: int) -> str:  # noqa: F811
     return f'exception for old until {ending(days)}: "moves in March", approved by ops'
 
 
+def environment(folder: Path) -> Path:
+    """A virtual environment in which nothing is installed."""
+    (folder / "venv" / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    (folder / "venv" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    return folder / "venv"
+
+
 LOG_ONLY = ("--log-only", "--namespace", "corp")
 
 
-def test_every_form_of_a_result_shows_the_exceptions_in_force(desk: Desk) -> None:  # noqa: F811
+def test_every_form_of_a_result_shows_the_exceptions_in_force(
+    desk: Desk,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Reason, approver and end, on the screen and in each file; one that lasts too long is called ignored."""
     corp = Elsewhere(desk.world, "corp").publish("corp-demo")
     desk.world.release()
@@ -248,9 +258,10 @@ def test_every_form_of_a_result_shows_the_exceptions_in_force(desk: Desk) -> Non
         ("bundle", "make", "--replace", *LOG_ONLY, logged),
         ("bundle", "verify", *LOG_ONLY, logged),
         ("policy", "simulate", "--lock", locked),
+        ("verify", "--environment", environment(desk.folder)),
     )
     desk.run("lock", "annotate", lock, "--write")
-    for days, begins in ((1, ""), (29, ""), (32, "ignored, since it lasts longer than 30 days: ")):
+    for days, begins in ((29, ""), (32, "ignored, since it lasts longer than 30 days: ")):
         words = begins + excuse(desk, days=days)
         for form in forms:
             desk.run(*form)
@@ -262,6 +273,11 @@ def test_every_form_of_a_result_shows_the_exceptions_in_force(desk: Desk) -> Non
         desk.run("verify", desk.wheel, "--junit", files["out.xml"], "--sarif", files["out.sarif"])
         assert words in html.unescape(files["out.xml"].read_text())
         assert json.dumps(words)[1:-1] in files["out.sarif"].read_text()
+        with monkeypatch.context() as folder:  # an installer that does nothing
+            folder.chdir(locked.parent)
+            folder.setattr("countermark.run._start", lambda command, environment: 0)
+            desk.run("run", "--json", desk.folder / "run.json", "--", "uv", "sync", "--frozen")
+        assert words in desk.err and words in json.loads((desk.folder / "run.json").read_text())["remarks"]
 
 
 def test_thirty_days_are_an_exception_and_one_second_more_is_not(
