@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -62,6 +63,8 @@ def offline(project: Path, platform: str, shelf: Path) -> dict[str, str]:
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_every_platform_gets_what_is_locked(shelf: Path, platform: str) -> None:
     """Nothing more, nothing less, and nothing of another version: no requirement is for one platform alone."""
+    project = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text("utf-8"))["project"]
+    assert not [line for line in project["dependencies"] if ";" in line]
     assert offline(ROOT / "client" / "pyproject.toml", platform, shelf) == locked()
 
 
