@@ -86,7 +86,7 @@ def _deliver(
 
         spots = Spots(given, locks, is_environment=arguments.environment is not None)
         if arguments.junit is not None:
-            replace_file(arguments.junit, reportfiles.junit(report), mode=0o644)
+            replace_file(arguments.junit, reportfiles.junit(report, spots), mode=0o644)
         if arguments.sarif is not None:
             replace_file(arguments.sarif, reportfiles.sarif(report, spots), mode=0o644)
     if arguments.json:

@@ -8,8 +8,9 @@ SARIF 2.1.0 (OASIS) is shown as findings: each refusal is an `error`, what was l
 exit code, the location the line of the lock, the file, or the file in the environment (spots.py).
 What is said of the whole result, policy's exceptions among it, is the suite's output and the run's notifications.
 
-Both hold no time and no host name of this machine, so that equal results are equal files. A fingerprint joins the
-same finding of two runs: rule and artifact, not the words.
+Both hold no clock and no host name of this machine, so that equal results are equal files: the suite's
+timestamp is the quorum time of the checkpoint by which all of it was judged, and every test took no time. A
+fingerprint joins the same finding of two runs: rule and artifact, not the words.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree as Xml
 
@@ -44,6 +46,8 @@ RULES: dict[int, tuple[str, type[CountermarkError]]] = {
     6: ("withdrawn or held", WithdrawnError),
     7: ("evidence false", EvidenceError),
 }
+CANNOT_JUDGE = (3, 4)  # JUnit's errors; what was judged and refused is a failure
+NO_TIME = "0.000"  # no artifact has a time of its own: all are judged in one view, from tiles they share
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -58,11 +62,11 @@ class _Told:
     because: str
 
 
-def junit(report: Report) -> bytes:
+def junit(report: Report, spots: Spots) -> bytes:
     """The report as JUnit XML: one suite, one test case an artifact."""
     told = _told(report.outcomes)
     failed = [each for each in told if each.level == "error"]
-    errors = sum(each.error.exit_code in (3, 4) for each in failed)
+    errors = sum(each.error.exit_code in CANNOT_JUDGE for each in failed)
     suite = Xml.Element(
         "testsuite",
         name=f"countermark verify ({_plain(report.registry)})",
@@ -70,31 +74,50 @@ def junit(report: Report) -> bytes:
         failures=str(len(failed) - errors),
         errors=str(errors),
         skipped="0",
+        time=NO_TIME,
+        timestamp=datetime.fromtimestamp(report.quorum_time, UTC).strftime("%Y-%m-%dT%H:%M:%S"),
     )
+    seen: dict[tuple[str, str], int] = {}
     for outcome in report.outcomes:
-        name = _plain(outcome.artifact.name)
-        case = Xml.SubElement(
-            suite, "testcase", classname=_plain(outcome.artifact.project) or "environment", name=name
-        )
-        mine = [each for each in told if each.outcome is outcome]
-        for each in mine:
-            if each.level == "error":
-                kind = "error" if each.error.exit_code in (3, 4) else "failure"
-                words = {"type": f"exit-{each.error.exit_code}", "message": _plain(str(each.error))}
-                Xml.SubElement(case, kind, words).text = _plain(
-                    "\n".join(filter(None, (each.because, each.error.hint)))
-                )
-        said = [f"let pass: {each.error} ({each.because})" for each in mine if each.level == "warning"]
-        if isinstance(outcome, Verified):
-            said += [f"step {step.number}: {step.proved}, by {step.by}" for step in outcome.steps]
-            said += outcome.remarks
-        if said:
-            Xml.SubElement(case, "system-out").text = _plain("\n".join(said))
+        case = _case(outcome, spots, seen)
+        suite.append(case)
+        _tell(case, outcome, _told([outcome]))
     if report.remarks:
         Xml.SubElement(suite, "system-out").text = _plain("\n".join(report.remarks))
     Xml.indent(suite)
     written: bytes = Xml.tostring(suite, encoding="utf-8", xml_declaration=True)
     return written + b"\n"
+
+
+def _case(outcome: Outcome, spots: Spots, seen: dict[tuple[str, str], int]) -> Xml.Element:
+    """A test of a name that no other has: of two with one name GitLab shows the first alone."""
+    artifact, spot = outcome.artifact, spots.of(outcome.artifact)[0]
+    classname, name = _plain(artifact.project) or "environment", _plain(artifact.name)
+    if not artifact.filename and artifact.sha256:  # one of several hashes of a requirement
+        name += f" sha256:{artifact.sha256[:16]}"
+    number = seen[classname, name] = seen.get((classname, name), 0) + 1
+    if number > 1:
+        name += f" ({number})"
+    return Xml.Element(
+        "testcase", classname=classname, name=name, file=_plain(spot.path), line=str(spot.line), time=NO_TIME
+    )
+
+
+def _tell(case: Xml.Element, outcome: Outcome, told: Sequence[_Told]) -> None:
+    """What came of it: a failure, an error, or words beside a test that passed."""
+    for each in told:
+        if each.level == "error":
+            kind = "error" if each.error.exit_code in CANNOT_JUDGE else "failure"
+            words = {"type": f"exit-{each.error.exit_code}", "message": _plain(str(each.error))}
+            Xml.SubElement(case, kind, words).text = _plain(
+                "\n".join(filter(None, (each.because, each.error.hint)))
+            )
+    said = [f"let pass: {each.error} ({each.because})" for each in told if each.level == "warning"]
+    if isinstance(outcome, Verified):
+        said += [f"step {step.number}: {step.proved}, by {step.by}" for step in outcome.steps]
+        said += outcome.remarks
+    if said:
+        Xml.SubElement(case, "system-out").text = _plain("\n".join(said))
 
 
 def sarif(report: Report, spots: Spots) -> bytes:

@@ -7,6 +7,8 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from countermark import cli, commands_install, reportfiles
 from countermark.clientpolicy import Mode
@@ -14,6 +16,7 @@ from countermark.errors import CountermarkError, NetworkError, UsageError, Withd
 from countermark.spots import Spots
 from countermark.values import replace
 from countermark.verified import Artifact, LetPass, Refused, Report
+from tests import junitxml
 from tests.machine import Machine, artifact
 from tests.sariflog import checked
 from tests.simulator import World
@@ -44,13 +47,18 @@ def report(tmp_path: Path) -> Report:
     return replace(found, outcomes=(*found.outcomes, *more))
 
 
+def suite_of(report: Report) -> Xml.Element:
+    """The report as JUnit XML that every reader takes."""
+    return junitxml.checked(reportfiles.junit(report, Spots([LOCK])))
+
+
 def shown(report: Report) -> dict[str, Any]:
     """The report as a SARIF log that every reader takes."""
     return checked(reportfiles.sarif(report, Spots([LOCK])))
 
 
 def test_junit_counts_and_names_every_artifact(report: Report) -> None:
-    suite = Xml.fromstring(reportfiles.junit(report))
+    suite = suite_of(report)
     assert [suite.get(word) for word in ("tests", "failures", "errors", "skipped")] == ["6", "3", "1", "0"]
     cases = {case.get("classname"): case for case in suite}
     assert list(cases) == ["acme-demo", "other", "third", "odd", "far", "loose"]
@@ -67,6 +75,44 @@ def test_junit_counts_and_names_every_artifact(report: Report) -> None:
     assert "ab" * 32 in (cases["other"][0].get("message") or "")
     assert cases["odd"][0].get("message") == "held: <script>\ufffd\ufffd[31m&\ufffd"
     assert cases["loose"][0].text == "let pass: not provable (policy mode warn)"
+
+
+def test_junit_says_where_and_as_of_when(report: Report) -> None:
+    """The file that GitLab links to; the quorum's time, which a rerun has again; no duration, for none is known."""
+    suite = suite_of(replace(report, quorum_time=1_772_366_400))
+    assert (suite.get("timestamp"), suite.get("time")) == ("2026-03-01T12:00:00", "0.000")
+    cases = suite.findall("testcase")
+    assert {(case.get("file"), case.get("line"), case.get("time")) for case in cases} == {
+        ("lock files/uv.lock", "1", "0.000")
+    }
+
+
+def test_no_two_tests_have_one_name(report: Report) -> None:
+    """Hashes of one requirement, and two findings of one file."""
+    error = NetworkError("no answer")
+    pins = [Refused(Artifact("two", "1", "", digest * 32), error) for digest in ("aa", "bb")]
+    twice = [Refused(Artifact("", "", "bin/acme", "", source="modified"), error)] * 2
+    names = [case.get("name") for case in suite_of(replace(report, outcomes=(*pins, *twice)))]
+    assert names == [f"two==1 sha256:{'aa' * 8}", f"two==1 sha256:{'bb' * 8}", "bin/acme", "bin/acme (2)"]
+
+
+ANY = st.text(st.characters(exclude_categories=()))  # also halves of surrogate pairs
+
+
+@given(words=st.lists(ANY, min_size=7, max_size=7))
+def test_no_words_make_either_file_unreadable(words: list[str]) -> None:
+    """Names, hints and remarks come from registries and file systems: surrogates and controls among them."""
+    a, b, c, d, e, f, g = words
+    error = WithdrawnError(a, hint=b)
+    artifact = Artifact(c, d, e, "", source=f)
+    outcomes = (
+        Refused(artifact, error, g),
+        LetPass(artifact, error, g),
+        Refused(artifact, NetworkError(b), a),
+    )
+    report = Report(outcomes, "https://registry.test", 1, 1, 1, "fresh", None, (f, g))
+    suite_of(report)
+    shown(replace(report, outcomes=outcomes[:1]))
 
 
 def test_sarif_has_each_refusal_with_its_rule_and_place(report: Report) -> None:
@@ -99,20 +145,21 @@ def test_both_show_the_exceptions_in_force(report: Report) -> None:
     """And whatever else is said of the whole result; a result of which nothing is said has no empty member."""
     words = 'exception for acme-* until 2026-03-31: "moves in March", approved by ops'
     excused = replace(report, remarks=(words,))
-    assert Xml.fromstring(reportfiles.junit(excused)).findtext("system-out") == words
+    assert suite_of(excused).findtext("system-out") == words
     (run,) = shown(excused)["runs"]
     (invocation,) = run["invocations"]
     assert invocation["executionSuccessful"] is True
     assert invocation["toolExecutionNotifications"] == [{"level": "note", "message": {"text": words}}]
     silent = replace(report, remarks=())
-    assert Xml.fromstring(reportfiles.junit(silent)).find("system-out") is None
+    assert suite_of(silent).find("system-out") is None
     assert "invocations" not in shown(silent)["runs"][0]
 
 
 def test_equal_results_are_equal_files(report: Report) -> None:
     """Also when another time has passed since the quorum saw it: no clock is in them."""
     later = replace(report, age=report.age + 60)
-    assert reportfiles.junit(later) == reportfiles.junit(report)
+    files = [reportfiles.junit(each, Spots([LOCK])) for each in (report, later)]
+    assert files[0] == files[1]
     assert shown(later) == shown(report)
 
 
@@ -148,7 +195,7 @@ def test_the_command_writes_both_and_a_folder_means_its_distributions(
     files = ["--junit", str(tmp_path / "v.xml"), "--sarif", str(tmp_path / "v.sarif")]
     assert cli.main(["verify", str(folder), *files]) == 7
     assert seen == names
-    assert (tmp_path / "v.xml").read_bytes() == reportfiles.junit(report)
+    assert (tmp_path / "v.xml").read_bytes() == reportfiles.junit(report, Spots([folder / names[0]]))
     assert (tmp_path / "v.sarif").read_bytes() == reportfiles.sarif(report, Spots([folder / names[0]]))
     (tmp_path / "empty").mkdir()
     assert cli.main(["verify", str(tmp_path / "empty")]) == 2
