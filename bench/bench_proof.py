@@ -1,27 +1,65 @@
-"""Time to proof: from the first byte of a signed upload to an answer that carries its proof of inclusion.
+"""Time to proof: from the first byte of an upload, or of a statement, to an answer that carries its proof.
 
-Open loop: uploads start at a fixed rate whatever the earlier ones do, so a slow registry cannot slow the load
+Open loop: they start at a fixed rate whatever the earlier ones do, so a slow registry cannot slow the load
 down. Each answer's covering checkpoint is durable, signed twice, cosigned by one witness and public. The load
 generator runs on the same machine.
+
+An upload is a signed wheel, which is admitted, stored, and scanned meanwhile. A statement goes into the log alone:
+its time is the log's own, and scanner, tufrepo and timestamper stand still as in bench_doors.py.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import urllib3
 
+import connections
 import registry
+from bench_doors import STATIONS, THREADS, enrolled
 from figures import Figure, percentile
+from tests import postgres
 
 RATES = ((10, 5.0), (100, 4.0))  # uploads a second, for so many seconds
 RUNS = 3
+STATEMENTS = 400  # a run
 
 
 def measure() -> list[Figure]:
-    """Latency at each rate, in milliseconds."""
+    """Latency of uploads at each rate, and of statements by database, in milliseconds."""
+    return [*_uploads(), *_statements("postgresql"), *_statements("sqlite")]
+
+
+def _statements(database: str) -> list[Figure]:
+    settings = {"COUNTERMARK_WEB_THREADS": str(THREADS)}
+    if database == "postgresql":
+        settings["COUNTERMARK_DATABASE_URL"] = postgres.server().database()
+    everything, tails = list[float](), list[float]()
+    with registry.running(settings) as world:
+        os.environ["COUNTERMARK_DATABASE_URL"] = settings.get("COUNTERMARK_DATABASE_URL", "")
+        publisher = enrolled(world)
+        del os.environ["COUNTERMARK_DATABASE_URL"]
+        for station in STATIONS:
+            world.pause(station)
+        for run in range(RUNS):
+            numbers = range(run * STATEMENTS, (run + 1) * STATEMENTS)
+            requests = [
+                connections.post("/api/v1/entries", publisher.statement(each), publisher.token)
+                for each in numbers
+            ]
+            samples = [1000 * each for each in connections.open_loop(world.port, requests, rate=100)]
+            everything += samples
+            tails.append(percentile(samples, 0.99))
+        for station in STATIONS:
+            world.resume(station)
+    what = f"time to proof of statements at 100/s, {database}, 1 witness"
+    return [Figure(what, "ms", everything, 15), Figure(f"{what}, p99", "ms", tails, 50)]
+
+
+def _uploads() -> list[Figure]:
     figures = []
     with registry.running() as world:
         pool = urllib3.PoolManager(maxsize=64, retries=False)

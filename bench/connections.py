@@ -1,6 +1,7 @@
 """A load generator that costs little beside what it measures: one thread, one selector, connections kept alive.
 
-Closed loop: each connection sends its next request when the last was answered. Requests are whole and ready
+Closed loop: each connection sends its next request when the last was answered. Open loop: requests start at a fixed
+rate whatever became of the earlier ones, so a slow server cannot slow the load down. Requests are whole and ready
 before the clock runs.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Connection:
@@ -75,6 +76,45 @@ def closed_loop(
                 if request:  # a server closes a connection after some thousand answers
                     _begin(selector, port, status, request)
         return waits, time.perf_counter() - started
+
+
+def open_loop(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    answered: Callable[[bytes], None] = lambda _body: None,
+) -> list[float]:
+    """Ask these at `rate` a second; the seconds from the moment each was due to its answer.
+
+    A connection that is free takes the next one. Where none is, a new one is made, which counts as well.
+    """
+    waits, due, free = list[float](), dict[Connection, float](), list[Connection]()
+    with selectors.DefaultSelector() as selector:
+        begun, sent = time.perf_counter(), 0
+        while len(waits) < len(requests):
+            left = begun + sent / rate - time.perf_counter() if sent < len(requests) else 30.0
+            if left <= 0:
+                connection = free.pop() if free else Connection(port, 200)
+                due[connection] = begun + sent / rate
+                connection.ask(requests[sent])
+                selector.register(connection.socket, selectors.EVENT_READ, connection)
+                sent += 1
+                continue
+            for key, _ in selector.select(left):
+                connection = key.data
+                if connection.read() is None:
+                    continue
+                waits.append(time.perf_counter() - due.pop(connection))
+                answered(connection.body)
+                selector.unregister(connection.socket)
+                if connection.ended:
+                    connection.socket.close()
+                else:
+                    free.append(connection)
+    for connection in free:
+        connection.socket.close()
+    return waits
 
 
 def _first(requests: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -17,7 +17,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, Text, bindparam, cast, func, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Connection,
+    RowMapping,
+    Text,
+    bindparam,
+    cast,
+    func,
+    select,
+    text,
+    update,
+)
 
 from countermark.canonical import encode_canonical
 from countermark.statement import Envelope, Statement
@@ -52,16 +64,25 @@ _SEQUENCE = (
     .where(_TABLE.c.id == bindparam("p"))
     .values(state=SEQUENCED, leaf_index=bindparam("i"), leaf_hash=bindparam("h"))
 )
+# The ids are there twice: the planner takes a document for a hundred rows, and would read the table to join it.
 _SEQUENCE_DOCUMENT = text(
     "UPDATE proposal SET state = 'sequenced', leaf_index = given.i, leaf_hash = given.h"
-    " FROM json_to_recordset(CAST(:d AS json)) AS given(p bigint, i bigint, h text) WHERE proposal.id = given.p"
+    " FROM json_to_recordset(CAST(:d AS json)) AS given(p bigint, i bigint, h text)"
+    " WHERE proposal.id = given.p AND proposal.id = ANY(CAST(string_to_array(:p, ',') AS bigint[]))"
 )
 _REFUSE = (
     update(_TABLE)
     .where(_TABLE.c.id == bindparam("p"))
     .values(state=REFUSED, refusal_code=bindparam("code"), refusal=bindparam("message"))
 )
+# By their indexes, which are new in each round: asked for all that are sequenced, PostgreSQL reads a dead row of each
+# that ever was, until its next vacuum.
 _PUBLISH = (
+    update(_TABLE)
+    .where(_TABLE.c.leaf_index >= bindparam("told"), _TABLE.c.leaf_index < bindparam("size"))
+    .values(state=PUBLISHED)
+)
+_PUBLISH_ANY = (
     update(_TABLE)
     .where(_TABLE.c.state == SEQUENCED, _TABLE.c.leaf_index < bindparam("size"))
     .values(state=PUBLISHED)
@@ -73,10 +94,9 @@ _ALL_SETTLED = select(*_SAID).where(
 )  # no IN: it is spelled out anew each time
 _SETTLED_ONE = _ALL_SETTLED.where(_TABLE.c.id == bindparam("p"))
 # PostgreSQL takes them as one text: a parameter for each, with its place in the statement, costs more than the rows.
+# (And as an array: of a subquery it expects a hundred rows, and may read the table for them.)
 _SETTLED_POSTGRESQL = _ALL_SETTLED.where(
-    _TABLE.c.id.in_(
-        select(cast(func.unnest(func.string_to_array(bindparam("p", type_=Text), ",")), BigInteger))
-    )
+    _TABLE.c.id == func.any(cast(func.string_to_array(bindparam("p", type_=Text), ","), ARRAY(BigInteger)))
 )
 _SETTLED_SQLITE = _ALL_SETTLED.where(
     _TABLE.c.id.in_(select(func.json_each(bindparam("p", type_=Text)).table_valued("value").c.value))
@@ -206,7 +226,8 @@ def raw_body(row: Mapping[str, Any]) -> bytes:
 def sequence(connection: Connection, places: Sequence[Mapping[str, Any]]) -> None:
     """Write down which index each got: `p` its id, `i` the index, `h` the leaf hash in hex. For the sequencer."""
     if places and connection.dialect.name == "postgresql":
-        quick.run(connection, _SEQUENCE_DOCUMENT, {"d": json.dumps(places)})
+        ids = ",".join(str(place["p"]) for place in places)
+        quick.run(connection, _SEQUENCE_DOCUMENT, {"d": json.dumps(places), "p": ids})
     elif places:
         quick.each(connection, _SEQUENCE, places)
 
@@ -217,9 +238,14 @@ def refuse(connection: Connection, refusals: Sequence[Mapping[str, Any]]) -> Non
         connection.execute(_REFUSE, refusals)
 
 
-def publish(connection: Connection, size: int) -> int:
-    """Write down that a public checkpoint of this size covers them; how many that is news for."""
-    return quick.run(connection, _PUBLISH, {"size": size}).rowcount
+def publish(connection: Connection, size: int, *, told: int | None = None) -> int:
+    """Write down that a public checkpoint of this size covers them; how many that is news for.
+
+    `told`: the size for which that was done before, where the caller knows it.
+    """
+    if told is None:
+        return quick.run(connection, _PUBLISH_ANY, {"size": size}).rowcount
+    return quick.run(connection, _PUBLISH, {"told": told, "size": size}).rowcount
 
 
 def outcome(connection: Connection, proposal_id: int) -> Outcome:

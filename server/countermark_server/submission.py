@@ -33,17 +33,19 @@ _NAMED = select(_TABLE).where(
     _TABLE.c.project == bindparam("p"),
     _TABLE.c.filename == bindparam("f"),
 )
-# Which publish entries a checkpoint of some size newly covers; the log tells of them once (log/publish.py).
+# Which publish entries a checkpoint of some size newly covers; the log tells of them once (log/publish.py). Where it
+# knows how far it has told, their indexes say it: of a state that all rows pass through PostgreSQL reads dead rows.
 _ENTRY = db.proposal
-_COVERED = (
-    _ENTRY.c.state == SEQUENCED,
+_OF_FILES = (
+    _ENTRY.c.leaf_index >= bindparam("told"),
     _ENTRY.c.leaf_index < bindparam("size"),
     _ENTRY.c.type == "publish",
-    _ENTRY.c.submission_id == _TABLE.c.id,
 )
-_FINISH_COVERED = (
+_ANY_FILES = select(_ENTRY.c.id).where(*_OF_FILES, _ENTRY.c.submission_id.is_not(None)).limit(1)
+_JOINED = (*_OF_FILES, _ENTRY.c.submission_id == _TABLE.c.id)
+_FINISH = (
     update(_TABLE)
-    .where(*_COVERED, _TABLE.c.state == State.RECEIVED)
+    .where(*_JOINED, _TABLE.c.state == State.RECEIVED)
     .values(
         state=State.LOGGED,
         state_since=bindparam("now"),
@@ -52,7 +54,8 @@ _FINISH_COVERED = (
         leaf_hash=_ENTRY.c.leaf_hash,
     )
 )
-_ELSEWHERE = select(_TABLE.c.id).where(*_COVERED, _TABLE.c.leaf_index.is_distinct_from(_ENTRY.c.leaf_index))
+_ELSEWHERE = select(_TABLE.c.id).where(*_JOINED, _TABLE.c.leaf_index.is_distinct_from(_ENTRY.c.leaf_index))
+_OF_ANY = (_FINISH.where(_ENTRY.c.state == SEQUENCED), _ELSEWHERE.where(_ENTRY.c.state == SEQUENCED))
 _FORGET = update(_ENTRY).where(_ENTRY.c.submission_id == bindparam("s")).values(submission_id=None)
 _DISCARD = delete(_TABLE).where(_TABLE.c.id == bindparam("s"), _TABLE.c.state == State.RECEIVED)
 
@@ -136,14 +139,19 @@ def finish_all(
             raise IllegalMoveError(f"of {len(moved)} submissions, {result.rowcount} are still {old}")
 
 
-def finish_covered(connection: Connection, size: int, *, now: int) -> list[int]:
+def finish_covered(connection: Connection, size: int, *, told: int | None = None, now: int) -> list[int]:
     """Move those on from `received` whose publish entries a public checkpoint of this size covers, all at once.
 
-    Before their proposals are told. Returns those that were elsewhere already, and are left there.
+    Before their proposals are told; `told`: the size for which that was done before, where the caller knows it.
+    Returns those that were elsewhere already, and are left there.
     """
     assert is_legal(State.RECEIVED, State.LOGGED)
-    quick.run(connection, _FINISH_COVERED, {"size": size, "now": now})
-    return [row[0] for row in quick.run(connection, _ELSEWHERE, {"size": size}).fetchall()]
+    covered = {"told": told or 0, "size": size}
+    if told is not None and quick.run(connection, _ANY_FILES, covered).fetchone() is None:
+        return []
+    finish, elsewhere = (_FINISH, _ELSEWHERE) if told is not None else _OF_ANY
+    quick.run(connection, finish, {**covered, "now": now})
+    return [row[0] for row in quick.run(connection, elsewhere, covered).fetchall()]
 
 
 def discard(connection: Connection, submission_ids: Sequence[int]) -> None:

@@ -78,6 +78,7 @@ class Publisher:
         self._newest: bytes | None = None  # what we published last
         self._published = -1  # size of the public checkpoint
         self._published_at = float("-inf")  # monotonic seconds
+        self._told: int | None = None  # everybody below this index was told, as far as this process knows
         self._without_quorum: float | None = None  # monotonic seconds: since when
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -162,14 +163,16 @@ class Publisher:
         staged = [name for bundle_size, name in self._staging.sizes() if bundle_size <= size]
         with self._mutex, db.write(self._engine) as connection:
             # Nothing is sequenced meanwhile (the mutex): both are about the same rows.
-            for elsewhere in submission.finish_covered(connection, size, now=now):
+            # Each index has its row before its checkpoint is offered, so below `_told` nobody was left out.
+            for elsewhere in submission.finish_covered(connection, size, told=self._told, now=now):
                 telemetry.logger().error(
                     "a published entry's submission was not waiting", submission=elsewhere
                 )
-            told = proposal.publish(connection, size)
+            told = proposal.publish(connection, size, told=self._told)
             for name in staged:
                 heads.applied(connection, self._origin, name)
         # Committed. If we stop here everybody finds it where they look by themselves.
+        self._told = max(size, self._told or 0)
         self._on_settled()
         return told
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event, select, update
+from sqlalchemy import Connection, Engine, event, select, text, update
 
-from countermark_server import db
+from countermark_server import db, proposal
 from countermark_server.log import sequence
 from countermark_server.stores.immutable import ConflictError
 from tests.log_world import LogWorld, drain
@@ -70,6 +70,47 @@ def test_as_many_statements_for_one_entry_as_for_forty(world: LogWorld) -> None:
     assert tellings[1] == tellings[2]
     assert {state for state, _ in submissions(world).values()} == {"logged"}
     world.check()
+
+
+_HISTORY = (
+    "INSERT INTO proposal (type, registry, verified, created, state, leaf_index)"
+    " SELECT 'yank', '{}', true, 1, state, 1000000 + n"
+    " FROM generate_series(1, 3000) AS n, unnest(array['published', 'sequenced']) AS state",
+    "INSERT INTO rules_state (key, value)"
+    " SELECT '[\"none\",\"' || n || '\"]', '{}' FROM generate_series(1, 3000) AS n",
+)
+_READ = ("SELECT", "UPDATE", "INSERT")
+
+
+def test_no_round_reads_what_earlier_rounds_left(world: LogWorld, database: str) -> None:
+    """Whatever a table holds already, and the dead rows of it: PostgreSQL goes to the rows that are asked for."""
+    if database != "postgresql":
+        pytest.skip("SQLite leaves no dead rows behind, and is told its plans by its indexes")
+    station = world.station()
+    station.check_start()
+    drain(station)
+    station.publisher.publish(station.sequencer.checkpoint)
+    with db.write(world.engine) as connection:
+        for each in _HISTORY:
+            connection.execute(text(each.replace(":", "\\:")))
+    world.upload(0)
+    seen: list[tuple[str, object]] = []
+    event.listen(station.engine, "before_cursor_execute", lambda *a: seen.append((a[2], a[3])))
+    assert station.sequencer.round() == 1
+    station.publisher.publish(station.sequencer.checkpoint)
+    with db.read(station.engine) as connection:
+        proposal.settled(connection, [1, 2])
+    with db.read(world.engine) as connection:
+        asked = [(said, given) for said, given in seen if said.lstrip().startswith(_READ)]
+        plans = {said: _plan(connection, said, given) for said, given in asked}
+    assert len(plans) > 10
+    for said, plan in plans.items():
+        assert not re.search(r"Seq Scan on (proposal|rules_state)", plan), f"{said}\n{plan}"
+        assert "(state)::text = 'sequenced'" not in plan, f"{said}\n{plan}"
+
+
+def _plan(connection: Connection, statement: str, given: object) -> str:
+    return "\n".join(row[0] for row in connection.exec_driver_sql("EXPLAIN " + statement, given))
 
 
 def test_a_submission_that_moved_on_by_itself_is_said_and_left(world: LogWorld, capsys) -> None:
