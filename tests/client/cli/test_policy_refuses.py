@@ -322,7 +322,7 @@ def test_annotating_a_lock_changes_no_other_byte(desk: Desk, end: str, tail: str
     """Comments, blanks, line ends and a line that has none stay: without our lines the file is what it was."""
     second = desk.world.publish("acme-b")
     path = pylock(desk.folder, desk.published, second)
-    text = "# ours \t\u00e9 \u2028[[packages]] is no line\n" + path.read_text().replace(
+    text = "# ours \t\u00e9 \u2028[[packages]]\n" + path.read_text().replace(
         "\n[[packages]]", "\n\n [[packages]]  # one\n# more"
     )
     raw = (text.rstrip("\n") + tail).replace("\n", end).encode()

@@ -96,3 +96,16 @@ def test_trust_show_tells_whose_signatures_count(desk: Desk) -> None:  # noqa: F
     (cached,) = (desk.folder / "home").glob("registries/*/tuf/trust.file")
     cached.write_bytes(trust_file.format().replace(b'"version":1', b'"version":2'))
     assert desk.json("trust", "show")["trust_file"] is None
+
+
+def test_a_pin_says_how_it_binds(desk: Desk) -> None:  # noqa: F811
+    """Refused, or only said where its file tries it out; for all and for one project."""
+    path = desk.folder / "countermark.toml"
+    for mode, becomes in (
+        ("", "one of these must have signed"),
+        ('mode = "warn"\n', "one of these must have signed, mode warn: others are said, and let pass"),
+    ):
+        path.write_text(f'{mode}[pins]\nacme = ["{"9f" * 32}"]\n')
+        told = desk.json("policy", "show", "acme")
+        for lines in (told["asked"], told["projects"]["acme"]):
+            assert [line["becomes"] for line in lines if line["what"] == "pin"] == [becomes]
