@@ -79,6 +79,18 @@ def test_a_requirement_of_one_platform_is_seen_there(shelf: Path, tmp_path: Path
         offline(planted, "windows", shelf)
 
 
+def test_what_the_readme_claims_is_done_and_no_more() -> None:
+    """Types are checked for all three by what every change must pass; and that nobody has run it there is said."""
+    told = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert "its types are checked for all three" in told and "not yet been run on Windows or macOS" in told
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in ("lint", "style"):
+        (recipe,) = re.findall(rf"^{target}: .*\n\t(.*)$", makefile, re.MULTILINE)
+        assert {"types", "types-win32", "types-darwin"} <= set(recipe.split())
+    assert "--platform $* client/countermark" in makefile
+    assert "make style" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_every_platform_has_wheels_on_pypi(platform: str) -> None:
