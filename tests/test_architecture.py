@@ -323,6 +323,44 @@ def test_the_client_is_imported_where_posix_only_modules_are_not() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def renames_and_locks(source: str) -> list[str]:
+    """Calls that rename, link or lock a file; `str.replace` has two arguments, `Path.replace` one."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        name = node.func.attr
+        of_os = isinstance(node.func.value, ast.Name) and node.func.value.id == "os"
+        if name in {
+            "rename",
+            "renames",
+            "link",
+            "symlink_to",
+            "hardlink_to",
+            "move",
+            "flock",
+            "lockf",
+            "locking",
+        } or (name == "replace" and (of_os or (len(node.args) == 1 and not node.keywords))):
+            found.append(ast.unparse(node.func))
+    return found
+
+
+def test_files_are_renamed_and_locked_in_one_place() -> None:
+    """disk.py knows what each system allows; the proxy's store, whose files are being read, is the one exception."""
+    found = {name for name, path in modules(CLIENT) if renames_and_locks(path.read_text("utf-8"))}
+    assert found == {"disk", "filestore"}
+    for planted in (
+        "os.replace(a, b)",
+        "path.replace(b)",
+        "path.rename(b)",
+        "fcntl.flock(f, 2)",
+        "shutil.move(a, b)",
+    ):
+        assert renames_and_locks(planted), planted
+    assert not renames_and_locks("text.replace('a', 'b'); replace(view, now=1); moment.replace(tzinfo=UTC)")
+
+
 def test_subprocesses_never_go_through_a_shell() -> None:
     """No `shell=True`, no os.system, in any of the three distributions."""
     for package in (CLIENT, SERVER, CEREMONY):

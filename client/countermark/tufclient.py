@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countermark.binfiles import TILES
-from countermark.disk import copy_files
+from countermark.disk import copy_files, remove_file
 from countermark.errors import EvidenceError, NetworkError, SignatureError, StaleError
 from countermark.fetch import Fetcher, tuf_fetcher
 from countermark.pins import Registry
@@ -69,7 +69,7 @@ def read_snapshots_quickly(updater: Updater) -> None:
 def restore(cache: Path, original: Path) -> None:
     """Undo what a failed refresh left in the working copy."""
     for child in cache.iterdir():
-        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else remove_file(child)
     copy_files(original, cache, KEPT_WITHIN)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+import textwrap
 import typing
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,23 @@ def test_the_script_of_the_page(
         and str(code).startswith("cannot judge: no registry is pinned")
         and "countermark trust add" in str(code)
     )
+
+
+def test_the_example_beside_the_code_runs(
+    desk: Desk,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it stands there, but for the registry's address."""
+    shown = re.search(r"\n\n(    registry = .*?)\n\n`open", library.__doc__ or "", re.DOTALL)
+    assert shown is not None
+    text = textwrap.dedent(shown[1]).replace("https://registry.example", desk.world.base)
+    project = Project(desk.folder, desk.world)
+    monkeypatch.chdir(project.folder)
+    project.uv_lock(desk.published, sha256=OTHER)
+    with pytest.raises(SystemExit) as ended:
+        exec(text, {"sys": sys, **{name: getattr(library, name) for name in library.__all__}})
+    assert ended.value.code == 7 and OTHER in capsys.readouterr().out
 
 
 def test_results_are_values_that_say_what_was_proved(desk: Desk) -> None:  # noqa: F811
