@@ -156,6 +156,42 @@ def test_each_demand_refuses_by_its_word(
     assert [finding["reason"] for finding in passed["findings"]] == [reason] and not passed["verified"]
 
 
+@pytest.mark.parametrize(
+    ("said", "made", "reason"),
+    [
+        ('max-age = "1h"', None, "max-age"),
+        ("quorum = 2", None, "quorum"),
+        ('cool-down = "3h"', None, "cool-down"),
+        ("not-flagged = true", None, "flagged"),  # a bundle holds no verdict
+        ('yanked = "refuse"', yanked, "yanked"),
+        ('allow = ["numpy"]', None, "not-allowed"),
+        ('deny = ["*"]', None, "denied"),
+        ("require-pins = true", None, "no-pin"),
+        (f'[pins]\nacme-demo = ["{OTHER}"]', None, "other-signer"),
+    ],
+)
+def test_without_network_a_bundle_is_asked_for_the_same(
+    desk: Desk,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    made: Callable[[World], Published] | None,
+    reason: str,
+) -> None:
+    """Two hours after it was made: good without the line, refused by its word with it."""
+    file = desk.published if made is None else made(desk.world)
+    path = desk.folder / file.filename
+    path.write_bytes(file.data)
+    desk.run("bundle", "make", path)
+    desk.world.down = lambda path: True
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(time, "time", lambda: float(desk.world.now + 2 * HOUR))
+    assert desk.json("bundle", "verify", path)["verified"] is True
+    policy(desk, said)
+    code = 4 if reason == "max-age" else 5
+    refused = desk.json("bundle", "verify", path, expect=code)
+    assert (refused["artifacts"][0]["reason"], refused["exit_code"]) == (reason, code)
+
+
 def test_ages_at_their_borders(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """The registry goes on saying what it said: the last second that max-age and grace allow, and one more."""
     start = desk.world.now
