@@ -95,14 +95,21 @@ def test_a_pin_binds_whatever_the_registrys_mode_is(desk: Desk, mode: str) -> No
 
 
 def test_nothing_of_a_pinned_project_passes_unsigned(desk: Desk) -> None:  # noqa: F811
-    """Nor because it is in no log, nor because a lock and not a file names the key."""
+    """Nor because it is in no log or has no hash, nor because a lock and not a file names the key."""
     another_registry(desk, "observe")
     stranger = desk.wheel.with_name("acme_demo-9.9-py3-none-any.whl")
     stranger.write_bytes(b"x")
+    (desk.folder / "sub").mkdir()
+    unhashed = (
+        '[[package]]\nname = "acme-demo"\nversion = "2.0"\nsource = { git = "https://elsewhere.test/a#aa" }\n'
+    )
+    from_git = Project(desk.folder / "sub", desk.world).uv_lock(extra=unhashed)
     desk.run("verify", stranger)  # nobody minds
+    desk.run("verify", from_git)
     policy(desk, f'[pins]\nacme-demo = ["{desk.world.publisher.keyid}"]\n')
     desk.run("verify", desk.wheel)
     assert desk.json("verify", stranger, expect=5)["artifacts"][0]["because"].startswith("pinned by ")
+    assert desk.json("verify", from_git, expect=5)["artifacts"][0]["because"].startswith("pinned by ")
     (desk.folder / "countermark.toml").unlink()
     lock = pylock(desk.folder, desk.published)
     desk.run("lock", "annotate", lock, "--write")
