@@ -74,6 +74,14 @@ def test_every_page_is_linked() -> None:
     assert not lost
 
 
+def test_the_index_has_every_page() -> None:
+    """docs/README.md names each page but the decisions, which are a folder."""
+    docs = ROOT / "docs"
+    told = set(re.findall(r"\]\(([^)\s#]+)\)", (docs / "README.md").read_text("utf-8")))
+    there = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
+    assert {page for page in there if not page.startswith("adr/")} - told == {"README.md"}
+
+
 def test_every_part_has_a_page() -> None:
     """A generated part that no page shows is documentation that nobody reads."""
     sys.path.insert(0, str(ROOT / "scripts"))

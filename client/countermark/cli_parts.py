@@ -10,6 +10,8 @@ from typing import Any
 URL = "where the registry answers, such as https://registry.example.com"
 WHICH = "which pinned registry; not needed for an only one"
 DISTRIBUTION = "a wheel or a source distribution"
+PROJECT = "a project's name; corp/NAME of the log's namespace corp"
+KEY_NAME = "what this machine calls the key; default: publisher"
 
 
 # argparse looks for a translation of each of its words, in folders of catalogues that nobody makes.
@@ -44,8 +46,13 @@ def _columns() -> int:
         return 80
 
 
+def group(commands: Any, name: str, help: str) -> Any:
+    """Where the commands below a word go: `key new` and `key list` below `key`."""
+    return below(commands.add_parser(name, help=help, description=help), "ACTION")
+
+
 def below(parser: argparse.ArgumentParser, metavar: str, **options: Any) -> Any:
-    """Where the commands below a word go."""
+    """Where the commands below a parser go."""
     # Without `prog`, argparse asks for the width of the terminal to make the one we know.
     return parser.add_subparsers(required=True, metavar=metavar, prog=parser.prog, **options)
 

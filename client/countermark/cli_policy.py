@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from countermark.cli_parts import add, below
+from countermark.cli_parts import add, group
 
 
 def arguments(commands: Any) -> None:
@@ -17,9 +17,9 @@ def arguments(commands: Any) -> None:
 
 
 def _pin(commands: Any) -> None:
-    pin = commands.add_parser("pin", help="whose signature each project must have")
+    does = group(commands, "pin", "whose signature each project must have")
     told = "compare the pins in countermark.toml with who signs now, and say which entries explain it"
-    update = add(below(pin, "ACTION"), "update", "policy.update", told)
+    update = add(does, "update", "policy.update", told)
     update.add_argument("projects", nargs="*", metavar="PROJECT", help="default: all that are pinned")
     update.add_argument("--lock", type=Path, metavar="FILE", help="and every project that this lock pins")
     update.add_argument("--file", type=Path, metavar="FILE", help="another file than countermark.toml")
@@ -30,8 +30,7 @@ def _pin(commands: Any) -> None:
 
 
 def _policy(commands: Any) -> None:
-    policy = commands.add_parser("policy", help="what may be installed")
-    found = below(policy, "ACTION")
+    found = group(commands, "policy", "what may be installed")
     told = "what applies in this folder, and whether the registry, this machine or the project says so"
     show = add(found, "show", "policy.show", told)
     show.add_argument("projects", nargs="*", metavar="PROJECT", help="what applies to these alone")
@@ -43,8 +42,7 @@ def _policy(commands: Any) -> None:
 
 
 def _lock(commands: Any) -> None:
-    lock = commands.add_parser("lock", help="who signed, in a pylock.toml")
-    found = below(lock, "ACTION")
+    found = group(commands, "lock", "who signed, in a pylock.toml")
     annotate = add(
         found,
         "annotate",
@@ -57,13 +55,13 @@ def _lock(commands: Any) -> None:
     )
     check = add(found, "check", "policy.check", "compare the signers in the lock with the log's", json=False)
     for action in (annotate, check):
-        action.add_argument("lock", type=Path, metavar="FILE")
+        action.add_argument("lock", type=Path, metavar="FILE", help="a pylock.toml")
 
 
 def _configure(commands: Any) -> None:
     told = "make the registry the index that an installer or upload tool uses"
     configure = add(commands, "configure", "configure.configure", told, json=False)
-    configure.add_argument("tool", choices=("pip", "uv", "poetry", "pdm", "twine"))
+    configure.add_argument("tool", choices=("pip", "uv", "poetry", "pdm", "twine"), help="whose settings")
     does = configure.add_mutually_exclusive_group()
     does.add_argument("--write", action="store_true", help="change the file; else the difference is shown")
     does.add_argument("--undo", action="store_true", help="take out what --write put in, exactly")

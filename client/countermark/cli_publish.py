@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from countermark import cli_shared
-from countermark.cli_parts import DISTRIBUTION, URL, WHICH, add, below, signs
+from countermark.cli_parts import DISTRIBUTION, KEY_NAME, PROJECT, URL, WHICH, add, group, signs
 
 
 def publish_arguments(commands: Any) -> None:
@@ -58,8 +58,7 @@ def publish_arguments(commands: Any) -> None:
 
 
 def tokens_arguments(commands: Any) -> None:
-    tokens = commands.add_parser("tokens", help="upload tokens for other machines and jobs")
-    does = below(tokens, "ACTION")
+    does = group(commands, "tokens", "upload tokens for other machines and jobs")
     make = add(does, "make", "tokens.make", "make a token; it is printed this once")
     make.add_argument("name", metavar="NAME", help="what you will know it by")
     make.add_argument(
@@ -75,7 +74,7 @@ def tokens_arguments(commands: Any) -> None:
     make.add_argument("--for", dest="service", metavar="LOGIN", help="of a service account that you own")
     add(does, "list", "tokens.show_all", "list tokens with their scopes and last use")
     revoke = add(does, "revoke", "tokens.revoke", "end a token")
-    revoke.add_argument("id", metavar="ID")
+    revoke.add_argument("id", metavar="ID", help="as `tokens list` shows it")
 
 
 REASONS = {  # a test compares them with the codes that entries may hold
@@ -93,7 +92,9 @@ def owner_arguments(commands: Any) -> None:
         ("remove", "withdraw a file for ever; its name stays spent"),
     ):
         parser = add(commands, name, f"afterwards.{name}", text)
-        parser.add_argument("files", nargs="+", metavar="FILE_OR_PROJECT==VERSION")
+        parser.add_argument(
+            "files", nargs="+", metavar="FILE_OR_PROJECT==VERSION", help="a file's name, or a whole release"
+        )
         parser.add_argument("--reason", required=True, metavar="CODE", help=REASONS[name])
         parser.add_argument("--key", metavar="NAME", default="publisher", help="which key signs")
         if name == "remove":
@@ -101,8 +102,7 @@ def owner_arguments(commands: Any) -> None:
 
 
 def owners_arguments(commands: Any) -> None:
-    group = commands.add_parser("owner", help="who owns a project, in the log")
-    does = below(group, "ACTION")
+    does = group(commands, "owner", "who owns a project, in the log")
     for name, command, text in (
         ("add", "owner_add", "let another account upload"),
         ("remove", "owner_remove", "end an account's right to upload"),
@@ -110,33 +110,39 @@ def owners_arguments(commands: Any) -> None:
         ("signing-off", "signing_off", "take unsigned files again"),
     ):
         parser = add(does, name, f"afterwards.{command}", text)
-        parser.add_argument("project", metavar="PROJECT")
+        parser.add_argument("project", metavar="PROJECT", help=PROJECT)
         if name != "signing-off":
-            parser.add_argument("account", metavar="ACCOUNT", help="32 hexadecimal digits")
+            parser.add_argument(
+                "account", metavar="ACCOUNT", help="32 hexadecimal digits, as `whoami` prints them"
+            )
         if name == "add":
-            parser.add_argument("--role", choices=("owner", "maintainer"), default="maintainer")
+            parser.add_argument(
+                "--role",
+                choices=("owner", "maintainer"),
+                default="maintainer",
+                help="a maintainer uploads; an owner changes keys and owners, too; default: maintainer",
+            )
         signs(parser)
         cli_shared.act_argument(parser)
     cli_shared.owner_arguments(does)
 
 
 def key_arguments(commands: Any) -> None:
-    key = commands.add_parser("key", help="publisher keys on this machine")
-    does = below(key, "ACTION")
+    does = group(commands, "key", "publisher keys on this machine")
     new = add(does, "new", "key.new", "make a key", registry=False)
-    new.add_argument("--name", default="publisher")
+    new.add_argument("--name", metavar="NAME", default="publisher", help=KEY_NAME)
     new.add_argument("--no-passphrase", action="store_true", help="whoever can read the key file can sign")
     named = add(does, "add", "key.add", "name a key that the ssh-agent or a token holds", registry=False)
     named.add_argument(
         "where", metavar="WHERE", help="ssh-agent[:FINGERPRINT], hsm:ID?label=L or pkcs11ed:ID?label=L"
     )
-    named.add_argument("--name", default="publisher")
+    named.add_argument("--name", metavar="NAME", default="publisher", help=KEY_NAME)
     add(does, "list", "key.show_all", "list keys", registry=False)
     show = add(does, "show", "key.show", "show one key's public half", registry=False)
-    show.add_argument("name", nargs="?", default="publisher")
+    show.add_argument("name", nargs="?", metavar="NAME", default="publisher", help=KEY_NAME)
     rotate = add(does, "rotate", "afterwards.rotate", "replace a key by a new one that it vouches for")
     rotate.add_argument("projects", nargs="*", metavar="PROJECT", help="default: all the key is enrolled for")
-    rotate.add_argument("--name", default="publisher")
+    rotate.add_argument("--name", metavar="NAME", default="publisher", help=KEY_NAME)
     rotate.add_argument("--keep-old", action="store_true", help="leave the old key enrolled")
     rotate.add_argument(
         "--by", action="append", metavar="KEY", help="a further key of this machine that vouches; repeatable"
@@ -159,7 +165,7 @@ def key_arguments(commands: Any) -> None:
         ("veto", "stop a recovery, with a key that was enrolled before it"),
     ):
         parser = add(does, name, f"afterwards.{name}", text)
-        parser.add_argument("project", metavar="PROJECT")
+        parser.add_argument("project", metavar="PROJECT", help=PROJECT)
         parser.set_defaults(act=None)
         signs(parser)
     cli_shared.key_arguments(does)

@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from countermark.cli_parts import DISTRIBUTION, URL, WHICH, add, below
+from countermark.cli_parts import DISTRIBUTION, URL, WHICH, add, group
 
 
 def trust_arguments(commands: Any) -> None:
-    trust = commands.add_parser("trust", help="which registries this machine trusts, and by which root")
-    does = below(trust, "ACTION")
+    does = group(commands, "trust", "which registries this machine trusts, and by which root")
     new = add(does, "add", "trust.add", "pin a registry's root", registry=False)
     new.add_argument("url", metavar="URL", help=URL)
     new.add_argument("--root", type=Path, metavar="FILE", help="the root, from somebody you trust")
@@ -68,7 +67,9 @@ def install_arguments(commands: Any) -> None:
         action="store_true",
         help="let packages that exist only as source, and the project's folder, be built",
     )
-    run.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    run.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="such as: -- uv sync --frozen"
+    )
     proxy = add(commands, "proxy", "install.proxy", "serve verified files to installers", json=False)
     proxy.add_argument(
         "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0, as is, takes any free one"
@@ -82,11 +83,10 @@ def install_arguments(commands: Any) -> None:
 
 
 def witness_arguments(commands: Any) -> None:
-    witness = commands.add_parser("witness", help="cosign a log's checkpoints")
-    does = below(witness, "ACTION")
+    does = group(commands, "witness", "cosign a log's checkpoints")
     options = {"registry": False, "json": False}
     init = add(does, "init", "witness.init", "make a witness's key and state; prints its vkey", **options)
-    init.add_argument("--name", required=True, help="the key's name, a URL without scheme")
+    init.add_argument("--name", metavar="NAME", required=True, help="the key's name, a URL without scheme")
     new = add(does, "add-log", "witness.add_log", "start witnessing a log", **options)
     new.add_argument("--vkey", required=True, action="append", help="one per key of the log")
     run = add(does, "run", "witness.run", "answer add-checkpoint requests", **options)
@@ -111,8 +111,7 @@ def audit_arguments(commands: Any) -> None:
 
 
 def bundle_arguments(commands: Any) -> None:
-    bundle = commands.add_parser("bundle", help="proofs in a file, for machines without network")
-    does = below(bundle, "ACTION")
+    does = group(commands, "bundle", "proofs in a file, for machines without network")
     make = add(does, "make", "bundle.make", "verify files and write what proves them to a bundle each")
     make.add_argument("--replace", action="store_true", help="replace bundles that are already there")
     check = add(does, "verify", "bundle.verify", "verify files by their bundles, without network")
@@ -136,8 +135,7 @@ def bundle_arguments(commands: Any) -> None:
 
 
 def evidence_arguments(commands: Any) -> None:
-    evidence = commands.add_parser("evidence", help="contradictions that were saved")
-    does = below(evidence, "ACTION")
+    does = group(commands, "evidence", "contradictions that were saved")
     saved = add(
         does, "list", "evidence.show_all", "what this machine has saved, newest first", registry=False
     )
@@ -149,7 +147,7 @@ def evidence_arguments(commands: Any) -> None:
         "check saved evidence anew: without network, or with the log",
         registry=False,
     )
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("file", type=Path, metavar="FILE", help="as `evidence list` or a hint names it")
     check.add_argument(
         "--root", type=Path, metavar="FILE", help="the root to check from; else the pinned one"
     )

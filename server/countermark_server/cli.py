@@ -102,7 +102,13 @@ def adopt(data: Path, ceremony: Path) -> None:
 
 @commands.command()
 @DATA
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where the registry answers.",
+)
 @click.option("--ceremony", type=click.Path(path_type=Path), help="Adopt this finished ceremony first.")
 @click.option("--trial", is_flag=True, help="Without a ceremony: play one with fresh keys, marked as trial.")
 @click.option("--origin", default=None, help="The origin of a registry that --trial has to initialise.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import countermark
+from countermark.cli import _parser
 from countermark.cli_words import VARIABLES
 
 SOURCES = sorted(Path(countermark.__file__).parent.rglob("*.py"))
@@ -41,3 +44,20 @@ def test_help_of_a_command_says_what_its_words_stand_for() -> None:
         told = said(*command, "--help")
         assert re.search(r"^  (FILE|URL) +\S", told, re.MULTILINE), told
         assert "first steps" not in told
+
+
+def words(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, str | None]]:
+    """Every command, option and argument, with what its help says of it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each, below in action.choices.items():
+                yield f"{name} {each}", below.description
+                yield from words(below, f"{name} {each}")
+        else:
+            yield f"{name} {action.metavar or action.dest}", action.help
+
+
+def test_nothing_that_can_be_typed_is_without_a_sentence() -> None:
+    """Of each command, option and argument of all commands."""
+    told = dict(words(_parser(), "countermark"))
+    assert len(told) > 200 and not [name for name, text in told.items() if not (text or "").strip()]
