@@ -40,7 +40,7 @@ from countermark.audit_predecessor import Old, check_predecessor
 from countermark.audit_report import AuditReport, Finding, Notes, evidence_of, finding, view_finding
 from countermark.audit_state import AuditState
 from countermark.audit_tuf import Seen, TufAudit
-from countermark.disk import locked, read_file
+from countermark.disk import locked, read_file, remove_file
 from countermark.errors import CountermarkError, EvidenceError
 from countermark.evidence import save
 from countermark.fetch import Fetcher
@@ -92,7 +92,7 @@ def audit(
         path = folder / f"{hashlib.sha256(ground.trust_file.origin.encode()).hexdigest()[:16]}.sqlite"
         if from_start:
             for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-                name.unlink(missing_ok=True)
+                remove_file(name)
         state = AuditState(path)
         try:
             run = _Run(registry, fetcher, state, notes=notes, say=say, files=files)

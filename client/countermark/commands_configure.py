@@ -12,7 +12,7 @@ from countermark.commands_install import pinned
 from countermark.configuring import TOOLS, Machine, Urls, configured, shows_certificate
 from countermark.console import put, say
 from countermark.credentials import load
-from countermark.disk import config_home, read_file, rewrite_file
+from countermark.disk import config_home, read_file, remove_file, rewrite_file
 from countermark.edits import difference, has_secret, is_edited, undone
 from countermark.errors import UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES
@@ -91,4 +91,4 @@ def _replace(path: Path, before: str, after: str) -> None:
         mode = 0o600 if path.name == ".pypirc" else 0o644
         rewrite_file(path, before.encode(), after.encode(), mode=mode)
     elif _text(path) == before:
-        path.unlink(missing_ok=True)
+        remove_file(path)

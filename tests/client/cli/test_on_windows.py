@@ -17,6 +17,7 @@ from countermark.filestore import FileStore
 from tests.client.cli.test_bundle_commands import Desk, desk  # noqa: F401  (a fixture)
 from tests.client.cli.test_policy_commands import pylock
 from tests.elsewhere import Elsewhere
+from tests.project import Project
 from tests.windows import Windows
 
 
@@ -91,6 +92,30 @@ def test_bundles_of_both_kinds_locks_and_pins(desk: Desk, windows: Windows) -> N
     desk.world.down = lambda path: True
     desk.run("bundle", "verify", desk.wheel)
     desk.run("bundle", "verify", *mode, logged)
+    assert windows.refused == 0
+
+
+def test_trust_audits_and_installers(
+    desk: Desk,  # noqa: F811
+    windows: Windows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pinned, audited twice and from the start, an installer configured and undone, and started beside a lock."""
+    root = desk.folder / "root.json"
+    root.write_bytes(desk.world.root)
+    desk.run("trust", "add", desk.world.base, "--root", root)
+    for more in ((), (), ("--from-start",)):
+        desk.run("audit", *more)
+    pip = desk.folder / "pip.ini"
+    for act in ("--write", "--write", "--undo"):
+        desk.run("configure", "pip", act, "--file", pip)
+    assert not pip.exists()
+    (desk.folder / "sub").mkdir()
+    lock = Project(desk.folder / "sub", desk.world).uv_lock(desk.published)
+    monkeypatch.chdir(lock.parent)
+    monkeypatch.setattr("countermark.run._start", lambda command, environment: 0)
+    for _ in range(2):
+        desk.run("run", "--json", desk.folder / "run.json", "--", "uv", "sync", "--frozen")
     assert windows.refused == 0
 
 
