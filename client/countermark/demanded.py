@@ -34,7 +34,9 @@ def check_pins(artifact: Artifact, signed_by: SignedBy, policies: Policies) -> N
 
 
 def pin_line(project: str, signed_by: SignedBy) -> str:
-    """What pins this signer, on one line of the table `pins`."""
+    """What pins this signer, on one line of the table `pins`; empty where no publisher signed."""
+    if signed_by.party != "publisher":
+        return ""
     signer = signed_by.keyid if signed_by.identity is None else form_of(signed_by.identity)
     return f'{project} = ["{signer}"]'
 

@@ -48,7 +48,9 @@ class Facts:
     tier: str | None = None  # of the verdict that lists the file; None where nobody asked
     yank: int | None = None
     is_pinned: bool = False
-    pin_line: str = ""  # what to write into countermark.toml for the signer that was found
+    pin_line: str = (
+        ""  # what to write into countermark.toml for the signer that was found; empty: nobody to pin
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ class Demands:
             yield _objection(
                 "no-pin",
                 f"no signer of {facts.project} is pinned",
-                f"if that is whom you expect, commit this line, under [pins] in countermark.toml: {facts.pin_line}",
+                f"if that is whom you expect, commit this line, under [pins] in countermark.toml: {facts.pin_line}"
+                if facts.pin_line
+                else "no publisher signed this file, so there is nobody to pin: ask the project for a signed release",
             )
 
     def to_dict(self) -> dict[str, Any]:

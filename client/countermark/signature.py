@@ -74,8 +74,11 @@ class SignedBy:
     chain: tuple[tuple[int, str], ...] = ()  # enrolments as index and key ID, the signing key's first
 
     def meets(self, pins: Collection[str]) -> bool:
-        """Whether one of these identities signed, or vouches for the key that did."""
-        return meets(pins, self.keyids, self.identity)
+        """Whether one of these identities signed, or vouches for the key that did.
+
+        A publisher's alone: the registry's own key signs for everybody, so a pin on it would pin nobody.
+        """
+        return self.party == "publisher" and meets(pins, self.keyids, self.identity)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -64,6 +64,20 @@ def test_under_ci_an_absent_pin_is_refused_with_the_line_to_commit(
     assert desk.json("verify", desk.wheel, expect=5)["artifacts"][0]["reason"] == "other-signer"
 
 
+def test_the_registrys_own_key_is_nobody_to_pin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A file that no publisher signed offers no line, and a pin on whoever signs in their place is met by nothing."""
+    another_registry(desk, "observe")
+    file = desk.world.publish("unsigned", signed=False)
+    path = desk.folder / file.filename
+    path.write_bytes(file.data)
+    monkeypatch.setenv("CI", "true")
+    policy(desk, "require-pins = true\n")
+    told = desk.json("verify", path, expect=5)["artifacts"][0]
+    assert told["reason"] == "no-pin" and "nobody to pin" in told["hint"] and "commit" not in told["hint"]
+    policy(desk, f'require-pins = true\n[pins]\nunsigned = ["{desk.world.keys.registry.keyid}"]\n')
+    assert desk.json("verify", path, expect=5)["artifacts"][0]["reason"] == "other-signer"
+
+
 @pytest.mark.parametrize(("said", "code"), [("1", 5), ("True", 5), ("", 0), ("false", 0), ("0", 0)])
 def test_what_counts_as_ci(desk: Desk, monkeypatch: pytest.MonkeyPatch, said: str, code: int) -> None:  # noqa: F811
     """What CI systems set, and not what people set to say that it is none."""
