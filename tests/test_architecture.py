@@ -46,7 +46,7 @@ FLOORS: list[set[str]] = [
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
     {"audit_state"},
     {"audit_report"},
-    {"offers"},
+    {"offers", "proxyanswers"},
     {"projectstate"},
     {"actfile", "compare"},
     {"verify", "offline", "logonly", "logoffline", "evidence_check"},

@@ -235,7 +235,7 @@ def proxy(arguments: argparse.Namespace) -> int:
         shown = shown_to(registry.url, authorization)
         return _proxy(home, registry, replace(shown, certificates=ours.certificates))
 
-    engine = Team(in_their_name)
+    engine = Team(in_their_name, lends=arguments.with_client_cert)
     with serving.listening(engine.answer, host, port, max_body=0) as server:
         # shutdown() waits for the loop, so it must not run inside the loop's own thread.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -13,7 +13,7 @@ afterwards, against one view of the registry; each is looked up once, whoever as
 this disk (filestore.py), bytes that were not never get a name, and no byte of the registry's goes out unverified.
 
 Refusals are made where installers show them: at the file's URL, 409 for a contradiction and 403 for the rest, with
-the reason in the status line and as problem+json, never a 5xx: installers retry those and lose the reason.
+the reason (proxyanswers.py).
 
 A file above 64 MiB goes out while it comes in; its last 64 KiB are held back until the hash is right, else the
 connection is cut, so that no archive is complete whose bytes are wrong.
@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import IO
 from urllib.parse import quote, unquote
 
+from countermark import proxyanswers
 from countermark.clientpolicy import Policies
 from countermark.console import plain
 from countermark.distribution import MEMBER_MAX_BYTES
@@ -44,6 +44,7 @@ from countermark.limits import PROXY_HELD_BACK, PROXY_JUDGED_FOR, PROXY_WHOLE_BY
 from countermark.names import normalise_project
 from countermark.offers import Hint, Judged, Offer, document, judge, look_up, unjudged
 from countermark.pins import Registry
+from countermark.proxyanswers import told
 from countermark.serving import Request, Response, Stream
 from countermark.simplepage import JSON_TYPE, content_type, encode_page, negotiate
 from countermark.values import replace
@@ -54,16 +55,8 @@ PIECE_MAX = 64 * 1024  # bytes read or sent at a time
 FILE_TYPE = "application/octet-stream"
 METADATA_TYPE = "text/plain; charset=utf-8"
 LASTING = frozenset({6, 7})  # exit codes that no later success of the same file undoes
-REASON_MAX = 130  # characters of an error in a status line; the problem document has all of it
 METADATA = ".metadata"
 WITHDRAWN = frozenset({403, 410, 451})  # what a registry answers for a file it withholds
-TITLES = {
-    3: "The registry cannot be reached",
-    4: "Too old to judge",
-    5: "Refused by policy",
-    6: "Withdrawn",
-    7: "Evidence false",
-}
 
 
 class Proxy:
@@ -109,7 +102,7 @@ class Proxy:
     def withheld(self) -> list[str]:
         """What was left off the pages that were asked for, in words."""
         found = [refused for judged in self._judged.values() for refused in judged.refused()]
-        return [f"not offered: {_told(refused.artifact.filename, refused.error)}" for refused in found]
+        return [f"not offered: {told(refused.artifact.filename, refused.error)}" for refused in found]
 
     def judged(self, project: str) -> Judged | None:
         """What may be had of a project, as of a minute ago at most; None when nobody knows it."""
@@ -176,47 +169,55 @@ class Proxy:
             return Response(404, f"{self._registry.url} knows no project {project}\n".encode())
         for_pip = request.headers.get("user-agent", "").startswith("pip/")
         if judged.error is not None:
-            if (closed := _closed(judged.error)) is not None:
+            if (closed := proxyanswers.closed(judged.error)) is not None:
                 return closed
             self._note(Refused(Artifact(project, "", "", ""), judged.error))
             if not (for_pip and judged.offers):  # uv stops at 409 and shows the reason
-                return self._refusal(judged.error, status=409)
+                return proxyanswers.refusal(judged.error, self._registry.url, status=409)
         for refused in judged.refused():
             if refused.exit_code == EvidenceError.exit_code or not judged.served:
                 self._note(refused)
         body = encode_page(document(project, judged, for_pip=for_pip), media_type)
-        return _answer(request, body, content_type(media_type), hashlib.sha256(body).hexdigest())
+        tag = hashlib.sha256(body).hexdigest()
+        return proxyanswers.found(
+            request, body, content_type(media_type), tag, until=_until(judged), varies=True
+        )
 
     def _package(self, project: str, filename: str, request: Request) -> Response:
         is_metadata = filename.endswith(METADATA)
         filename = filename.removesuffix(METADATA)
         judged = self.judged(normalise_project(project))
         offer = None if judged is None else judged.offers.get(filename)
-        if offer is None:
+        if judged is None or offer is None:
             error = judged.error if judged is not None else None
-            if (closed := _closed(error)) is not None:
+            if (closed := proxyanswers.closed(error)) is not None:
                 return closed
-            return self._refusal(error) if error else Response(404, f"no file {filename}\n".encode())
+            if error is not None:
+                return proxyanswers.refusal(error, self._registry.url)
+            return Response(404, f"no file {filename}\n".encode())
         error = offer.error
         if error is None:
             try:
-                return self._metadata(offer, request) if is_metadata else self._artifact(offer, request)
+                give = self._metadata if is_metadata else self._artifact
+                return give(offer, request, _until(judged))
             except CountermarkError as found:
                 error = found
             except OSError as found:  # ours: what comes from the network has its own errors
                 error = NetworkError(f"{filename}: this machine's disk: {found.strerror or found}")
         self._note(Refused(offer.artifact, error))
-        return self._refusal(error, about=filename)
+        return proxyanswers.refusal(error, self._registry.url, about=filename)
 
     # --- bytes --------------------------------------------------------------------------------------------
-    def _artifact(self, offer: Offer, request: Request) -> Response:
+    def _artifact(self, offer: Offer, request: Request, until: int | None) -> Response:
         sha256, length = offer.artifact.sha256, offer.length
         if request.method == "HEAD":
-            return _answer(request, Stream(length, iter(())), FILE_TYPE, sha256)
+            return proxyanswers.found(request, Stream(length, iter(())), FILE_TYPE, sha256)
         file = self.open(offer) if length <= PROXY_WHOLE_BYTES else self._store.open(sha256)
         self._note(offer.outcome)
-        pieces = self._passing(offer) if file is None else _pieces(file)
-        return _answer(request, Stream(length, pieces), FILE_TYPE, sha256)
+        if file is not None:
+            return proxyanswers.found(request, Stream(length, _pieces(file)), FILE_TYPE, sha256, until=until)
+        passing = proxyanswers.found(request, Stream(length, self._passing(offer)), FILE_TYPE, sha256)
+        return proxyanswers.unbuffered(passing)
 
     def _bring(self, offer: Offer) -> IO[bytes]:
         """Fetch, store, hash; only then it has a name."""
@@ -274,16 +275,17 @@ class Proxy:
         self._remember(replace(offer, error=error))
         raise error
 
-    def _metadata(self, offer: Offer, request: Request) -> Response:
+    def _metadata(self, offer: Offer, request: Request, until: int | None) -> Response:
         sha256 = offer.metadata_sha256
         if sha256 is None:
             return Response(404, f"no metadata of {offer.artifact.filename} is offered\n".encode())
         with self._bringing[sha256]:
             if (kept := self._store.open(sha256)) is not None:
                 with kept:
-                    return _answer(request, kept.read(), METADATA_TYPE, sha256)
-            raw = self._bring_metadata(offer, sha256)
-        return _answer(request, raw, METADATA_TYPE, sha256)
+                    raw = kept.read()
+            else:
+                raw = self._bring_metadata(offer, sha256)
+        return proxyanswers.found(request, raw, METADATA_TYPE, sha256, until=until)
 
     def _bring_metadata(self, offer: Offer, sha256: str) -> bytes:
         """Fetch, hash, store, like a file."""
@@ -329,7 +331,7 @@ class Proxy:
                 return
             self._outcomes[name] = outcome
         if isinstance(outcome, Refused):
-            self._say(f"refused: {_told(outcome.artifact.filename, outcome.error)}")
+            self._say(f"refused: {told(outcome.artifact.filename, outcome.error)}")
             if outcome.error.hint:
                 self._say(f"hint: {outcome.error.hint}")
         elif isinstance(outcome, LetPass):
@@ -337,34 +339,6 @@ class Proxy:
         else:
             for text in (*outcome.remarks, *map(str, outcome.findings)):
                 self._say(f"{name}: {text}")
-
-    def _refusal(self, error: CountermarkError, *, about: str = "", status: int | None = None) -> Response:
-        """The reason three ways at once, since each installer shows another one."""
-        code = error.exit_code
-        status = status or (409 if code == EvidenceError.exit_code else 403)
-        help_url = f"{self._registry.url}/h/exit-{code}"
-        told = plain(_told(about, error))
-        # The next step; where our evidence lies on this machine is nobody else's business.
-        step = f" ({plain(error.hint)})" if error.hint and code != EvidenceError.exit_code else ""
-        short = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", told)
-        if len(short) > REASON_MAX:
-            short = short[: REASON_MAX - 3] + "..."
-        problem = {
-            "type": help_url,
-            "title": TITLES.get(code, "Refused"),
-            "status": status,
-            "detail": told + step,
-            "code": f"exit-{code}",
-        }
-        body = encode_page(problem, JSON_TYPE)
-        headers = {"Cache-Control": "no-store"}
-        reason = f"{short} exit-{code} {help_url}".encode("ascii", "backslashreplace").decode()
-        return Response(status, body, "application/problem+json", headers, reason)
-
-
-def _told(filename: str, error: CountermarkError) -> str:
-    """The error, with the name of what it is about."""
-    return str(error) if filename in str(error) else f"{filename}: {error}"
 
 
 def _given_up(offer: Offer, error: StatusError) -> CountermarkError:
@@ -375,22 +349,9 @@ def _given_up(offer: Offer, error: StatusError) -> CountermarkError:
     return NetworkError(f"{name}: {error}")
 
 
-def _closed(error: CountermarkError | None) -> Response | None:
-    """The registry's own question for credentials, and its refusal of those that came: installers know what to do."""
-    if not isinstance(error, StatusError) or error.answer.status not in (401, 403):
-        return None
-    status = error.answer.status
-    asks = {"WWW-Authenticate": error.answer.headers.get("www-authenticate", 'Basic realm="registry"')}
-    told = b"the registry asks who you are\n" if status == 401 else b"the registry does not show you this\n"
-    return Response(status, told, headers=asks if status == 401 else {})
-
-
-def _answer(request: Request, body: bytes | Stream, media_type: str, tag: str) -> Response:
-    """The body, or that nothing changed for who holds it already. Each use asks again."""
-    headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache", "Vary": "Accept, User-Agent"}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(304, headers=headers)
-    return Response(200, body, media_type, headers)
+def _until(judged: Judged) -> int | None:
+    """The last second of a judgement; None where nothing could be judged, which is tried again at once."""
+    return None if judged.error else judged.at + int(PROXY_JUDGED_FOR.total_seconds()) - 1
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:

@@ -75,7 +75,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     # Connections that wait to be taken; the standard library lets 5, and a client whose call is dropped by the kernel
     # calls again after 1, 3, 7, 15 and 31 seconds. One uv opens 50 at once.
-    request_queue_size = 1024
+    request_queue_size = 4096
     allow_reuse_address = sys.platform != "win32"  # there it would let two processes share the port
 
     def __init__(self, engine: Engine, host: str, port: int, *, max_body: int) -> None:

@@ -25,7 +25,7 @@ daemon off;
 pid {prefix}/nginx.pid;
 error_log {prefix}/error.log warn;
 worker_processes 1;
-events {{ worker_connections 256; }}
+events {{ worker_connections 8192; }}
 http {{
     client_body_temp_path {prefix}/body;
     proxy_temp_path {prefix}/proxy;
@@ -68,11 +68,7 @@ class Front:
             self._own(line) for line in (DEPLOY / "nginx/countermark.conf").read_text("utf-8").splitlines()
         ]
         (self.prefix / "countermark.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        main = self.prefix / "nginx.conf"
-        main.write_text(
-            MAIN.format(prefix=self.prefix, user="user root;" if os.geteuid() == 0 else ""), encoding="utf-8"
-        )
-        return main
+        return write_main(self.prefix)
 
     def _own(self, line: str) -> str:
         if not line.rstrip().partition("#")[2].strip().startswith("<-"):
@@ -112,15 +108,7 @@ class Front:
         return f"include {self.prefix / 'access.conf'}; {locations}"
 
     def reload(self) -> None:
-        """What `systemctl reload nginx` does: new workers with what the files say now; the old ones end."""
-        master = (self.prefix / "nginx.pid").read_text().strip()
-        workers = Path(f"/proc/{master}/task/{master}/children")
-        old = set(workers.read_text().split())
-        subprocess.run(self.command("-s", "reload"), capture_output=True, timeout=60, check=True)
-        deadline = time.monotonic() + 20
-        while not (now := set(workers.read_text().split())) or now & old:
-            assert time.monotonic() < deadline, f"nginx's old workers {sorted(now & old)} go on"
-            time.sleep(0.02)
+        reload(self.prefix)
 
     def check(self) -> str:
         """What `nginx -t` says."""
@@ -130,32 +118,65 @@ class Front:
     def running(self) -> Iterator[Front]:
         """nginx, until the block ends."""
         self.write()
-        with (self.prefix / "said.log").open("w") as said:
-            process = subprocess.Popen(self.command(), stdout=said, stderr=said, stdin=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + 20
-            while not self._listens():
-                assert process.poll() is None, (self.prefix / "said.log").read_text()
-                assert time.monotonic() < deadline, "nginx does not listen"
-                time.sleep(0.02)
+        with nginx(self.prefix, self.port):
             yield self
-        finally:
-            process.terminate()
-            process.wait(20)
 
     def command(self, *more: str) -> list[str]:
-        return [
-            str(program("nginx")), "-p", str(self.prefix), "-e", str(self.prefix / "error.log"),
-            "-c", str(self.prefix / "nginx.conf"), *more,
-        ]  # fmt: skip
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return command(self.prefix, *more)
 
     def get(self, path: str, **headers: str) -> Answer:
         """The answer to a GET of exactly this path."""
         return ask(self.port, "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def write_main(prefix: Path) -> Path:
+    """What a distribution's nginx.conf brings, around `countermark.conf` in the same folder."""
+    main = prefix / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    main.write_text(MAIN.format(prefix=prefix, user=user), encoding="utf-8")
+    return main
+
+
+def command(prefix: Path, *more: str) -> list[str]:
+    """nginx with the configuration of this folder."""
+    return [
+        str(program("nginx")), "-p", str(prefix), "-e", str(prefix / "error.log"), "-c", str(prefix / "nginx.conf"),
+        *more,
+    ]  # fmt: skip
+
+
+@contextmanager
+def nginx(prefix: Path, port: int) -> Iterator[int]:
+    """nginx with the configuration of this folder, once it listens there; its process, until the block ends."""
+    with (prefix / "said.log").open("w") as said:
+        process = subprocess.Popen(command(prefix), stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not _listens(port):
+            assert process.poll() is None, (prefix / "said.log").read_text()
+            assert time.monotonic() < deadline, "nginx does not listen"
+            time.sleep(0.02)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def reload(prefix: Path) -> None:
+    """What `systemctl reload nginx` does: new workers with what the files say now; the old ones end."""
+    master = (prefix / "nginx.pid").read_text().strip()
+    workers = Path(f"/proc/{master}/task/{master}/children")
+    old = set(workers.read_text().split())
+    subprocess.run(command(prefix, "-s", "reload"), capture_output=True, timeout=60, check=True)
+    deadline = time.monotonic() + 20
+    while not (now := set(workers.read_text().split())) or now & old:
+        assert time.monotonic() < deadline, f"nginx's old workers {sorted(now & old)} go on"
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ask(

@@ -17,8 +17,9 @@ import pytest
 
 from tests.clients.pinned import executable
 from tests.deploy.components import DEPLOY
-from tests.deploy.front import Front
+from tests.deploy.front import Front, nginx
 from tests.deploy.privateca import make_certificate
+from tests.deploy.teamfront import write_team_front
 from tests.world.world import World, as_json, free_port
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/private-registries.md").read_text("utf-8")
@@ -183,44 +184,27 @@ def test_a_proxy_for_a_team_asks_its_own_users(world: TlsWorld, wheel: Path, tmp
     for words in (("init", "theirs"), ("issue", "theirs", "bob")):
         subprocess.run([script, *words], cwd=tmp_path, capture_output=True, check=True)
     bob = tmp_path / "theirs/issued/bob.pem"
-    text = (DEPLOY / "nginx/team-proxy.conf").read_text("utf-8")
-    for name, value in {
-        "listen": f"127.0.0.1:{port} ssl", "server_name": "localhost", "ssl_certificate": chain,
-        "ssl_certificate_key": key, "access_log": "off", "proxy_pass": f"http://127.0.0.1:{behind}",
-    }.items():  # fmt: skip
-        text = re.sub(rf"(?m)^( *{name} )[^;]+; +# <-$", rf"\g<1>{value};", text)
-    text = re.sub(r"(?m)^    #(ssl_\w+ )", r"    \1", text).replace(
-        "/etc/nginx/clients.", f"{tmp_path}/theirs/clients."
-    )
-    front = Front(tmp_path / "nginx", port, tmp_path, "127.0.0.1:1")
-    front.write()
-    (front.prefix / "countermark.conf").write_text(text)
+    front = tmp_path / "nginx"
+    write_team_front(front, port=port, behind=f"127.0.0.1:{behind}", chain=chain, key=key)
+    asking = re.sub(r"(?m)^    #(ssl_\w+ )", r"    \1", (front / "countermark.conf").read_text("utf-8"))
+    asking = asking.replace("/etc/nginx/clients.", f"{tmp_path}/theirs/clients.")
+    (front / "countermark.conf").write_text(asking)
     command = ["countermark", "proxy", "--with-client-cert", "--listen", f"127.0.0.1:{behind}"]
     proxy = subprocess.Popen(command, env=world.env(), stdout=subprocess.PIPE, text=True)
-    nginx = subprocess.Popen(front.command(), stderr=subprocess.DEVNULL)
     try:
         assert proxy.stdout is not None and str(behind) in proxy.stdout.readline()
         path = f"https://localhost:{port}/simple/behind-mtls/"
-        curl = [
-            "curl",
-            "-s",
-            "--retry",
-            "20",
-            "--retry-connrefused",
-            "--cacert",
-            str(tmp_path / "ca.pem"),
-            "-w",
-            "%{http_code}",
-        ]
-        mine = world.run(*curl, "--cert", bob, path)
-        assert mine.out.endswith("200") and wheel.name in mine.out
-        for more in ([], ["--cert", world.root / "ada.pem"], ["-H", "Authorization: Basic YWRhOng="]):
-            other = world.run(*curl, *more, path)
-            assert other.out.endswith("400") and wheel.name not in other.out
+        curl = ["curl", "-s", "--cacert", str(tmp_path / "ca.pem"), "-w", "%{http_code}"]
+        with nginx(front, port):
+            mine = world.run(*curl, "--cert", bob, path)
+            assert mine.out.endswith("200") and wheel.name in mine.out
+            for more in ([], ["--cert", world.root / "ada.pem"], ["-H", "Authorization: Basic YWRhOng="]):
+                other = world.run(*curl, *more, path)
+                assert other.out.endswith("400") and wheel.name not in other.out
+            assert not [kept for kept in (front / "kept").rglob("*") if kept.is_file()]
     finally:
-        for process in (nginx, proxy):
-            process.terminate()
-            process.wait(20)
+        proxy.terminate()
+        proxy.wait(20)
 
 
 def test_who_was_revoked_reads_no_more(world: TlsWorld, wheel: Path, ada: Path) -> None:

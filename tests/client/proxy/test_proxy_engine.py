@@ -298,6 +298,35 @@ def test_a_large_file_goes_out_without_its_end_until_it_is_right(
     assert installer.kept() == [good.sha256]
 
 
+def test_an_answer_may_be_kept_until_its_judgement_ends(
+    installer: Installer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it is asked for: the last second is that of the judgement; what refuses or passes through has none."""
+    monkeypatch.setattr(proxy_module, "PROXY_WHOLE_BYTES", 1000)
+    file = world.publish("acme-demo")
+    large = world.publish("acme-demo", "2.0", data=bytes(range(256)) * 1000)
+    judged = world.now
+    for later in (0, 1, 59):
+        world.now = judged + later
+        for suffix in ("", ".metadata"):
+            assert installer.file(file, suffix).headers["X-Accel-Expires"] == f"@{judged + 59}"
+        assert installer.get("/simple/acme-demo/", JSON).headers["X-Accel-Expires"] == f"@{judged + 59}"
+    passing = installer.file(large)
+    assert "X-Accel-Expires" not in passing.headers and passing.headers["X-Accel-Buffering"] == "no"
+    assert body(passing) == large.data
+    assert "X-Accel-Expires" in installer.file(large).headers  # from this disk now
+    assert (
+        "X-Accel-Expires" not in installer.get(f"/packages/acme-demo/{file.filename}", method="HEAD").headers
+    )
+    world.decide("hold", file, "malware")
+    world.release()
+    world.now = judged + 60
+    assert "X-Accel-Expires" not in installer.file(file).headers
+    world.down = lambda path: True
+    world.now += 60
+    assert "X-Accel-Expires" not in installer.get("/simple/acme-demo/", PIP).headers
+
+
 def test_names_that_are_none_lead_nowhere(installer: Installer, world: World) -> None:
     """Traversal, other projects' files, foreign paths and methods; one spelling of a project's page."""
     file = world.publish("acme-demo")

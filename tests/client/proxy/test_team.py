@@ -26,7 +26,10 @@ PRIVATE = ("/simple/secret/", "/packages/secret/", "/api/v1/files/secret")
 
 
 class Guarded:
-    """A registry that asks everybody who they are, and shows one project to Ann alone."""
+    """A registry that asks everybody who they are, and shows one project to Ann alone.
+
+    `public`: it shows everybody the rest.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -36,9 +39,10 @@ class Guarded:
     def answer(self, request: Request) -> Response:
         who = request.headers.get("authorization")
         self.asked.append((who, request.path))
-        if who not in (ANN, BEN) and not self.public:
+        is_private = request.path.startswith(PRIVATE)
+        if who not in (ANN, BEN) and (is_private or not self.public):
             return Response(401, b"", headers={"WWW-Authenticate": 'Basic realm="acme"'})
-        if request.path.startswith(PRIVATE) and who != ANN:
+        if is_private and who != ANN:
             return Response(403, b"")
         return self.world.answer(request)
 
@@ -73,7 +77,7 @@ def team(guarded: Guarded, secret: Published, tmp_path: Path) -> Team:
             policies=Policies(), clock=lambda: int(time.time()), say=lambda text: None,
         )  # fmt: skip
 
-    return Team(make)
+    return Team(make, lends=False)
 
 
 def get(team: Team, path: str, who: str | None = None) -> Response:
@@ -109,6 +113,18 @@ def test_nothing_of_one_user_reaches_another_on_a_warm_cache(
     guarded.world.down = lambda path: True  # not even when the registry cannot be asked any more
     assert get(team, f"/packages/secret/{secret.filename}", BEN).status == 403
     assert get(team, f"/packages/secret/{secret.filename}", None).status == 401
+
+
+def test_only_what_is_for_everybody_may_be_kept(team: Team, guarded: Guarded, secret: Published) -> None:
+    """Answers to credentials, and all of a proxy that lends its certificate, are for no cache before it."""
+    guarded.public = True
+    paths = ["/simple/open/", "/packages/open/open-1.0-py3-none-any.whl"]
+    lending = Team(team._make, lends=True)
+    for path in paths:
+        assert get(team, path).headers["X-Accel-Expires"].startswith("@")
+        for answer in (get(team, path, ANN), get(lending, path)):
+            assert answer.status == 200 and answer.headers["X-Accel-Expires"] == "0"
+            assert answer.headers["Cache-Control"] == "private"
 
 
 def test_credentials_leave_for_the_registrys_host_alone(guarded: Guarded) -> None:
