@@ -1,103 +1,134 @@
 """A team's proxy: many installs by uv at once through it, beside the same from a plain index (plainindex.py).
 
-Every client starts with an empty cache and an environment of its own, and installs by name, as people do who point uv
-at an index: from a lock, uv would fetch from the addresses that the lock names. Both ways are taken in turn, each
-warm: the proxy has judged and stored the files once, as it has after a team's first install. The plain index computes
-nothing, and clients, indexes and registry share this machine: no ratio can be worse than this one.
+The proxy stands behind the nginx that we ship for it (deploy/nginx/team-proxy.conf), the plain index is nginx with
+the same TLS. Every client starts with an empty cache and an environment of its own, and installs by name, as people
+do who point uv at an index: from a lock, uv would fetch from the addresses that the lock names. Both ways are taken
+in turn, each warm: the proxy has judged and stored the files once, as it has after a team's first install. The plain
+index computes nothing, and clients, indexes and registry share this machine: no ratio can be worse than this one.
+
+Seconds are what people wait for. CPU seconds, of the clients, both indexes and the registry's web process together,
+say less of what else the machine did.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import bench_lock
 import plainindex
 import registry
 from figures import Figure
-from tests.world.world import World
+from tests.deploy.front import nginx
+from tests.deploy.privateca import make_certificate
+from tests.deploy.teamfront import write_team_front
+from tests.world.world import World, free_port
 
-CLIENTS = int(os.environ.get("COUNTERMARK_BENCH_CLIENTS", "50"))
-WHEELS = int(os.environ.get("COUNTERMARK_BENCH_WHEELS", "200"))
-ROUNDS = 3
+SIZES = ((8, 50, 5), (50, 200, 3))  # clients, wheels, rounds
+BUDGET = {(50, 200): 1.1}
+WAYS = ("plain index", "team proxy")
+
+
+@dataclass(frozen=True)
+class Took:
+    """What so many installs took until the last was done."""
+
+    seconds: float
+    cpu: float
 
 
 def measure() -> list[Figure]:
-    """Seconds until all clients are done, by either way, and how many times as long the proxy takes."""
+    """Seconds and CPU seconds of both ways, and how many times as much the proxy takes."""
+    figures: list[Figure] = []
     with registry.running() as world:
-        wheels = bench_lock.publish(world, WHEELS)
+        wheels = bench_lock.publish(world, max(count for _, count, _ in SIZES))
         time.sleep(2)
-        names = [wheel.name.split("-")[0] for wheel in wheels]
-        world.run(
-            "countermark",
-            "trust",
-            "add",
-            world.url,
-            "--root-words",
-            world.words(world.root / "ceremony" / "out"),
-        )
-        proxy = subprocess.Popen(
-            ("countermark", "proxy", "--listen", "127.0.0.1:0"), env=world.env(), text=True, cwd=world.root,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            assert proxy.stdout is not None
-            with plainindex.serving(wheels) as plain_index:
-                ways = {"plain": plain_index, "proxy": proxy.stdout.readline().strip()}
-                for index in ways.values():
-                    _together(world, names, index, 1)
-                took: dict[str, list[float]] = {way: [] for way in ways}
-                for _ in range(ROUNDS):
-                    for way, index in ways.items():
-                        took[way].append(_together(world, names, index, CLIENTS))
-        finally:
-            proxy.terminate()
-            proxy.wait(20)
-    ratios = [p / q for p, q in zip(took["proxy"], took["plain"], strict=True)]
-    plain = f"{CLIENTS} parallel installs of {WHEELS} wheels, plain index"
-    return [
-        Figure(plain, "s", took["plain"]),
-        Figure(
-            f"{CLIENTS} parallel installs of {WHEELS} wheels, team proxy", "s", took["proxy"], beside=plain
-        ),
-        Figure(
-            f"team proxy over plain index, {CLIENTS} installs of {WHEELS} wheels",
-            "times",
-            ratios,
-            budget=1.1 if (CLIENTS, WHEELS) == (50, 200) else None,
-        ),
-    ]
+        ceremony = world.root / "ceremony" / "out"
+        world.run("countermark", "trust", "add", world.url, "--root-words", world.words(ceremony))
+        with _indexes(world, wheels) as (indexes, spent):
+            for clients, count, rounds in SIZES:
+                names = [wheel.name.split("-")[0] for wheel in wheels[:count]]
+                for index in indexes.values():
+                    _together(world, names, index, 1, spent)
+                took: dict[str, list[Took]] = {way: [] for way in WAYS}
+                for _ in range(rounds):
+                    for way in WAYS:
+                        took[way].append(_together(world, names, indexes[way], clients, spent))
+                figures += _figures(clients, count, took)
+    return figures
 
 
-def _together(world: World, names: Sequence[str], index: str, clients: int) -> float:
-    """So many installs that start at once; seconds until the last one ended well."""
+@contextlib.contextmanager
+def _indexes(world: World, wheels: Sequence[Path]) -> Iterator[tuple[dict[str, str], Callable[[], float]]]:
+    """The address of each way, and the CPU seconds of all that stands behind them until now."""
+    _, chain, key = make_certificate(world.root)
+    command = ("countermark", "proxy", "--listen", "127.0.0.1:0")
+    proxy = subprocess.Popen(
+        command, env=world.env(), cwd=world.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert proxy.stdout is not None
+        behind, port = proxy.stdout.readline().split("/")[2], free_port()
+        write_team_front(world.root / "front", port=port, behind=behind, chain=chain, key=key)
+        with (
+            plainindex.serving(wheels, world.root / "plain", chain=chain, key=key) as (plain_index, plain),
+            nginx(world.root / "front", port) as front,
+        ):
+            processes = (world.pid("web"), proxy.pid, plain, front)
+            addresses = {WAYS[0]: plain_index, WAYS[1]: f"https://localhost:{port}/simple/"}
+            yield addresses, lambda: sum(map(registry.spent, processes))
+    finally:
+        proxy.terminate()
+        proxy.wait(20)
+
+
+def _together(
+    world: World, names: Sequence[str], index: str, clients: int, spent: Callable[[], float]
+) -> Took:
+    """So many installs that start at once, until the last one has ended well."""
     folders = [world.root / f"client-{number}" for number in range(clients)]
-    running = []
     for folder in folders:
         folder.mkdir()
         world.run("uv", "venv", "--quiet", folder / "venv")
-    started = time.perf_counter()
-    for folder in folders:
-        command = [
-            "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--default-index",
-            index,
-            "--python",
-            str(folder / "venv"),
-            *names,
-        ]
-        env = {**world.env(), "UV_CACHE_DIR": str(folder / "cache")}
-        running.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    used, started = _clients() + spent(), time.perf_counter()
+    running = [_install(world, names, index, folder) for folder in folders]
     for child in running:
         _, said = child.communicate(timeout=600)
         assert child.returncode == 0, said
-    took = time.perf_counter() - started
+    took = Took(time.perf_counter() - started, _clients() + spent() - used)
     for folder in folders:
         shutil.rmtree(folder)
     return took
+
+
+def _install(world: World, names: Sequence[str], index: str, folder: Path) -> subprocess.Popen[str]:
+    command = ["uv", "pip", "install", "--quiet", "--default-index", index, "--python", str(folder / "venv")]
+    env = world.env(UV_CACHE_DIR=str(folder / "cache"), SSL_CERT_FILE=str(world.root / "ca.pem"))
+    return subprocess.Popen([*command, *names], env=env, stderr=subprocess.PIPE, text=True)
+
+
+def _clients() -> float:
+    """CPU seconds of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _figures(clients: int, count: int, took: Mapping[str, Sequence[Took]]) -> list[Figure]:
+    what = f"{clients} parallel installs of {count} wheels"
+    plain, proxied = (took[way] for way in WAYS)
+    names = [f"{what}, {way}" for way in WAYS]
+    seconds = [p.seconds / q.seconds for q, p in zip(plain, proxied, strict=True)]
+    cpu = [p.cpu / q.cpu for q, p in zip(plain, proxied, strict=True)]
+    over = f"team proxy over plain index, {clients} installs of {count} wheels"
+    return [
+        Figure(names[0], "s", [each.seconds for each in plain]),
+        Figure(names[1], "s", [each.seconds for each in proxied], beside=names[0]),
+        Figure(over, "times", seconds, budget=BUDGET.get((clients, count))),
+        Figure(f"{over}, CPU", "times", cpu),
+    ]

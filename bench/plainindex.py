@@ -1,79 +1,57 @@
 """A plain index: nginx, which serves pages and files from a folder. What a proxy is measured against.
 
 The pages are PEP 691 JSON, as the proxy's, with the same hashes and the same metadata files, so that an installer
-asks the same questions of either. Nothing is computed on the way: no index is cheaper.
+asks the same questions of either, and the TLS is that of a team's proxy, with the same certificate. Nothing is
+computed on the way: no index is cheaper.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import registry
-from tests.deploy.components import program
+from tests.deploy.front import nginx, write_main
 from tests.world.world import free_port
 
 PAGE_TYPE = "application/vnd.pypi.simple.v1+json"
 CONFIGURATION = """
-{user}
-daemon off;
-pid {prefix}/nginx.pid;
-error_log {prefix}/error.log warn;
-worker_processes 1;
-events {{ worker_connections 8192; }}
-http {{
-    client_body_temp_path {prefix}/body;
-    proxy_temp_path {prefix}/proxy;
-    fastcgi_temp_path {prefix}/fastcgi;
-    uwsgi_temp_path {prefix}/uwsgi;
-    scgi_temp_path {prefix}/scgi;
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    keepalive_requests 10000;
-    open_file_cache max=2000;
-    server {{
-        listen 127.0.0.1:{port} backlog=1024;
-        root {prefix}/public;
-        default_type application/octet-stream;
-        location /simple/ {{
-            index index.json;
-            types {{ {page_type} json; }}
-        }}
+access_log off;
+sendfile on;
+tcp_nopush on;
+keepalive_requests 10000;
+open_file_cache max=2000;
+server {{
+    listen 127.0.0.1:{port} ssl backlog=4096;
+    ssl_certificate {chain};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_tickets off;
+    root {prefix}/public;
+    default_type application/octet-stream;
+    location /simple/ {{
+        index index.json;
+        types {{ {page_type} json; }}
     }}
 }}
 """
 
 
 @contextmanager
-def serving(wheels: Sequence[Path]) -> Iterator[str]:
-    """The address of an index of these wheels, each of a project of its own."""
-    prefix, port = Path(tempfile.mkdtemp(prefix="countermark-plain-")), free_port()
-    try:
-        for wheel in wheels:
-            _lay_out(prefix / "public", wheel)
-        user = "user root;" if os.geteuid() == 0 else ""
-        text = CONFIGURATION.format(prefix=prefix, port=port, user=user, page_type=PAGE_TYPE)
-        (prefix / "nginx.conf").write_text(text, encoding="utf-8")
-        server = subprocess.Popen(
-            (program("nginx"), "-p", prefix, "-c", prefix / "nginx.conf"), stderr=subprocess.DEVNULL
-        )
-        try:
-            registry.wait_for(port)
-            yield f"http://127.0.0.1:{port}/simple/"
-        finally:
-            server.terminate()
-            server.wait(20)
-    finally:
-        shutil.rmtree(prefix, ignore_errors=True)
+def serving(wheels: Sequence[Path], prefix: Path, *, chain: Path, key: Path) -> Iterator[tuple[str, int]]:
+    """The address and process of an index of these wheels, each of a project of its own; it lies in that folder."""
+    port = free_port()
+    for wheel in wheels:
+        _lay_out(prefix / "public", wheel)
+    text = CONFIGURATION.format(prefix=prefix, port=port, chain=chain, key=key, page_type=PAGE_TYPE)
+    (prefix / "countermark.conf").write_text(text, encoding="utf-8")
+    write_main(prefix)
+    with nginx(prefix, port) as process:
+        yield f"https://localhost:{port}/simple/", process
 
 
 def _lay_out(public: Path, wheel: Path) -> None:
