@@ -16,9 +16,9 @@ from typing import Any
 import registry
 from countermark.clientpolicy import Policies
 from countermark.fetch import Answer, HttpFetcher
+from countermark.lockcheck import verify_locks
 from countermark.lockfile import read_lock
 from countermark.pins import Home
-from countermark.run import verify_locks
 from figures import Figure
 from tests.world.world import World
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from countermark import clientcerts
 from countermark.clientpolicy import Policies
-from countermark.console import GREEN, RED, YELLOW, put, put_json, say
+from countermark.console import GREEN, RED, YELLOW, Progress, put, put_json, say
 from countermark.credentials import NONE, Credentials, load, shown_to
 from countermark.disk import config_home, replace_file
 from countermark.errors import CountermarkError, NetworkError, UsageError
@@ -64,15 +64,20 @@ def verify(arguments: argparse.Namespace) -> int:
         raise UsageError("files and locks are verified by separate commands")
     fetcher = fetcher_for(registry)
     read: list[LockFile] = []
+    progress = Progress(quiet=arguments.json)
     if locks:
-        from countermark.lockfile import read_lock  # noqa: PLC0415  (lazy: a file needs none of this)
-        from countermark.run import verify_locks  # noqa: PLC0415
+        from countermark.lockcheck import verify_locks  # noqa: PLC0415  (lazy: a file needs none of this)
+        from countermark.lockfile import read_lock  # noqa: PLC0415
 
         read = [read_lock(path) for path in locks]
-        report = verify_locks(read, registry, fetcher, now=now, policies=policies, remarks=remarks)
+        report = verify_locks(
+            read, registry, fetcher, now=now, policies=policies, remarks=remarks, tick=progress
+        )
     else:
         artifacts = [Artifact.from_path(path) for path in files]
-        report = verify_artifacts(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
+        report = verify_artifacts(
+            artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks, tick=progress
+        )
     return _deliver(arguments, report, locks or files, locks=read)
 
 
@@ -111,7 +116,8 @@ def _verify_environment(
     if arguments.files or arguments.log_only or arguments.namespace is not None:
         raise UsageError("--environment is verified alone, without files and --log-only")
     place, proxy = read_place(arguments.environment), _proxy(home, registry)
-    report = verify_environment(place, proxy, now=now, policies=policies, remarks=remarks, say=say)
+    progress = Progress(quiet=arguments.json)
+    report = verify_environment(place, proxy, now=now, policies=policies, remarks=remarks, tick=progress)
     return _deliver(arguments, report, [arguments.environment])
 
 
@@ -203,6 +209,7 @@ def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             say=say,
             remarks=remarks,
             allow_build=arguments.allow_build,
+            tick=Progress(),
         )
     else:
         finished = runner.run_proxied(

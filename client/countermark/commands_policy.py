@@ -1,6 +1,6 @@
 """The commands `pin`, `policy` and `lock`: who must have signed, what is asked, what a stricter policy would refuse.
 
-The engines: pinning.py, policyview.py, run.py (verify_locks) and offers.py.
+The engines: pinning.py, policyview.py, lockcheck.py and offers.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from countermark.disk import read_file, rewrite_file
 from countermark.edits import difference
 from countermark.errors import CountermarkError, EvidenceError, PolicyError, UsageError
 from countermark.limits import LOCAL_FILE_MAX_BYTES, LOCK_MAX_BYTES
+from countermark.lockcheck import verify_locks
 from countermark.lockfile import is_pylock, read_lock
 from countermark.mirrors import fetcher_for
 from countermark.names import normalise_project
@@ -28,7 +29,6 @@ from countermark.pinning import Move, annotated, move, newest_signer, signers_of
 from countermark.pins import Home, Registry
 from countermark.policyfile import PROJECT_POLICY, load_policies, load_policy, project_policy
 from countermark.policyview import PLACES, asked, asked_of
-from countermark.run import verify_locks
 from countermark.values import replace
 from countermark.verified import Refused, Report
 from countermark.verify import verify

@@ -13,19 +13,51 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 PROGRAM = "countermark"
+PROGRESS_AFTER, PROGRESS_EVERY = 1.0, 0.1  # seconds
 GREEN, YELLOW, RED = "32", "33", "31"
+
+
+class Progress:
+    """How far something is: one line of the terminal that is written over, once it has taken a second.
+
+    Nothing where stderr is no terminal, and nothing beside a result for programs. What is said next clears it.
+    """
+
+    shown = 0  # characters on the line now, of whichever instance
+
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._is_told = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._clock, self._next = clock, clock() + PROGRESS_AFTER
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if self._is_told and (now := self._clock()) >= self._next:
+            self._next = now + PROGRESS_EVERY
+            line = f"{PROGRAM}: {done} of {of} {what}"
+            print(f"\r{line.ljust(Progress.shown)}", end="", file=sys.stderr, flush=True)
+            Progress.shown = len(line)
+
+    @staticmethod
+    def clear() -> None:
+        """Take the line away, if there is one."""
+        if Progress.shown:
+            print(f"\r{' ' * Progress.shown}\r", end="", file=sys.stderr, flush=True)
+            Progress.shown = 0
 
 
 def say(text: str, *, colour: str | None = None) -> None:
     """One line of talk."""
+    Progress.clear()
     print(f"{PROGRAM}: {paint(plain(text), colour, sys.stderr)}", file=sys.stderr, flush=True)
 
 
 def put(text: str, *, colour: str | None = None) -> None:
     """One line of data."""
+    Progress.clear()
     print(paint(plain(text), colour, sys.stdout), flush=True)
 
 

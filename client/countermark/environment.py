@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sysconfig
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -30,11 +30,11 @@ from countermark.errors import CountermarkError, EvidenceError, MalformedError, 
 from countermark.installed import Finding, Held, Installed, Place
 from countermark.names import normalise_version, parse_filename
 from countermark.offers import Judged, Offer
+from countermark.prefetch import Tick, quiet
 from countermark.proxy import Proxy
 from countermark.values import replace
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report, Verified
 
-PROGRESS = 25  # distributions between two lines that say how far it is
 CARRIED = frozenset({"pip", "setuptools"})  # what Python puts into a new environment
 
 
@@ -45,7 +45,7 @@ def verify_environment(
     now: int,
     policies: Policies,
     remarks: Sequence[str] = (),
-    say: Callable[[str], None] = lambda _: None,
+    tick: Tick = quiet,
 ) -> Report:
     """Hold everything installed here against what the registry logged. Errors of the registry's view are raised."""
     report = proxy.check()
@@ -53,8 +53,7 @@ def verify_environment(
     held, outcomes = Held(place), list[Outcome]()
     unknown: list[tuple[Installed, str]] = []
     for number, installed in enumerate(place.installed, 1):
-        if number % PROGRESS == 0:
-            say(f"{number} of {len(place.installed)} distributions")
+        tick("distributions", number, len(place.installed))
         try:
             outcomes.append(_held_against_its_wheel(installed, held, proxy))
         except _UnknownError as error:

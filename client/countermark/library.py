@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from countermark.errors import CountermarkError
+from countermark.lockcheck import verify_locks
 from countermark.lockfile import read_lock
 from countermark.mirrors import fetcher_for
 from countermark.pins import Home, Registry
 from countermark.policyfile import load_policies
-from countermark.run import verify_locks
 from countermark.verified import Artifact, Refused, Report, Verified
 from countermark.verify import verify
 

@@ -100,6 +100,13 @@ READ_TIMEOUT = timedelta(seconds=30)
 FETCH_MAX_BYTES = 8 * 1024 * 1024  # any one metadata file, tile or API answer
 FETCH_DEADLINE = timedelta(seconds=120)  # a whole answer, so that one byte a second does not hold us
 MIRRORS_MAX = 16
+PREFETCH_FROM = 8  # files verified together; for fewer, asking ahead costs what it saves
+PREFETCH_THREADS = 8  # as many as connections that are kept
+PREFETCH_WORTH = timedelta(
+    milliseconds=4
+)  # for one answer; where they come sooner they are asked for in turn
+PREFETCH_LOOK = 0.05  # seconds between two looks at how far it is
+PREFETCH_MAX_BYTES = 64 * 1024 * 1024  # of answers held; then no further one is asked for ahead
 MIRROR_DEADLINE = timedelta(seconds=10)  # a whole answer, where another source can be asked instead
 DOWNLOAD_SLOWEST = 20_000  # bytes a second: a file of 1 GB may take 14 hours, and no longer
 

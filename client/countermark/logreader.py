@@ -15,7 +15,7 @@ Tiles and bundles are kept in memory as long as the reader lives; nothing is wri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from countermark.errors import ProofError
@@ -35,6 +35,7 @@ from countermark.values import replace
 
 if TYPE_CHECKING:
     from countermark.fetch import Fetcher
+    from countermark.prefetch import Wanted
 
 TILE_MAX_BYTES = WIDTH * merkle.HASH_SIZE
 
@@ -47,6 +48,7 @@ class TreeReader:
         self._head = head
         self._fetcher = fetcher
         self._hashes = TileHashes(head.size, head.root_hash, self._tile)
+        self._read: set[Tile] = set()
 
     def check_prefix(self, older: Checkpoint) -> tuple[bytes, ...]:
         """Check that `older` is a prefix of this tree; returns the consistency proof that says so."""
@@ -75,6 +77,7 @@ class TreeReader:
     def _tile(self, tile: Tile) -> bytes:
         raw = self._get(tile, TILE_MAX_BYTES)
         assert raw is not None
+        self._read.add(tile)
         return raw
 
     def _get(self, tile: Tile, max_bytes: int, *, missing_ok: bool = False) -> bytes | None:
@@ -103,6 +106,19 @@ class LogReader(TreeReader):
         """The entries from `start` up to but not including `end`, in order; each hashes to its slot."""
         for index in range(start, min(end, self.checkpoint.size)):
             yield index, self._bundle(index // WIDTH)[index % WIDTH]
+
+    def ahead(self, indices: Iterable[int]) -> list[Wanted]:
+        """What reading these entries will ask for: their bundles, and the full tiles above them, if not read yet."""
+        from countermark.prefetch import Wanted  # noqa: PLC0415  (lazy: offline nobody is asked)
+
+        found: dict[Tile, int] = {}
+        for bundle in sorted({index // WIDTH for index in indices} - self._bundles.keys()):
+            tile = tile_at(0, bundle, self.checkpoint.size)
+            found[tile.bundle()] = BUNDLE_MAX_BYTES
+            while tile.full and tile not in self._read:  # partial ones, the tree's edge, are read all at once
+                found[tile] = TILE_MAX_BYTES
+                tile = tile_at(tile.level + 1, tile.index // WIDTH, self.checkpoint.size)
+        return [Wanted(f"{self._base_url}/{tile.path()}", bound) for tile, bound in found.items()]
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
         """The inclusion proof of the entry at `index`."""

@@ -40,20 +40,16 @@ from typing import TYPE_CHECKING, Any
 
 from countermark.clientpolicy import Policies
 from countermark.credentials import SECRET_VARIABLES
-from countermark.demanded import refused_or_let_pass
 from countermark.disk import read_file, replace_file
-from countermark.errors import MalformedError, PolicyError, UsageError
+from countermark.errors import PolicyError, UsageError
 from countermark.fetch import Fetcher
 from countermark.limits import LOCK_MAX_BYTES
-from countermark.lockfile import LockFile, Pinned, Unprovable
-from countermark.names import normalise_version, parse_filename
+from countermark.lockcheck import verify_locks
 from countermark.pins import Registry
 from countermark.plans import Plan
-from countermark.trust import View
-from countermark.unlisted import simple_page
+from countermark.prefetch import Tick, quiet
 from countermark.values import dataclass, replace
-from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
-from countermark.verify import verify
+from countermark.verified import LetPass, Outcome, Report
 
 if TYPE_CHECKING:
     from countermark.proxy import Proxy
@@ -95,113 +91,7 @@ class Finished:
         }
 
 
-# --- (1) what of it is proved -----------------------------------------------------------------------------
-
-
-def verify_locks(
-    locks: Sequence[LockFile],
-    registry: Registry,
-    fetcher: Fetcher,
-    *,
-    now: int,
-    policies: Policies,
-    remarks: Sequence[str] = (),
-    loose: Sequence[Unprovable] | None = None,
-    allow_build: bool | None = None,
-) -> Report:
-    """Verify every hash of every lock for its pinned project and version.
-
-    What no hash covers is refused or let pass by policy, like a file that is not in the log; `loose` are
-    those items, where a command leaves some of them out. `allow_build` is whether an installer that is about to start
-    may build from source; None: none is.
-    """
-    pins = sorted(
-        {pin for lock in locks for pin in lock.pinned}, key=lambda p: (p.project, p.version, p.sha256)
-    )
-
-    lock_pins: dict[str, frozenset[str]] = {}
-    for pin in pins:
-        if pin.keys:
-            lock_pins[pin.project] = lock_pins.get(pin.project, frozenset()) | pin.keys
-    policies = replace(policies, lock_pins=lock_pins)
-
-    def artifacts(view: View) -> list[Artifact]:
-        pages: dict[str, list[dict[str, Any]]] = {}
-        known = frozenset(pin.sha256 for pin in pins)
-        return [_artifact(view, fetcher, pin, pages, known) for pin in pins]
-
-    report = verify(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks)
-    if loose is None:
-        loose = [item for lock in locks for item in lock.unprovable]
-    policies = policies if report.policy is None else policies.with_central(report.policy)
-    outcomes = tuple(_unproved(item, policies, now=now, allow_build=allow_build) for item in loose)
-    return replace(report, outcomes=report.outcomes + outcomes)
-
-
-def _unproved(item: Unprovable, policies: Policies, *, now: int, allow_build: bool | None) -> Outcome:
-    artifact = Artifact(item.project, item.version or "", "", "")
-    if allow_build is False and item.is_source:
-        error = PolicyError(
-            f"not provable: {item.project}: {item.reason}",
-            hint="`countermark run --allow-build -- ...` lets it be built, with tools that come through the proxy",
-            reason="not-provable",
-        )
-        return Refused(artifact, error, "no build without --allow-build")
-    leave_out = (
-        "its build takes tools that no lock pins; --no-install-project (uv) or --no-root (poetry) leaves it out, "
-        "`countermark run --allow-build` lets it be built"
-    )
-    hint = leave_out if item.folder == "." else None
-    error = PolicyError(f"not provable: {item.project}: {item.reason}", hint=hint, reason="not-provable")
-    if allow_build and (item.is_source or item.folder is not None):
-        return LetPass(artifact, error, "--allow-build")
-    return refused_or_let_pass(artifact, error, policies, now=now)
-
-
-def _artifact(
-    view: View,
-    fetcher: Fetcher,
-    pin: Pinned,
-    pages: dict[str, list[dict[str, Any]]],
-    known: frozenset[str],
-) -> Artifact:
-    """The file a pin means. Requirements name none: the simple page is asked, and TUF decides what it is worth."""
-    if pin.filename is not None:
-        return Artifact(pin.project, pin.version, pin.filename, pin.sha256)
-    if pin.project not in pages:
-        pages[pin.project] = simple_page(fetcher, view.registry.url, pin.project)
-    candidates = [item for item in pages[pin.project] if _is_of(item["filename"], pin)]
-    others = []
-    for item in candidates:
-        target = view.target(f"files/{pin.project}/{item['filename']}")
-        if target is not None and target.sha256 == pin.sha256:
-            return Artifact(pin.project, pin.version, item["filename"], pin.sha256)
-        if target is None or target.sha256 not in known:
-            others.append(item)  # not the file of another hash of this lock
-    # No target has this hash. A page that claims it does is caught by verifying the file it names.
-    claimed = [item for item in candidates if _page_hash(item) == pin.sha256]
-    chosen = claimed or (others if len(others) == 1 else [])
-    filename = chosen[0]["filename"] if chosen else ""
-    return Artifact(pin.project, pin.version, filename, pin.sha256)
-
-
-def _is_of(filename: str, pin: Pinned) -> bool:
-    try:
-        name = parse_filename(filename)
-        same = normalise_version(name.version, strip_zeros=True) == normalise_version(
-            pin.version, strip_zeros=True
-        )
-    except MalformedError:
-        return False
-    return name.project == pin.project and same
-
-
-def _page_hash(item: Mapping[str, Any]) -> str | None:
-    hashes = item.get("hashes")
-    return str(hashes.get("sha256")) if isinstance(hashes, Mapping) else None
-
-
-# --- (2) the child ----------------------------------------------------------------------------------------
+# --- the child --------------------------------------------------------------------------------------------
 
 
 def run(
@@ -217,6 +107,7 @@ def run(
     remarks: Sequence[str] = (),
     start: Callable[[Sequence[str], Mapping[str, str]], int] | None = None,
     allow_build: bool = False,
+    tick: Tick = quiet,
 ) -> Finished:
     """Verify, then start the child with the proxy as its index, then look whether the locks are what they were."""
     if not todo.is_pinned:
@@ -230,7 +121,7 @@ def run(
     loose = todo.unprovable()
     report = verify_locks(
         todo.locks, registry, fetcher, now=now, policies=policies, remarks=remarks, loose=loose,
-        allow_build=allow_build,
+        allow_build=allow_build, tick=tick,
     )  # fmt: skip
     if report.exit_code:
         return Finished(report.exit_code, "countermark", report, ("the installer was not started",))

@@ -51,6 +51,7 @@ from countermark.limits import (
 from countermark.logreader import LogReader
 from countermark.mirrors import Mirrored
 from countermark.pins import Registry, newer_roots
+from countermark.prefetch import Prefetcher
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
 from countermark.timestamp import Timestamp, check_spelling, open_carried, open_head
 from countermark.tlog.checkpoint import VerifiedCheckpoint
@@ -71,7 +72,7 @@ class View:
     """A registry at one moment. Everything here was verified, by whom the fields say."""
 
     registry: Registry
-    fetcher: Fetcher
+    fetcher: Prefetcher
     now: int
     freshness: Freshness
     timestamp: Timestamp
@@ -88,6 +89,9 @@ class View:
     newer: list[LogReader] = field(default_factory=list)  # heads read since, each beyond the last
     tiles: dict[str, bytes] = field(default_factory=dict)  # of the bins tree, named by their hash, read once
     bin_files: list[BinFiles] = field(default_factory=list)  # one, once ngclient has brought the index role
+    bins: dict[str, tuple[BinLeaf, dict[str, Any]]] = field(
+        default_factory=dict
+    )  # by role, verified, read once
 
     def target(self, path: str) -> ListedTarget | None:
         """The target at `path`, or None when its bin, bound to the bins root, does not hold it."""
@@ -106,30 +110,44 @@ class View:
             raise ProofError(
                 f"the index has 2^{bit_length} bins, the timestamp's bins root has 2^{self.timestamp.bit_length}"
             )
-        if self.online:
-            expected = read_leaf_hash(
-                self._bins_tile, index=number, bit_length=bit_length, root=self.timestamp.bins_root
-            )
-            if (held := self.bin_files[0].held(role, expected)) is not None:
-                return held
+        if self.held_bin(role, number, bit_length) is None:
+            self.bins[role] = self._brought_bin(path, role, number, bit_length)
+        return self.bins[role]
+
+    def held_bin(self, role: str, number: int, bit_length: int) -> tuple[BinLeaf, dict[str, Any]] | None:
+        """The bin, where this view has it, or the cache holds the one that the bins root commits to."""
+        if role not in self.bins and self.online:
+            held = self.bin_files[0].held(role, self._leaf_hash(number, bit_length))
+            if held is not None:
+                self.bins[role] = held
+        return self.bins.get(role)
+
+    def _brought_bin(
+        self, path: str, role: str, number: int, bit_length: int
+    ) -> tuple[BinLeaf, dict[str, Any]]:
         with tuf_errors(self.registry.url):
             self.updater.get_targetinfo(path)  # brings the bin, verified
         raw = read_file(self.cache / f"{role}.json", max_bytes=BIN_MAX_BYTES) or b""
         signed = json.loads(raw)["signed"]
         targets: dict[str, Any] = signed["targets"]
         leaf = BinLeaf(role, signed["version"], hashlib.sha256(raw).hexdigest(), targets_root(targets))
-        if self.online and leaf.leaf_hash != expected:
+        if self.online and leaf.leaf_hash != (expected := self._leaf_hash(number, bit_length)):
             raise ProofError(
                 f"bin {role} version {leaf.version} hashes to {leaf.leaf_hash.hex()}, "
                 f"the bins root {self.timestamp.bins_root.hex()} has {expected.hex()}"
             )
         return leaf, targets
 
+    def _leaf_hash(self, number: int, bit_length: int) -> bytes:
+        """What the bins root commits to for one bin."""
+        root = self.timestamp.bins_root
+        return read_leaf_hash(self.bins_tile, index=number, bit_length=bit_length, root=root)
+
     def bin_proof(self, number: int) -> tuple[bytes, ...]:
         """The path from one bin to the bins root."""
         timestamp = self.timestamp
         return read_proof(
-            self._bins_tile, index=number, bit_length=timestamp.bit_length, root=timestamp.bins_root
+            self.bins_tile, index=number, bit_length=timestamp.bit_length, root=timestamp.bins_root
         )
 
     def at_newest_head(self) -> View:
@@ -157,15 +175,23 @@ class View:
         self.newer.append(log)
         return replace(self, checkpoint=head, log=log, head=words)
 
-    def _bins_tile(self, name: str) -> bytes:
-        if name not in self.tiles:
-            raw = kept_tile(self.cache, name)
-            if raw is None:
-                raw = self.fetcher.get(f"{self.registry.metadata_url}/bins/{name}", max_bytes=256 * HASH_SIZE)
-                assert raw is not None
-                keep_tile(self.cache, name, raw)
-            self.tiles[name] = raw  # whoever reads it compares its hash with the name
+    def bins_tile(self, name: str) -> bytes:
+        """A tile of the bins tree; whoever reads it compares its hash with the name."""
+        if not self.has_tile(name):
+            raw = self.fetcher.get(self.tile_url(name), max_bytes=256 * HASH_SIZE)
+            assert raw is not None
+            keep_tile(self.cache, name, raw)
+            self.tiles[name] = raw
         return self.tiles[name]
+
+    def has_tile(self, name: str) -> bool:
+        """Whether that tile is here, and nobody need be asked for it."""
+        if name not in self.tiles and (raw := kept_tile(self.cache, name)) is not None:
+            self.tiles[name] = raw
+        return name in self.tiles
+
+    def tile_url(self, name: str) -> str:
+        return f"{self.registry.metadata_url}/bins/{name}"
 
 
 @contextlib.contextmanager
@@ -244,11 +270,12 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
     timeline.check_timestamp(
         _seen(timestamp, cache), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
     )
-    log = LogReader(registry.log_url, checkpoint, recorder.fetcher)
+    recorder.fetcher = ahead = Prefetcher(recorder.fetcher)
+    log = LogReader(registry.log_url, checkpoint, ahead)
     head = timeline.check_head(log) if online else "not compared: offline"
     return View(
         registry=registry,
-        fetcher=recorder.fetcher,
+        fetcher=ahead,
         now=now,
         freshness=freshness,
         timestamp=timestamp,

@@ -19,6 +19,7 @@ from countermark.errors import CountermarkError, MalformedError, NetworkError, P
 from countermark.fetch import Fetcher, decode_json
 from countermark.limits import FETCH_MAX_BYTES
 from countermark.names import normalise_filename
+from countermark.prefetch import Wanted
 from countermark.signature import check_publisher
 from countermark.trust import View
 from countermark.verified import Artifact, TamperedError
@@ -117,13 +118,18 @@ def _page_files(view: View, project: str) -> set[str]:
     return {item["filename"] for item in files}
 
 
+def page_of(url: str, project: str) -> Wanted:
+    """The question for a project's simple page."""
+    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    return Wanted(f"{url}/simple/{quote(project, safe='')}/", FETCH_MAX_BYTES, accept)
+
+
 def simple_page(fetcher: Fetcher, url: str, project: str) -> list[dict[str, Any]]:
     """The files a simple page lists; nobody vouches for it."""
-    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
-    page = f"{url}/simple/{quote(project, safe='')}/"
+    page = page_of(url, project)
     try:
-        raw = fetcher.get(page, max_bytes=FETCH_MAX_BYTES, missing_ok=True, headers=accept)
+        raw = fetcher.get(page.url, max_bytes=page.max_bytes, missing_ok=True, headers=page.headers)
         files = decode_json(raw)["files"] if raw else []
         return [item for item in files if isinstance(item["filename"], str)]
     except (ValueError, KeyError, TypeError):
-        raise MalformedError(f"{page} is not a simple page in JSON") from None
+        raise MalformedError(f"{page.url} is not a simple page in JSON") from None

@@ -43,9 +43,10 @@ from countermark.errors import (
 from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import Fetcher
 from countermark.freshness import Level
-from countermark.limits import MEMORY_MAX_BYTES
+from countermark.limits import MEMORY_MAX_BYTES, PREFETCH_FROM
 from countermark.matching import check_target, entry_of
 from countermark.pins import Registry
+from countermark.prefetch import Tick, quiet
 from countermark.signature import SignedBy, check_publisher
 from countermark.tlog.policy import NONE
 from countermark.trust import View, opened
@@ -88,15 +89,16 @@ def verify(
     now: int,
     policies: Policies | None = None,
     remarks: Sequence[str] = (),
+    tick: Tick = quiet,
 ) -> Report:
     """Verify every artifact against one view of the registry. Errors of the view itself are raised.
 
-    `artifacts` may be a function of the view, for pins that name no file.
+    `artifacts` may be a function of the view, for pins that name no file. `tick` hears how far it is.
     """
     try:
         with opened(registry, fetcher, now=now) as view:
             wanted = artifacts(view) if callable(artifacts) else artifacts
-            report = verify_with(view, wanted, policies or Policies(), remarks)
+            report = verify_with(view, wanted, policies or Policies(), remarks, tick)
             if any(isinstance(o, Refused) and o.exit_code == 7 for o in report.outcomes):
                 raise _AbandonError(report)
             return report
@@ -105,12 +107,23 @@ def verify(
 
 
 def verify_with(
-    view: View, artifacts: Sequence[Artifact], policies: Policies, remarks: Sequence[str] = ()
+    view: View,
+    artifacts: Sequence[Artifact],
+    policies: Policies,
+    remarks: Sequence[str] = (),
+    tick: Tick = quiet,
 ) -> Report:
     """The same for who has opened a view."""
+    if len(artifacts) >= PREFETCH_FROM:
+        from countermark import lookahead  # noqa: PLC0415  (lazy: a file alone needs none of it)
+
+        lookahead.of_files(view, artifacts, tick)
     policies = policies.with_central(view.trust_file.client_policy)
     memory = _Memory.load(view.registry.folder / "verified.txt")
-    outcomes = [_judge(view, artifact, policies, memory) for artifact in artifacts]
+    outcomes = []
+    for number, artifact in enumerate(artifacts, 1):
+        outcomes.append(_judge(view, artifact, policies, memory))
+        tick("files", number, len(artifacts))
     freshness = view.freshness
     report = Report(
         outcomes=tuple(outcomes),

@@ -9,7 +9,7 @@ import pytest
 
 from countermark.clientpolicy import Policies
 from countermark.installers import plan
-from countermark.run import verify_locks
+from countermark.lockcheck import verify_locks
 from tests.project import Project
 from tests.simulator import Published, World
 

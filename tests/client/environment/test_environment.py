@@ -102,9 +102,7 @@ class Env:
             self.machine.registry, self.world, FileStore(self.folder / "store"),
             policies=policies, clock=lambda: self.world.now, say=self.said.append,
         )  # fmt: skip
-        return verify_environment(
-            read_place(path or self.root), proxy, now=self.world.now, policies=policies, say=self.said.append
-        )
+        return verify_environment(read_place(path or self.root), proxy, now=self.world.now, policies=policies)
 
     def refused(self, code: int = 7) -> list[str]:
         """The refusals, in order; all of this exit code, and no distribution among what is verified."""
