@@ -300,7 +300,7 @@ PUT_TOGETHER = {
     ("disk", "f'.{folder.name}.old'"): "a folder of ours",
     ("evidence", "f'{evidence.kind.value}-{identity}.json'"): "a word of ours and a digest",
     ("installed", "f'{entry.name}.exe'"): "what an installer made; read alone",
-    ("installed", "f\"{match['stem']}.py\""): "what an installer made; read alone",
+    ("installed", "f'{match['stem']}.py'"): "what an installer made; read alone",
     ("pins", "f'{version}.root.json'"): "a number",
     ("session", "f'{FILE}.lock'"): "a word of ours",
     ("trust", "f'{role}.json'"): "a bin, as a signature under the pinned root names it; read alone",
@@ -308,14 +308,14 @@ PUT_TOGETHER = {
 
 
 def put_together(source: str) -> Iterator[str]:
-    """What stands behind `path /` or in `with_name(...)` and is put together there."""
+    """What stands behind `path /` or in `with_name(...)` and is put together there; each quote is a single one."""
     for node in ast.walk(ast.parse(source)):
         found: list[ast.expr] = []
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             found = [node.right]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             found = node.args if node.func.attr in ("with_name", "with_stem", "joinpath") else []
-        yield from (ast.unparse(each) for each in found if isinstance(each, ast.JoinedStr))
+        yield from (ast.unparse(each).replace('"', "'") for each in found if isinstance(each, ast.JoinedStr))
 
 
 def test_names_that_came_from_elsewhere_are_made_safe() -> None:
