@@ -58,11 +58,11 @@ def verify_environment(
             outcomes.append(_held_against_its_wheel(installed, held, proxy))
         except _UnknownError as error:
             unknown.append((installed, str(error)))
+        except _RefusedError as decided:
+            outcomes.append(replace(decided.outcome, artifact=_artifact(installed)))
+            held.leave(installed)
         except CountermarkError as error:
-            decision = policies.decide(installed.project, error.exit_code, now=now)
-            outcomes.append(
-                (Refused if decision.refused else LetPass)(_artifact(installed), error, decision.because)
-            )
+            outcomes.append(refused_or_let_pass(_artifact(installed), error, policies, now=now))
             held.leave(installed)
     for installed, reason in unknown:
         held.leave(installed, reason)
@@ -82,6 +82,13 @@ class _UnknownError(Exception):
     """Nobody whom we trust knows this distribution; the reason in words."""
 
 
+class _RefusedError(Exception):
+    """Policy has decided about the wheel, with what is known of the wheel alone."""
+
+    def __init__(self, outcome: Refused) -> None:
+        self.outcome = outcome
+
+
 def _held_against_its_wheel(installed: Installed, held: Held, proxy: Proxy) -> Outcome:
     """Find the wheel, verify it, hold it against what is here."""
     judged = proxy.judged(installed.project) if installed.project else None
@@ -94,6 +101,8 @@ def _held_against_its_wheel(installed: Installed, held: Held, proxy: Proxy) -> O
         raise judged.error
     good = [offer for offer in offers if offer.error is None]
     if not good:
+        if isinstance(offers[0].outcome, Refused):
+            raise _RefusedError(offers[0].outcome)
         raise offers[0].error or PolicyError("nothing is known of it")
     before = held.compared
     for offer in good:

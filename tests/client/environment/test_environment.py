@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from countermark import bytecode
-from countermark.clientpolicy import ClientPolicy, Mode, Policies
+from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
+from countermark.demands import read_demands
 from countermark.environment import verify_environment
 from countermark.errors import UsageError
 from countermark.filestore import FileStore
@@ -96,8 +97,10 @@ class Env:
         (found,) = self.root.glob("lib/python*/site-packages")
         return found
 
-    def verify(self, mode: Mode = Mode.OBSERVE, path: Path | None = None) -> Report:
-        policies = Policies(local=ClientPolicy(mode=mode))
+    def verify(
+        self, mode: Mode = Mode.OBSERVE, path: Path | None = None, *, policies: Policies | None = None
+    ) -> Report:
+        policies = policies or Policies(local=ClientPolicy(mode=mode))
         proxy = Proxy(
             self.machine.registry, self.world, FileStore(self.folder / "store"),
             policies=policies, clock=lambda: self.world.now, say=self.said.append,
@@ -175,6 +178,27 @@ def test_an_untouched_environment_is_clean(tmp_path: Path, installer: str) -> No
         assert "that Python carries" in others[0].to_json()["because"]
     else:
         assert others == [] and report.to_json()["verified"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (ClientPolicy(mode=Mode.OBSERVE, demands=read_demands({"cool-down": "3d"})), "cool-down"),
+        (
+            ClientPolicy(mode=Mode.OBSERVE, rules=(Rule("acme", Mode.OBSERVE, frozenset({"00" * 32})),)),
+            "other-signer",
+        ),
+    ],
+)
+def test_what_a_policy_refuses_is_refused_installed_too(env: Env, asked: ClientPolicy, reason: str) -> None:
+    """By the mode of the file that asks, whatever the registry's is."""
+    lenient = World(mode="warn")
+    lenient.publish("acme", data=env.wheels[0].read_bytes())
+    env.world, env.machine = lenient, Machine(env.folder / "lenient", lenient)
+    assert env.verify().exit_code == 0
+    report = env.verify(policies=Policies(project=asked))
+    (refused,) = [outcome for outcome in report.outcomes if isinstance(outcome, Refused)]
+    assert (report.exit_code, refused.error.reason) == (5, reason)
 
 
 def test_bytecode_of_the_standard_library_is_its_sources() -> None:
