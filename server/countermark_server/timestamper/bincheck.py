@@ -13,7 +13,7 @@ leaf, and the leaves in the bins root, which must be the one in the entry.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from tuf.api.metadata import Snapshot
@@ -26,6 +26,7 @@ from countermark_server.timestamper.errors import RefusalError
 from countermark_server.timestamper.store import Store
 
 CHANGES_MAX_BYTES = 16_000_000  # 65,536 lines of up to 160 bytes
+READ_AT_ONCE = 1024  # bins whose targets are read in one question
 Found = Mapping[str, Any]
 
 
@@ -71,14 +72,9 @@ class BinCheck:
         self._store.put_targets(touched)
         self._said = self._changes(changed_sha256)
         changed = {}
-        for number, (role, name) in enumerate(self._offline.bin_files):
-            version = snapshot.meta[name].version
-            before = accepted.leaves.get(number)
-            old = None if again else before
-            if old is not None and old.version == version and number not in touched:
-                continue
-            leaf = self._check(role, version, self._store.targets(number), old)
-            if leaf != before:
+        for number, role, version, old, demanded in self._due(accepted, snapshot, touched, again=again):
+            leaf = self._check(role, version, demanded, old)
+            if leaf != accepted.leaves.get(number):
                 changed[number] = leaf
         self._store.put_bins(changed)
         accepted.leaves |= changed
@@ -88,6 +84,21 @@ class BinCheck:
         elif changed:
             accepted.tree, _ = accepted.tree.replace(hashes)
         return accepted.tree
+
+    def _due(
+        self, accepted: Accepted, snapshot: Snapshot, touched: Collection[int], *, again: bool
+    ) -> Iterator[tuple[int, str, int, BinLeaf | None, Mapping[str, Target]]]:
+        """The bins to look at: number, role, version, the leaf as it was accepted, and what the log demands."""
+        due = []
+        for number, (role, name) in enumerate(self._offline.bin_files):
+            version = snapshot.meta[name].version
+            old = None if again else accepted.leaves.get(number)
+            if old is None or old.version != version or number in touched:
+                due.append((number, role, version, old))
+        for first in range(0, len(due), READ_AT_ONCE):
+            some = due[first : first + READ_AT_ONCE]
+            demanded = self._store.targets([number for number, *_ in some])
+            yield from ((*each, demanded.get(each[0], {})) for each in some)
 
     def _check(self, role: str, version: int, demanded: Mapping[str, Target], old: BinLeaf | None) -> BinLeaf:
         """The bin of this role and version, once it holds exactly what the log demands."""

@@ -17,15 +17,20 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from countermark.bins import BinLeaf, bin_number
 from countermark.rules import Key, State
 
-ASKED_MAX = 500  # keys in one question; SQLite takes 999 parameters at the least
+# Of any number of keys, or of bins: one parameter, a JSON array.
+_STATES = "SELECT key, value FROM state WHERE key IN (SELECT value FROM json_each(?))"
+_TARGETS = "SELECT bin, path, value FROM target WHERE bin IN (SELECT value FROM json_each(?)) ORDER BY path"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -76,27 +81,21 @@ class Store:
 
     def get(self, key: Key, /) -> State | None:
         """The rules' state of a key, after the entries applied."""
-        row = self._one("SELECT value FROM state WHERE key = ?", json.dumps(list(key)))
-        return None if row is None else json.loads(row[0])
+        row = self._one("SELECT value FROM state WHERE key = ?", _name(key))
+        return None if row is None else _value(row[0])
 
     def get_all(self, keys: Iterable[Key]) -> dict[Key, State | None]:
         """The same of many keys."""
-        asked = {json.dumps(list(key)): key for key in keys}
+        asked = {_name(key): key for key in keys}
         found: dict[Key, State | None] = dict.fromkeys(asked.values())
-        names = list(asked)
-        for first in range(0, len(names), ASKED_MAX):
-            some = names[first : first + ASKED_MAX]
-            marks = ",".join("?" * len(some))
-            rows = self._connection.execute(f"SELECT key, value FROM state WHERE key IN ({marks})", some)  # noqa: S608
-            found.update((asked[name], json.loads(value)) for name, value in rows)
+        rows = self._connection.execute(_STATES, (json.dumps(list(asked)),))
+        found.update((asked[name], _value(text)) for name, text in rows)
         return found
 
     def put_all(self, writes: Mapping[Key, State | None]) -> None:
         """Write what a replay left; None removes."""
-        gone = [(json.dumps(list(key)),) for key, value in writes.items() if value is None]
-        rows = [
-            (json.dumps(list(key)), json.dumps(value)) for key, value in writes.items() if value is not None
-        ]
+        gone = [(_name(key),) for key, value in writes.items() if value is None]
+        rows = [(_name(key), _text(value)) for key, value in writes.items() if value is not None]
         self._connection.executemany("DELETE FROM state WHERE key = ?", gone)
         self._connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
 
@@ -109,12 +108,12 @@ class Store:
         """Set a single value."""
         self._connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, json.dumps(value)))
 
-    def targets(self, number: int) -> dict[str, dict[str, Any]]:
-        """Every target the log demands in a bin."""
-        rows = self._connection.execute(
-            "SELECT path, value FROM target WHERE bin = ? ORDER BY path", (number,)
-        )
-        return {path: json.loads(value) for path, value in rows}
+    def targets(self, numbers: Collection[int]) -> dict[int, dict[str, dict[str, Any]]]:
+        """Every target the log demands in these bins, in order of path."""
+        found = dict[int, dict[str, dict[str, Any]]]()
+        for number, path, text in self._connection.execute(_TARGETS, (json.dumps(list(numbers)),)):
+            found.setdefault(number, {})[path] = _value(text)
+        return found
 
     def put_targets(self, bins: Mapping[int, Mapping[str, Mapping[str, Any] | None]]) -> None:
         """Demand these targets of these bins, or (None) their absence."""
@@ -122,11 +121,7 @@ class Store:
             (path, number, target) for number, targets in bins.items() for path, target in targets.items()
         ]
         gone = [(path,) for path, _, target in demanded if target is None]
-        rows = [
-            (path, number, json.dumps(target, sort_keys=True))
-            for path, number, target in demanded
-            if target is not None
-        ]
+        rows = [(path, number, _text(target)) for path, number, target in demanded if target is not None]
         self._connection.executemany("DELETE FROM target WHERE path = ?", gone)
         self._connection.executemany("INSERT OR REPLACE INTO target VALUES (?, ?, ?)", rows)
 
@@ -192,3 +187,24 @@ class Store:
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
         return row
+
+
+def _name(key: Key) -> str:
+    """A key as the table spells it: `json.dumps` of its parts. Part by part, since only strings have a quick way."""
+    return f"[{', '.join(map(encode_basestring_ascii, key))}]"
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    """A value as JSON. Its numbers are those of leaves, at most 53 bits, which orjson reads exactly."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # half a surrogate pair
+        return json.dumps(value, sort_keys=True)
+
+
+def _value(text: str) -> Any:
+    """What `_text` spelled, or the standard library did for an earlier version."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # half a surrogate pair
+        return json.loads(text)

@@ -13,23 +13,23 @@ from sqlalchemy import Connection, Engine, Table, select
 
 from countermark import rules
 from countermark.rules import Key
-from countermark_server import db, serials, submission
+from countermark_server import db, quick, serials, submission
 from countermark_server.journey import State
 from countermark_server.ruleview import SqlView
 
 HELD = ("held", "removed")
 # Built once: building a statement costs more than running it.
 _WAITING = select(db.submission).where(db.submission.c.state == State.CLEARED)
-_FIRST = _WAITING.limit(1)
+_FIRST = _WAITING.with_only_columns(db.submission.c.id).limit(1)
 
 
 def list_cleared(engine: Engine, *, now: int) -> None:
     """Move the submissions that wait for it. The state of the last candidate is the one that is public."""
     with db.read(engine) as connection:
-        if connection.execute(_FIRST).first() is None:
+        if quick.run(connection, _FIRST, {}).fetchone() is None:
             return
     with db.write(engine) as connection:
-        move(connection, connection.execute(_WAITING).mappings().all(), now=now)
+        move(connection, quick.mappings(connection, _WAITING, {}), now=now)
 
 
 def move(connection: Connection, cleared: Iterable[Mapping[Any, Any]], *, now: int) -> None:

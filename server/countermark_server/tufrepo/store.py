@@ -16,22 +16,44 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, or_, select, text, update
 
 from countermark.bins import BinsTree
 from countermark.rules import Key, State
-from countermark_server import db
+from countermark_server import db, quick
 from countermark_server.ruleview import SqlView, encode_key
 from countermark_server.tufrepo.candidate import BinRecord, Current
 
 WRITTEN, LOGGED, TIMESTAMPED, SUPERSEDED = "written", "logged", "timestamped", "superseded"
 OPEN = (WRITTEN, LOGGED)
-ASKED_MAX = 1_000  # roles in one question; SQLite takes 32,766 parameters
 _CURRENT: Key = ("tufrepo", "current")
 _LEFT: Key = ("tufrepo", "left")
 _RENEWAL: Key = ("tufrepo", "renewal")
 _BINS_BEGIN = '["tufrepo","bin",'
+# Built once: building a statement costs more than running it.
+_CLAIM = {  # any number of roles in one statement
+    "postgresql": text(
+        "INSERT INTO tuf_version (role, version)"
+        " SELECT unnest(string_to_array(CAST(:roles AS text), chr(10))), 1"
+        " ON CONFLICT (role) DO UPDATE SET version = tuf_version.version + 1 RETURNING role, version"
+    ),
+    "sqlite": text(
+        "INSERT INTO tuf_version (role, version) SELECT value, 1 FROM json_each(:roles) WHERE true"
+        " ON CONFLICT (role) DO UPDATE SET version = tuf_version.version + 1 RETURNING role, version"
+    ),
+}
+_TABLE = db.tuf_candidate
+_ADD = (
+    _TABLE.insert()
+    .values(applied=bindparam("a"), body=bindparam("b"), proposal_id=bindparam("p"), state=WRITTEN)
+    .returning(_TABLE.c.id)
+)
+_FOUND = select(_TABLE.c.id, _TABLE.c.applied, _TABLE.c.body, _TABLE.c.proposal_id, _TABLE.c.state)
+_ON_ITS_WAY = _FOUND.where(or_(*(_TABLE.c.state == state for state in OPEN)))
+_NEWEST = select(_TABLE.c.state).order_by(_TABLE.c.id.desc()).limit(1)
+_THIS = (_TABLE.c.id == bindparam("c"), _TABLE.c.state == bindparam("old"))
+_MOVE = update(_TABLE).where(*_THIS).values(state=bindparam("new"))
+_AGAIN = update(_TABLE).where(*_THIS).values(proposal_id=bindparam("asked"))
 
 
 def _bin_key(role: str) -> Key:
@@ -120,23 +142,11 @@ def renewed(connection: Connection) -> None:
 
 def claim(connection: Connection, roles: Iterable[str]) -> dict[str, int]:
     """The next version of each role, never given before. Durable when the caller's transaction commits."""
-    table = db.tuf_version
-    wanted = list(roles)
-    known: dict[str, int] = {}
-    for first in range(0, len(wanted), ASKED_MAX):
-        # Only these rows: the table holds one for each bin, and most publishes change one.
-        asked = select(table).where(table.c.role.in_(wanted[first : first + ASKED_MAX]))
-        known.update({row.role: row.version for row in connection.execute(asked)})
-    claimed = {role: known.get(role, 0) + 1 for role in wanted}
-    if claimed:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        insert: Any = dialect.insert(table)
-        statement = insert.on_conflict_do_update(
-            index_elements=["role"], set_={"version": insert.excluded.version}
-        )
-        rows = [{"role": role, "version": version} for role, version in claimed.items()]
-        connection.execute(statement, rows)
-    return claimed
+    wanted, dialect = list(roles), connection.dialect.name
+    if not wanted:
+        return {}
+    asked = "\n".join(wanted) if dialect == "postgresql" else json.dumps(wanted)
+    return dict(quick.run(connection, _CLAIM[dialect], {"roles": asked}).fetchall())
 
 
 @dataclass(frozen=True)
@@ -154,45 +164,35 @@ def add_candidate(
     connection: Connection, applied: int, body: Mapping[str, Any], proposal_id: int
 ) -> CandidateRow:
     """A candidate whose files are written and whose entry asks for its place."""
-    values = {"applied": applied, "proposal_id": proposal_id, "state": WRITTEN}
-    text = json.dumps(body, sort_keys=True)
-    result = connection.execute(db.tuf_candidate.insert().values(**values, body=text))
-    return CandidateRow(db.inserted_id(result), applied, body, proposal_id, WRITTEN)
+    row = {"a": applied, "p": proposal_id, "b": json.dumps(body, sort_keys=True)}
+    (number,) = quick.run(connection, _ADD, row).fetchone()
+    return CandidateRow(number, applied, body, proposal_id, WRITTEN)
 
 
 def open_candidate(connection: Connection) -> CandidateRow | None:
     """The candidate that is on its way; there is one at most."""
-    table = db.tuf_candidate
-    rows = connection.execute(select(table).where(table.c.state.in_(OPEN))).mappings().all()
+    rows = quick.run(connection, _ON_ITS_WAY, {}).fetchall()
     assert len(rows) <= 1, "two candidates are on their way"
-    for row in rows:
-        body = json.loads(row["body"])
-        return CandidateRow(row["id"], row["applied"], body, row["proposal_id"], row["state"])
+    for number, applied, body, proposal_id, state in rows:
+        return CandidateRow(number, applied, json.loads(body), proposal_id, state)
     return None
 
 
 def newest_state(connection: Connection) -> str | None:
     """How far the newest candidate got; None before genesis."""
-    table = db.tuf_candidate
-    state: str | None = connection.execute(
-        select(table.c.state).order_by(table.c.id.desc()).limit(1)
-    ).scalar()
-    return state
+    row = quick.run(connection, _NEWEST, {}).fetchone()
+    return None if row is None else str(row[0])
 
 
 def move(connection: Connection, candidate: CandidateRow, state: str) -> CandidateRow:
     """Note how far a candidate got."""
-    table = db.tuf_candidate
-    where = (table.c.id == candidate.id, table.c.state == candidate.state)
-    changed = connection.execute(update(table).where(*where).values(state=state))
+    changed = quick.run(connection, _MOVE, {"c": candidate.id, "old": candidate.state, "new": state})
     assert changed.rowcount == 1, f"candidate {candidate.id} is no longer {candidate.state}"
     return replace(candidate, state=state)
 
 
 def propose_again(connection: Connection, candidate: CandidateRow, proposal_id: int) -> CandidateRow:
     """Let a candidate whose entry was refused wait for another proposal of the same statement."""
-    table = db.tuf_candidate
-    where = (table.c.id == candidate.id, table.c.state == WRITTEN)
-    changed = connection.execute(update(table).where(*where).values(proposal_id=proposal_id))
+    changed = quick.run(connection, _AGAIN, {"c": candidate.id, "old": WRITTEN, "asked": proposal_id})
     assert changed.rowcount == 1, f"candidate {candidate.id} is no longer {WRITTEN}"
     return replace(candidate, proposal_id=proposal_id)

@@ -1,10 +1,15 @@
 """The timestamper signs what the log demands and nothing else; each refusal changes nothing."""
 
+import contextlib
 import hashlib
 import json
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Snapshot, Targets
 
@@ -509,3 +514,20 @@ def test_every_truncated_metadata_file_is_refused_by_one_of_our_errors(world):
             refused(world, error=CountermarkError)
         world.tuf[name] = whole
     assert world.attempt() is not None
+
+
+KEYS = st.lists(st.text(max_size=5), min_size=1, max_size=4).map(tuple)
+PLAIN = st.none() | st.booleans() | st.integers(0, 2**53 - 1) | st.text(st.characters(), max_size=5)
+
+
+@given(st.dictionaries(KEYS, st.dictionaries(st.text(max_size=3), PLAIN, max_size=3), max_size=4))
+def test_its_store_reads_what_the_library_spelled(values) -> None:
+    """Rows of earlier versions, which the standard library wrote, and its own: in one spelling of keys."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Store(Path(folder, "old"))) as store:
+        rows = [(json.dumps(list(key)), json.dumps(value)) for key, value in values.items()]
+        store._connection.executemany("INSERT INTO state VALUES (?, ?)", rows)
+        assert store.get_all(values) == values
+        store.put_all(values)
+        assert [store.get(key) for key in values] == list(values.values())
+        names = {name for (name,) in store._connection.execute("SELECT key FROM state")}
+        assert names == {name for name, _ in rows}
