@@ -28,6 +28,20 @@ _INSERT = {
     dialect: insert(_TABLE).on_conflict_do_nothing().returning(_TABLE.c.id)
     for dialect, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
 }
+_NAMED_BY = ("project", "version", "filename", "served_name", "display_name", "sha256", "length", "filetype")
+_UNLESS_GIVEN = {
+    "namespace": "", **dict.fromkeys(("requires_python", "metadata_sha256", "uploader", "attestations"))
+}  # fmt: skip
+_RECEIVE = {
+    dialect: insert.values(
+        {
+            **{name: bindparam(name) for name in (*_NAMED_BY, *_UNLESS_GIVEN)},
+            **dict.fromkeys(("state_since", "uploaded"), bindparam("now")),
+            "state": State.RECEIVED,
+        }
+    )
+    for dialect, insert in _INSERT.items()
+}
 _NAMED = select(_TABLE).where(
     _TABLE.c.namespace == bindparam("n"),
     _TABLE.c.project == bindparam("p"),
@@ -70,8 +84,9 @@ def receive(connection: Connection, *, now: int, **columns: Any) -> int | None:
     (PostgreSQL waits for who is about to take it. Several names of one transaction go in sorted, so that no two wait
     for each other.)
     """
-    row = {**columns, "state": State.RECEIVED, "state_since": now, "uploaded": now}
-    return connection.execute(_INSERT[connection.dialect.name], row).scalar()
+    values = {**_UNLESS_GIVEN, **columns, "now": now}
+    row = quick.run(connection, _RECEIVE[connection.dialect.name], values).fetchone()
+    return None if row is None else int(row[0])
 
 
 def bring(connection: Connection, *, now: int, leaf_index: int, leaf_hash: str, **columns: Any) -> bool:
@@ -162,7 +177,7 @@ def discard(connection: Connection, submission_ids: Sequence[int]) -> None:
         connection.execute(_DISCARD, gone)
 
 
-def find(connection: Connection, namespace: str, project: str, filename: str) -> RowMapping | None:
+def find(connection: Connection, namespace: str, project: str, filename: str) -> dict[str, Any] | None:
     """The submission that owns this (normalised) file name."""
-    named = {"n": namespace, "p": project, "f": filename}
-    return connection.execute(_NAMED, named).mappings().first()
+    found = quick.mappings(connection, _NAMED, {"n": namespace, "p": project, "f": filename})
+    return found[0] if found else None

@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark.rules import State
 from countermark.statement import Signer, Statement, sign
-from countermark_server import db, orgtables, proposal
+from countermark_server import db, orgtables, proposal, quick
 from countermark_server.accounts.organisations import OWNER, full_name, granted, role_in
 from countermark_server.accounts.people import LOST
 from countermark_server.asking import Answers, foresee_all, holder_state
@@ -35,6 +35,11 @@ from countermark_server.proposal import Offer
 from countermark_server.ruleview import SqlView, encode_key
 
 _SEAT = orgtables.seat
+_ORGANISATION = select(_SEAT.c.organisation).where(
+    _SEAT.c.namespace == bindparam("n"),
+    _SEAT.c.project == bindparam("p"),
+    _SEAT.c.account_id == bindparam("a"),
+)
 TRIES = 5  # others may be let in first
 OVERTAKEN = ("entry-refused", "prev-stale")  # the same person was, by another request; somebody else was
 
@@ -199,8 +204,9 @@ def note_founder(connection: Connection, account_id: str, namespace: str, projec
 
 def check_seat(connection: Connection, account_id: str, namespace: str, project: str) -> None:
     """Refuse whom the log still lets in and their team no longer. ServerError `not-owner`."""
-    query = select(_SEAT.c.organisation).where(*_this(namespace, project, account_id))
-    organisation = connection.execute(query).scalar()
+    named = {"n": namespace, "p": project, "a": account_id}
+    row = quick.run(connection, _ORGANISATION, named).fetchone()
+    organisation = None if row is None else row[0]
     if organisation is not None and has_ended(connection, account_id, namespace, project, organisation):
         raise ServerError(
             "not-owner",

@@ -30,13 +30,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, bindparam, delete, func, select
+from sqlalchemy import Connection, Engine, bindparam, delete, func, select
 
 from countermark.entry import normalise_filename
 from countermark.rules_state import State
 from countermark.statement import Envelope, Statement
-from countermark_server import db, submission
+from countermark_server import db, quick, submission
 from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.statements import Statements
 from countermark_server.accounts.tokens import Principal, require_scope
@@ -51,9 +52,11 @@ AHEAD_MAX = 512  # waiting for one account, and for one project: the largest rel
 WAITING, LOGGED = "waiting", "logged"
 _TABLE = db.statement_ahead
 # Built once: building a statement costs more than running it.
-_USED = delete(_TABLE).where(
-    _TABLE.c.namespace == "", _TABLE.c.project == bindparam("p"), _TABLE.c.filename == bindparam("f")
+_FILE = (_TABLE.c.namespace == "", _TABLE.c.project == bindparam("p"), _TABLE.c.filename == bindparam("f"))
+_WAITING = (
+    select(_TABLE.c.sha256, _TABLE.c.envelope, _TABLE.c.expires).where(*_FILE).order_by(_TABLE.c.sha256)
 )
+_USED = delete(_TABLE).where(*_FILE)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def used(connection: Connection, artifacts: Sequence[Artifact]) -> None:
     """Their names are taken from now on: no statement about them can wait any more."""
     names = [{"p": each.names.project, "f": each.names.filename} for each in artifacts]
     if names:
-        connection.execute(_USED, names)
+        quick.each(connection, _USED, names)
 
 
 def _keep(
@@ -154,7 +157,8 @@ def _keep(
 ) -> None:
     project, sha256 = statement.predicate["project"], statement.subject_sha256
     connection.execute(delete(_TABLE).where(_TABLE.c.expires <= now))
-    connection.execute(delete(_TABLE).where(*_file(project, filename), _TABLE.c.sha256 == sha256))
+    same = {"p": project, "f": filename, "s": sha256}
+    connection.execute(_USED.where(_TABLE.c.sha256 == bindparam("s")), same)
     for bound, column, value in (
         ("this account", _TABLE.c.account_id, principal.account_id),
         (f"project {project!r}", _TABLE.c.project, project),
@@ -180,10 +184,6 @@ def _keep(
     )
 
 
-def _of_file(connection: Connection, artifact: Artifact) -> list[RowMapping]:
-    query = select(_TABLE).where(*_file(artifact.names.project, artifact.names.filename))
-    return list(connection.execute(query.order_by(_TABLE.c.sha256)).mappings())
-
-
-def _file(project: str, filename: str) -> tuple[ColumnElement[bool], ...]:
-    return (_TABLE.c.namespace == "", _TABLE.c.project == project, _TABLE.c.filename == filename)
+def _of_file(connection: Connection, artifact: Artifact) -> list[dict[str, Any]]:
+    names = {"p": artifact.names.project, "f": artifact.names.filename}
+    return quick.mappings(connection, _WAITING, names)

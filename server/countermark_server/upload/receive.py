@@ -43,7 +43,7 @@ from countermark_server.proposal import PUBLISHED, Offer, Outcome
 from countermark_server.published import Published
 from countermark_server.ruleview import SqlView
 from countermark_server.settings import Settings
-from countermark_server.standings import Standing, said, standing, state_of
+from countermark_server.standings import Row, Standing, said, standing, state_of
 from countermark_server.stores.blobs import Blobs
 from countermark_server.together import Together
 from countermark_server.upload import ahead
@@ -294,7 +294,7 @@ class Receiver:
             found[at] = asked_id
         return found
 
-    def _again(self, row: RowMapping, form: Form) -> Answer:
+    def _again(self, row: Row, form: Form) -> Answer:
         """The name is taken: by these bytes, which is fine at any time, or by others, for ever."""
         if row["sha256"] != form.sha256:
             with db.read(self._engine) as connection:
@@ -308,7 +308,7 @@ class Receiver:
                 f"File already exists: {row['served_name']} has SHA-256 {row['sha256']}, not {form.sha256}",
             )
         deadline = time.monotonic() + self._settings.web.wait
-        current: RowMapping | None = row
+        current: Row | None = row
         while current is not None and current["leaf_index"] is None and time.monotonic() < deadline:
             time.sleep(AGAIN_LOOK)
             current = self._row(row["id"])
@@ -356,7 +356,7 @@ class Receiver:
             stands = standing(connection, row)
         return self._answer(row, stands)
 
-    def _answer(self, row: RowMapping, stands: Standing) -> Answer:
+    def _answer(self, row: Row, stands: Standing) -> Answer:
         state = state_of(row, stands)
         answer = _told(row["project"], row["served_name"], row["sha256"], state, stands)
         answer = replace(answer, message=recorded.shown(row)[0] + answer.message)
