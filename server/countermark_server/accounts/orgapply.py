@@ -88,16 +88,18 @@ def strangers(connection: Connection, organisations: Iterable[Organisation]) -> 
     grants = [(pattern, each.name) for each in organisations for pattern in each.names]
     accounts = _pairs(connection, select(orgtables.organisation.c.name, orgtables.organisation.c.account_id))
     logins = _pairs(connection, select(db.account.c.id, db.account.c.login))
-    view, found = SqlView(connection, db.rules_state), list[str]()
+    granted = dict[str, tuple[str, str]]()
     for project in connection.execute(select(db.project_name.c.project)).scalars():
-        for pattern, name in grants:
-            if not matches(project, pattern):
-                continue
-            held: State | None = view.get(project_key("", project))
-            if held is not None and accounts.get(name) not in held["owners"]:
-                owners = ", ".join(sorted(logins.get(each, each) for each in held["owners"]))
-                found.append(f"{project} ({pattern} of {name}) is of {owners or 'nobody'} in the log")
-            break
+        fitting = (grant for grant in grants if matches(project, grant[0]))
+        if (first := next(fitting, None)) is not None:
+            granted[project] = first
+    view, found = SqlView(connection, db.rules_state), list[str]()
+    view.fetch(project_key("", project) for project in granted)
+    for project, (pattern, name) in granted.items():
+        held: State | None = view.get(project_key("", project))
+        if held is not None and accounts.get(name) not in held["owners"]:
+            owners = ", ".join(sorted(logins.get(each, each) for each in held["owners"]))
+            found.append(f"{project} ({pattern} of {name}) is of {owners or 'nobody'} in the log")
     return sorted(found)[:PROJECTS_MAX]
 
 

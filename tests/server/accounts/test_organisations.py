@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from countermark.errors import UsageError
 from countermark.rules_state import new_holder
@@ -272,3 +272,21 @@ def test_a_grant_takes_nothing_away_and_says_so(data: Path) -> None:
     assert "acme-ml-old (acme-* of acme) is of eve@example.com in the log" in done.stderr
     with db.read(engine_of(data)) as connection:
         assert orgapply.stored(connection) == orgfile.parse(FILE)
+
+
+def test_owners_of_all_granted_projects_are_asked_for_at_once(either: Path) -> None:
+    """However many projects there are, the same few questions."""
+    engine, asked = engine_of(either), list[str]()
+    names = [f"acme-{number}" for number in range(30)]
+    with db.write(engine) as connection:
+        for name in names:
+            value = encode_value(new_holder({"0" * 32: "owner"}))
+            connection.execute(
+                db.rules_state.insert().values(key=encode_key(("project", "", name)), value=value)
+            )
+            connection.execute(db.project_name.insert().values(skeleton=name, project=name))
+    event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    with db.read(engine) as connection:
+        said = orgapply.strangers(connection, orgfile.parse(FILE))
+    assert [line.split()[0] for line in said] == sorted(names)
+    assert len(asked) == 4, asked
