@@ -112,16 +112,18 @@ class SqlView:
         return name
 
     def put(self, key: Key, value: Mapping[str, Any] | None) -> None:
-        """Give a key its new value; None removes it. Seen by `get` at once, written by `flush`."""
-        if len(key) == 3 and key[0] == "project" and not key[1] and self._known.get(key) is None:
-            self._begun.append(key[2])
-        if _changes_page(key, self._known.get(key), value):
-            self._shown.add(key[2])
-        self._known[key] = None if value is None else dict(value)
+        """Give a key its new value, which is shared from now on; None removes it. Written by `flush`."""
+        kind, before = key[0], self._known.get(key)
+        if kind in ("file", "project"):
+            if len(key) == 3 and before is None and not key[1]:
+                self._begun.append(key[2])
+            elif len(key) == 4 and key[1] and value is not None:
+                row = dict(zip(("namespace", "project", "filename"), key[1:], strict=True))
+                self._elsewhere[key] = {**row, "sha256": value["sha256"], "leaf_index": value["index"]}
+            if before is not None and _changes_page(key, before, value):
+                self._shown.add(key[2])
+        self._known[key] = value if value is None or type(value) is dict else dict(value)
         self._changed.add(key)
-        if len(key) == 4 and key[0] == "file" and key[1] and value is not None:
-            row = dict(zip(("namespace", "project", "filename"), key[1:], strict=True))
-            self._elsewhere[key] = {**row, "sha256": value["sha256"], "leaf_index": value["index"]}
 
     def flush(self) -> None:
         """Write what was put."""
