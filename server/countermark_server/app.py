@@ -85,7 +85,7 @@ def create_app(
     statements = Statements(
         engine,
         published,
-        answers,
+        Answers(engine, Bell(settings.data), public_size=published.size),
         origin=settings.registry.origin,
         wait=settings.web.wait,
         queue_max=settings.entries.queue_max,

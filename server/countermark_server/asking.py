@@ -3,13 +3,16 @@
 `foresee` asks the log's own rules against the newest state, in a read transaction, before anything is stored: a
 refusal then leaves nothing behind. Only the sequencer's answer counts, since others may be first; it runs the same
 function. `Answers.wait_for` waits until a proposal is published, refused, or patience ends.
+
+What is public is what a public checkpoint covers. Who is given `public_size` looks for themselves, and answers before
+the log has written that down; others wait for the row that says it, with which a submission goes on its journey.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -150,11 +153,16 @@ class Answers:
     One thread looks for all of them, and only while somebody waits: a hundred waiting uploads cost no more looks
     than one, and hear of a publication within milliseconds. With a bell the log says when to look; where it was
     not heard although there was something to hear, again and again, the thread looks by itself until it rings.
+
+    `public_size`: of the checkpoint that everybody reads, once it is verified.
     """
 
-    def __init__(self, engine: Engine, bell: Bell | None = None) -> None:
+    def __init__(
+        self, engine: Engine, bell: Bell | None = None, *, public_size: Callable[[], int] = lambda: 0
+    ) -> None:
         self._engine = engine
         self._bell = bell
+        self._settled = partial(proposal.settled, public_size=public_size)
         self._news = threading.Condition()
         self._waiting: set[Expected] = set()
         self._watcher: threading.Thread | None = None
@@ -174,7 +182,7 @@ class Answers:
             if len(missing) == 1:
                 break
             with db.read(self._engine) as connection:
-                found.update(proposal.settled(connection, missing))
+                found.update(self._settled(connection, missing))
                 if not last.settled or time.monotonic() >= deadline:
                     late = [each for each in missing if each not in found]
                     return found | {each: proposal.outcome(connection, each) for each in late}
@@ -255,7 +263,7 @@ class Answers:
         if news.cheap:
             return news.any() or not wanted <= asked
         first = min((each.proposal_id for each in wanted), default=0)  # the log goes by their order
-        return bool(news.ask(partial(proposal.settled, proposal_ids=(first,))))
+        return bool(news.ask(partial(self._settled, proposal_ids=(first,))))
 
     def _wait(self, least: float, most: float) -> bool:
         """Wait for the bell; at least so long, however often it rings, and no longer than `most`. True: it rang."""
@@ -270,7 +278,7 @@ class Answers:
     def _tell(self, news: News, wanted: set[Expected]) -> int:
         """Give those of them their outcome who have one; how many."""
         ids = {waiting.proposal_id for waiting in wanted}
-        outcomes = news.ask(partial(proposal.settled, proposal_ids=ids))
+        outcomes = news.ask(partial(self._settled, proposal_ids=ids))
         told = [waiting for waiting in wanted if waiting.proposal_id in outcomes]
         self._give(told, outcomes)
         return len(told)

@@ -3,7 +3,7 @@
 Any process may `propose` an entry; only the sequencer (`log/`) gives it an index, in the order of ids,
 or refuses it with the code and the sentence of the rule it broke. The proposer reads the `outcome`.
 
-    pending -> sequenced -> published      (a cosigned, public checkpoint covers it)
+    pending -> sequenced -> published      (a cosigned, public checkpoint covers it, and the log wrote that down)
        |
        v
     refused                                (it has no index; nothing of it is in the log)
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -89,16 +89,14 @@ _PUBLISH_ANY = (
 )
 _PENDING = select(_TABLE.c.id).where(_TABLE.c.state == PENDING).limit(bindparam("most"))
 _WAITING = select(func.count()).select_from(_PENDING.subquery())
-_ALL_SETTLED = select(*_SAID).where(
-    (_TABLE.c.state == PUBLISHED) | (_TABLE.c.state == REFUSED)
-)  # no IN: it is spelled out anew each time
-_SETTLED_ONE = _ALL_SETTLED.where(_TABLE.c.id == bindparam("p"))
+_ALL_ANSWERED = select(*_SAID).where(_TABLE.c.state != PENDING)
+_SETTLED_ONE = _ALL_ANSWERED.where(_TABLE.c.id == bindparam("p"))
 # PostgreSQL takes them as one text: a parameter for each, with its place in the statement, costs more than the rows.
 # (And as an array: of a subquery it expects a hundred rows, and may read the table for them.)
-_SETTLED_POSTGRESQL = _ALL_SETTLED.where(
+_SETTLED_POSTGRESQL = _ALL_ANSWERED.where(
     _TABLE.c.id == func.any(cast(func.string_to_array(bindparam("p", type_=Text), ","), ARRAY(BigInteger)))
 )
-_SETTLED_SQLITE = _ALL_SETTLED.where(
+_SETTLED_SQLITE = _ALL_ANSWERED.where(
     _TABLE.c.id.in_(select(func.json_each(bindparam("p", type_=Text)).table_valued("value").c.value))
 )
 
@@ -248,16 +246,29 @@ def publish(connection: Connection, size: int, *, told: int | None = None) -> in
     return quick.run(connection, _PUBLISH, {"told": told, "size": size}).rowcount
 
 
-def outcome(connection: Connection, proposal_id: int) -> Outcome:
-    """What became of it. Raises LookupError for an id that was never given out."""
+def _nothing() -> int:
+    return 0
+
+
+def outcome(
+    connection: Connection, proposal_id: int, *, public_size: Callable[[], int] = _nothing
+) -> Outcome:
+    """What became of it; `public_size` as in `settled`. Raises LookupError for an id that was never given out."""
     row: RowMapping | None = connection.execute(_ONE, {"p": proposal_id}).mappings().first()
     if row is None:
         raise LookupError(f"no proposal {proposal_id}")
-    return _outcome(row)
+    found = Outcome(row["state"], row["leaf_index"], row["leaf_hash"], row["refusal_code"], row["refusal"])
+    return _seen(found, public_size() if found.state == SEQUENCED else 0)
 
 
-def settled(connection: Connection, proposal_ids: Collection[int]) -> dict[int, Outcome]:
-    """Those of these that are published or refused."""
+def settled(
+    connection: Connection, proposal_ids: Collection[int], *, public_size: Callable[[], int] = _nothing
+) -> dict[int, Outcome]:
+    """Those of these that are published or refused.
+
+    `public_size`: of the public checkpoint, for a caller who has verified that. What it covers is published, whether
+    or not the log has written that down yet: an index is never given twice.
+    """
     wanted = sorted(set(proposal_ids))
     if len(wanted) == 1:
         rows = quick.run(connection, _SETTLED_ONE, {"p": wanted[0]}).fetchall()
@@ -265,8 +276,14 @@ def settled(connection: Connection, proposal_ids: Collection[int]) -> dict[int, 
         rows = quick.run(connection, _SETTLED_POSTGRESQL, {"p": ",".join(map(str, wanted))}).fetchall()
     else:
         rows = quick.run(connection, _SETTLED_SQLITE, {"p": json.dumps(wanted)}).fetchall()
-    return {row[0]: Outcome(*row[1:]) for row in rows}
+    found = {row[0]: Outcome(*row[1:]) for row in rows}
+    if any(each.state == SEQUENCED for each in found.values()):
+        size = public_size()
+        found = {number: _seen(each, size) for number, each in found.items()}
+    return {number: each for number, each in found.items() if each.settled}
 
 
-def _outcome(row: RowMapping) -> Outcome:
-    return Outcome(row["state"], row["leaf_index"], row["leaf_hash"], row["refusal_code"], row["refusal"])
+def _seen(outcome: Outcome, public_size: int) -> Outcome:
+    """The outcome for somebody who sees a public checkpoint of this size."""
+    covered = outcome.state == SEQUENCED and outcome.index is not None and outcome.index < public_size
+    return replace(outcome, state=PUBLISHED) if covered else outcome

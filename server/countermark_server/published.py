@@ -25,6 +25,7 @@ from countermark.tlog.proof import TlogProof
 from countermark.tlog.tile import ENTRIES, WIDTH, Tile, TileHashes, decode_bundle, tile_at
 from countermark_server import adopted
 from countermark_server.errors import ServerError
+from countermark_server.stores.immutable import StoreError
 from countermark_server.stores.public import CHECKPOINT, Public
 
 FRESH_SECONDS = (
@@ -63,6 +64,13 @@ class Published:
     def checkpoint(self) -> VerifiedCheckpoint:
         """The newest public checkpoint. ServerError `unavailable`: there is none that holds."""
         return self._current().checkpoint
+
+    def size(self) -> int:
+        """The size of the newest public checkpoint; 0 where there is none that holds, or none can be read."""
+        try:
+            return self.checkpoint().size
+        except (ServerError, StoreError, OSError):
+            return 0
 
     def covers(self, index: int) -> bool:
         """Whether the newest public checkpoint covers the entry at `index`."""

@@ -244,7 +244,7 @@ class Statements:
         """What became of a proposal. ServerError: it was refused, or never made."""
         try:
             with db.read(self._engine) as connection:
-                outcome = proposal.outcome(connection, asked_id)
+                outcome = proposal.outcome(connection, asked_id, public_size=self._published.size)
         except LookupError:
             raise ServerError("not-found", f"no entry was ever proposed under {asked_id}") from None
         if outcome.state == proposal.REFUSED:

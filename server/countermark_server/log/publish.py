@@ -3,6 +3,9 @@
     publisher.start()
     publisher.offer(checkpoint)      # the sequencer has applied its tiles; returns at once
 
+It rings when a checkpoint is public, since who waits for a statement's proof can see that for themselves, and again
+when the database says so, too (`settle`).
+
 Its own thread, so that sequencing goes on while witnesses are slow: it always takes the newest checkpoint
 offered, and one publication may cover many rounds. Fail-closed: without the policy's quorum nothing becomes
 public, nothing is acknowledged, and it tries again.
@@ -58,7 +61,7 @@ class Publisher:
         clock: Callable[[], float],
         mutex: threading.Lock,
         on_fatal: Callable[[BaseException], None],
-        on_settled: Callable[[], None] = lambda: None,
+        ring: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._public = public
@@ -71,7 +74,7 @@ class Publisher:
         self._clock = clock
         self._mutex = mutex
         self._on_fatal = on_fatal
-        self._on_settled = on_settled
+        self._ring = ring
         self._news = threading.Condition()
         self._offered: LogCheckpoint | None = None
         self._stopping = False
@@ -130,7 +133,9 @@ class Publisher:
         telemetry.LOG_SIZE.labels("witnessed").set(verified.size)
         self._public.replace(CHECKPOINT, verified.raw, partial(self._check_newer, verified))
         self._newest = verified.raw
-        # Published. If we stop here the entries are public but nobody was told; settle() runs at the start.
+        # Published. If we stop here the entries are public and no row says so. Who looked at the checkpoint may have
+        # answered, and is right; settle() runs at the start, before anything is sequenced.
+        self._ring()
         telemetry.LOG_SIZE.labels("published").set(verified.size)
         telemetry.QUORUM_SINCE.set(verified.quorum_time)
         telemetry.LOG_PUBLICATION.observe(time.perf_counter() - started)
@@ -173,7 +178,7 @@ class Publisher:
                 heads.applied(connection, self._origin, name)
         # Committed. If we stop here everybody finds it where they look by themselves.
         self._told = max(size, self._told or 0)
-        self._on_settled()
+        self._ring()
         return told
 
     def tidy(self, size: int) -> None:

@@ -107,7 +107,7 @@ class Station:
             clock=clock,
             mutex=mutex,
             on_fatal=self._fail,
-            on_settled=self.desk.ring,
+            ring=self.desk.ring,
         )
 
     def check_start(self, *, accept_unwitnessed: bool = False, patience: float = 0.0) -> None:

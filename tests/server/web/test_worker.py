@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import queue
 import socket
+import threading
+from collections import deque
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +31,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, ends: tuple[socket.socket, socket.so
     made = LingeringWorker.__new__(LingeringWorker)
     made.alive, made.tpool, made.answered = True, SimpleNamespace(_work_queue=queue.SimpleQueue()), 0
     made.says = True
+    made.cfg = SimpleNamespace(threads=4)
 
     def answer(self: Any, conn: Any) -> Any:
         self.answered += 1
@@ -37,6 +40,8 @@ def worker(monkeypatch: pytest.MonkeyPatch, ends: tuple[socket.socket, socket.so
 
     monkeypatch.setattr(ThreadWorker, "handle", answer)
     monkeypatch.setattr(gunicorn_worker, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(gunicorn_worker, "LONG_SECONDS", 0.05)
+    monkeypatch.setattr(gunicorn_worker, "LOOK_SECONDS", 0.01)
     return made
 
 
@@ -58,6 +63,30 @@ def test_who_waits_for_a_thread_gets_it(worker: Any, ends: Any) -> None:
     ends[1].send(b"123")
     assert worker.handle(connection(ends[0])) is True
     assert worker.answered == 1
+
+
+def later(sock: socket.socket, seconds: float) -> threading.Timer:
+    """A byte, after this time."""
+    timer = threading.Timer(seconds, sock.send, [b"2"])
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize(("others", "answers"), [(1, 2), (2, 1)])
+def test_half_of_the_threads_linger_longer(
+    worker: Any, ends: Any, monkeypatch: pytest.MonkeyPatch, others: int, answers: int
+) -> None:
+    """A request that comes late is answered by the same thread, unless as many as half of the four linger already."""
+    monkeypatch.setattr(gunicorn_worker, "LONG_SECONDS", 20)
+    monkeypatch.setattr(LingeringWorker, "lingering", deque([None] * others))
+    ends[1].send(b"1")
+    timer = later(ends[1], 0.2)
+    if others == 1:  # then it ends as soon as somebody waits
+        threading.Timer(0.5, worker.tpool._work_queue.put, ["somebody"]).start()
+    assert worker.handle(connection(ends[0])) is True
+    assert worker.answered == answers
+    assert len(worker.lingering) == others
+    timer.join()
 
 
 @pytest.mark.parametrize("says", [False, object()])
