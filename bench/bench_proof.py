@@ -19,7 +19,7 @@ import urllib3
 
 import connections
 import registry
-from bench_doors import STATIONS, THREADS, enrolled
+from bench_doors import STATIONS, THREADS, enrolled, stand_still
 from figures import Figure, percentile
 from tests import postgres
 
@@ -42,8 +42,7 @@ def _statements(database: str) -> list[Figure]:
         os.environ["COUNTERMARK_DATABASE_URL"] = settings.get("COUNTERMARK_DATABASE_URL", "")
         publisher = enrolled(world)
         del os.environ["COUNTERMARK_DATABASE_URL"]
-        for station in STATIONS:
-            world.pause(station)
+        stand_still(world, settings)
         for run in range(RUNS):
             numbers = range(run * STATEMENTS, (run + 1) * STATEMENTS)
             requests = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 from flask import Flask
 
+from countermark import replay
 from countermark.errors import UsageError
 from countermark_server import telemetry
 from countermark_server.app import create_app
@@ -20,7 +22,12 @@ def _from_environment() -> Flask:
         raise UsageError("COUNTERMARK_DATA names no data directory")
     settings = load(Path(data))
     telemetry.configure(settings.telemetry, "web")
-    return create_app(settings)
+    app = create_app(settings)
+    # What is here now stays: no search for garbage need look at it, nor as often as after every 700 objects. (A batch
+    # makes a hundred thousand, and such searches took a tenth of its time.)
+    gc.freeze()
+    replay.quicken()
+    return app
 
 
 try:

@@ -140,7 +140,7 @@ class TestRegistry:
             while not log.desk._rung:
                 time.sleep(0.001)
             assert settled_in(world, bell) < SOON
-        assert heard in ([True], [True, True])  # public, and written down
+        assert heard[-1]  # it may have rung before that, when the checkpoint was public
 
     @pytest.mark.parametrize("fault", ["lost at the log", "lost at the web process"])
     def test_a_lost_ring_costs_one_look(
