@@ -465,9 +465,10 @@ class World:
         data: bytes | None = None,
         signed: bool = True,
         list_it: bool = True,
+        filename: str | None = None,
     ) -> Published:
         """Take one wheel the whole way to the index; `signed` False lets the registry sign in the owner's place."""
-        filename = f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
+        filename = filename or f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
         data = data or f"wheel of {project} {version}".encode()
         metadata = f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n".encode()
         if signed and self.view.get(rules.project_key("", project)) is None:

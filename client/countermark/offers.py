@@ -4,7 +4,7 @@
     found, report = judge({"acme": hints}, registry, fetcher, now=now, policies=policies)
     judged = found["acme"]
     judged.offers["acme-1.0-py3-none-any.whl"].error      # None: served; else why not
-    document("acme", judged, for_pip=False)               # the page (simplepage.py)
+    document("acme", judged)                              # the page (simplepage.py)
 
 Names to look up come from the registry's page and from its API, which also knows withdrawn files. They are hints:
 each name goes through verify.py like a file on disk, and hash, length, date and metadata's hash come from TUF and the
@@ -12,9 +12,14 @@ log. What nobody looked up is not offered, so a registry can still leave a file 
 
 Projects that are asked for together are judged against one view: to open one costs as much as some fifty files.
 
-Withdrawn files are not on the page, because uv installs from its cache what a page lists. Only pip, which always
-asks for the file, sees them: as yanked, with the reason. What contradicts the log stays on the page under its
-*logged* hash, so that whoever wants it is told why not.
+Withdrawn files are not on the page, because uv installs from its cache what a page lists. What contradicts the log
+stays on the page under its *logged* hash, so that whoever wants it is told why not.
+
+For a version of which nothing is left the page lists two *notices*: names of wheels that nobody has, so that no
+cache knows them either. Whoever asks for one is refused with the reason; there every installer shows it (ADR 40):
+
+    acme-1.0+refused-py3-none-any.whl     for who resolves: `==1.0` means it, too; METADATA of 1.0 in a cache does not
+    acme-1.0-0refused-py3-none-any.whl    for who has a lock: exactly that version, with the hash that the log has
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from countermark.entry import Entry
 from countermark.errors import CountermarkError, EvidenceError, MalformedError, NetworkError, PolicyError
 from countermark.fetch import Fetcher, decode_json
 from countermark.limits import FETCH_MAX_BYTES, PROXY_FILES_MAX
-from countermark.names import parse_filename
+from countermark.names import normalise_version, parse_filename
 from countermark.pins import Registry
 from countermark.simplepage import JSON_TYPE, META
 from countermark.tlog import merkle
@@ -40,6 +45,8 @@ from countermark.verified import Artifact, Outcome, Refused, Report, TamperedErr
 from countermark.verify import verify
 
 HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
+REFUSED = "refused"  # no file's version has it in its local part, no wheel in its build tag: notices have
+NO_HASH = "0" * 64  # of no bytes that anybody knows
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,66 @@ class Judged:
     @property
     def served(self) -> list[Offer]:
         return [offer for offer in self.offers.values() if offer.error is None]
+
+    @property
+    def shown(self) -> list[Offer]:
+        """What the page lists under its own name."""
+        return [offer for offer in self.offers.values() if _is_shown(offer)]
+
+    def named(self, filename: str) -> Offer | None:
+        """The file of that name, or the one that a notice of that name is about."""
+        if (offer := self.offers.get(filename)) is not None:
+            return offer
+        return next((notice.about for notice in self.notices() if notice.filename == filename), None)
+
+    def notices(self) -> list[Notice]:
+        """Two names for each version of which nothing is shown, and the worst that was found of its files."""
+        shown = {_version(offer) for offer in self.shown}
+        worst: dict[str, Offer] = {}
+        for offer in self.offers.values():
+            version = _version(offer)
+            if version not in shown and (version not in worst or _code(offer) > _code(worst[version])):
+                worst[version] = offer
+        return [notice for offer in worst.values() for notice in self._notices(offer)]
+
+    def _notices(self, offer: Offer) -> tuple[Notice, Notice]:
+        # Yanked, another version is taken unless this one is asked for. What is false is not passed over in silence.
+        loud = not self.served or _code(offer) == EvidenceError.exit_code
+        version = offer.artifact.version
+        marked = f"{version}{'.' if '+' in version else '+'}{REFUSED}"
+        sha256 = offer.artifact.sha256 if offer.is_logged else NO_HASH
+        return (
+            Notice(_wheel(offer, marked), marked, NO_HASH, offer, is_yanked=not loud),
+            Notice(_wheel(offer, f"{version}-0{REFUSED}"), version, sha256, offer, is_yanked=True),
+        )
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A name on the page that is no file's: whoever asks for it is told why `about` is not served."""
+
+    filename: str
+    version: str
+    sha256: str
+    about: Offer
+    is_yanked: bool
+
+
+def _wheel(offer: Offer, rest: str) -> str:
+    return f"{offer.artifact.project.replace('-', '_')}-{rest}-py3-none-any.whl"
+
+
+def _version(offer: Offer) -> str:
+    """In one spelling: to an installer 1.0 is 1.0.0."""
+    return normalise_version(offer.artifact.version, strip_zeros=True)
+
+
+def _code(offer: Offer) -> int:
+    return 0 if offer.error is None else offer.error.exit_code
+
+
+def _is_shown(offer: Offer) -> bool:
+    return offer.error is None or (offer.is_logged and _code(offer) == EvidenceError.exit_code)
 
 
 @dataclass(frozen=True)
@@ -169,8 +236,15 @@ def _add(hints: dict[str, Hint], project: str, filename: str, sha256: str, *, ha
         name = parse_filename(filename)
     except MalformedError:
         return  # no installer takes it for a file of this project
-    if name.project == project:
+    if name.project == project and not _is_notice(filename, name.version):
         hints[filename] = Hint(filename, name.version, str(sha256), has_metadata)
+
+
+def _is_notice(filename: str, version: str) -> bool:
+    """Whether a file is named as only notices are: from a cache it would be installed while a notice is shown."""
+    parts = filename.split("-")
+    build = parts[2] if filename.endswith(".whl") and len(parts) == 6 else ""
+    return REFUSED in build.lower() or REFUSED in version.partition("+")[2]
 
 
 def _artifact(view: View, project: str, hint: Hint, targets: dict[str, Any]) -> Artifact | None:
@@ -216,14 +290,15 @@ def _offer(view: View, outcome: Outcome, target: Any, has_metadata: bool) -> Off
 # --- the page ---------------------------------------------------------------------------------------------
 
 
-def document(project: str, judged: Judged, *, for_pip: bool) -> dict[str, Any]:
+def document(project: str, judged: Judged) -> dict[str, Any]:
     """The simple page of a project, in the shape that simplepage.py writes."""
-    shown = [offer for offer in judged.offers.values() if _is_shown(offer, for_pip)]
+    shown, notices = judged.shown, judged.notices()
+    versions = {offer.artifact.version for offer in shown} | {notice.version for notice in notices}
     page: dict[str, Any] = {
         "meta": META,
         "name": project,
-        "versions": sorted({offer.artifact.version for offer in judged.served}),
-        "files": [_file(project, offer, judged) for offer in shown],
+        "versions": sorted(versions),
+        "files": [_file(project, offer) for offer in shown] + [_notice(project, each) for each in notices],
     }
     refused = judged.refused()
     if refused and not judged.served:
@@ -231,27 +306,29 @@ def document(project: str, judged: Judged, *, for_pip: bool) -> dict[str, Any]:
     return page
 
 
-def _is_shown(offer: Offer, for_pip: bool) -> bool:
-    if offer.error is None or for_pip:
-        return True
-    return offer.error.exit_code == EvidenceError.exit_code and offer.is_logged
-
-
-def _file(project: str, offer: Offer, judged: Judged) -> dict[str, Any]:
-    name, error = offer.artifact.filename, offer.error
-    yanked: str | bool = False if offer.yank is None else f"yanked by entry {offer.yank} of the log"
-    if error is not None and error.exit_code != EvidenceError.exit_code and judged.error is None:
-        yanked = str(error)  # so that pip takes another version unless this one is asked for
+def _file(project: str, offer: Offer) -> dict[str, Any]:
     file: dict[str, Any] = {
-        "filename": name,
-        "url": f"../../packages/{project}/{quote(name)}",
-        "hashes": {"sha256": offer.artifact.sha256} if offer.is_logged else {},
-        "yanked": yanked,
+        "filename": offer.artifact.filename,
+        "url": _url(project, offer.artifact.filename),
+        "hashes": {"sha256": offer.artifact.sha256},
+        "size": offer.length,
+        "yanked": False if offer.yank is None else f"yanked by entry {offer.yank} of the log",
     }
-    if offer.is_logged:
-        file["size"] = offer.length
     if offer.time is not None:
         file["upload-time"] = datetime.fromtimestamp(offer.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if offer.metadata_sha256 is not None and error is None:
+    if offer.metadata_sha256 is not None and offer.error is None:
         file["core-metadata"] = {"sha256": offer.metadata_sha256}
     return file
+
+
+def _notice(project: str, notice: Notice) -> dict[str, Any]:
+    return {
+        "filename": notice.filename,
+        "url": _url(project, notice.filename),
+        "hashes": {"sha256": notice.sha256},
+        "yanked": str(notice.about.error) if notice.is_yanked else False,
+    }
+
+
+def _url(project: str, filename: str) -> str:
+    return f"../../packages/{project}/{quote(filename)}"

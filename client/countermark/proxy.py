@@ -167,17 +167,16 @@ class Proxy:
         judged = self.judged(project)
         if judged is None:
             return Response(404, f"{self._registry.url} knows no project {project}\n".encode())
-        for_pip = request.headers.get("user-agent", "").startswith("pip/")
         if judged.error is not None:
             if (closed := proxyanswers.closed(judged.error)) is not None:
                 return closed
             self._note(Refused(Artifact(project, "", "", ""), judged.error))
-            if not (for_pip and judged.offers):  # uv stops at 409 and shows the reason
+            if not judged.offers:  # nobody can name a version: uv and poetry stop at 409 and show the reason
                 return proxyanswers.refusal(judged.error, self._registry.url, status=409)
         for refused in judged.refused():
             if refused.exit_code == EvidenceError.exit_code or not judged.served:
                 self._note(refused)
-        body = encode_page(document(project, judged, for_pip=for_pip), media_type)
+        body = encode_page(document(project, judged), media_type)
         tag = hashlib.sha256(body).hexdigest()
         return proxyanswers.found(
             request, body, content_type(media_type), tag, until=_until(judged), varies=True
@@ -187,7 +186,7 @@ class Proxy:
         is_metadata = filename.endswith(METADATA)
         filename = filename.removesuffix(METADATA)
         judged = self.judged(normalise_project(project))
-        offer = None if judged is None else judged.offers.get(filename)
+        offer = None if judged is None else judged.named(filename)
         if judged is None or offer is None:
             error = judged.error if judged is not None else None
             if (closed := proxyanswers.closed(error)) is not None:
@@ -205,7 +204,7 @@ class Proxy:
             except OSError as found:  # ours: what comes from the network has its own errors
                 error = NetworkError(f"{filename}: this machine's disk: {found.strerror or found}")
         self._note(Refused(offer.artifact, error))
-        return proxyanswers.refusal(error, self._registry.url, about=filename)
+        return proxyanswers.refusal(error, self._registry.url, about=offer.artifact.filename)
 
     # --- bytes --------------------------------------------------------------------------------------------
     def _artifact(self, offer: Offer, request: Request, until: int | None) -> Response:

@@ -51,7 +51,7 @@ def found(
     """
     headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
     if varies:
-        headers["Vary"] = "Accept, User-Agent"
+        headers["Vary"] = "Accept"
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(304, headers=headers)
     if until is not None and request.method == "GET":

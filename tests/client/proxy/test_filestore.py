@@ -222,15 +222,17 @@ def test_a_full_disk_is_said_where_the_file_was_asked_for(
 def test_a_disk_that_is_full_everywhere_is_no_connection_that_ends(
     machine: Machine, files: list[Published], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even the view of the registry can be kept: exit code 3 on the page, and words."""
+    """Not even the view of the registry can be kept: exit code 3 at whatever the page names, and words."""
     proxy = proxy_of(machine, tmp_path / "store")
 
     def refuse(**where: Any) -> tuple[int, str]:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.mkstemp", refuse)
-    answer = proxy.answer(Request("GET", "/simple/acme/", {"accept": "application/vnd.pypi.simple.v1+json"}))
-    assert answer.status == 409 and "No space left" in str(answer.reason) and "exit-3" in str(answer.reason)
+    page = proxy.answer(Request("GET", "/simple/acme/", {"accept": "application/vnd.pypi.simple.v1+json"}))
+    assert isinstance(page.body, bytes) and b"refused" in page.body
+    answer = proxy.answer(Request("GET", "/packages/acme/acme-1.0+refused-py3-none-any.whl"))
+    assert answer.status == 403 and "No space left" in str(answer.reason) and "exit-3" in str(answer.reason)
 
 
 def test_a_large_file_passes_a_full_disk(

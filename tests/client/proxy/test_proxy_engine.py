@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -23,7 +24,8 @@ from tests.machine import Machine
 from tests.simulator import Published, World
 
 JSON = {"accept": "application/vnd.pypi.simple.v1+json"}
-PIP = JSON | {"user-agent": "pip/26.3 {}"}
+NO_HASH = "0" * 64
+NOTICE = "acme_demo-{}refused-py3-none-any.whl"
 
 
 class Installer:
@@ -53,6 +55,14 @@ class Installer:
         answer = self.get(f"/simple/{project}/", headers)
         assert answer.status == 200 and isinstance(answer.body, bytes), answer
         return {file["filename"]: file for file in json.loads(answer.body)["files"]}
+
+    def told(self, url: str) -> str:
+        """What is said to whoever asks for a name on a page, which is no file's."""
+        answer = self.get(url.removeprefix("../.."))
+        assert answer.status in (403, 409) and isinstance(answer.body, bytes), answer
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert self.get(url.removeprefix("../..") + ".metadata").status == answer.status
+        return str(json.loads(answer.body)["detail"]) + str(answer.reason)
 
     def file(self, file: Published, suffix: str = "") -> Response:
         return self.get(f"/packages/{file.project}/{file.filename}{suffix}")
@@ -173,47 +183,95 @@ def test_false_metadata_is_refused(installer: Installer, world: World) -> None:
 
 
 def test_a_file_that_was_never_logged_is_refused(installer: Installer, world: World) -> None:
-    """Listed by the page alone: uv does not see it, pip asks for it and is told."""
+    """Listed by the page alone: its name is not on ours, but a notice is, and whoever asks for that is told."""
     world.publish("acme-demo")
     forged = Published("acme-demo", "9.0", "acme_demo-9.0-py3-none-any.whl", b"forged", 0)
     world.packages["acme-demo/acme_demo-9.0-py3-none-any.whl"] = forged.data
     world.pages["acme-demo"][forged.filename] = forged.sha256
-    assert forged.filename not in installer.page("acme-demo")
-    shown = installer.page("acme-demo", PIP)[forged.filename]
-    assert shown["hashes"] == {} and shown["yanked"] is False
+    shown = installer.page("acme-demo")
+    assert forged.filename not in shown
+    assert shown[NOTICE.format("9.0+")]["yanked"] is False, "what is false is not passed over"
+    for name in (NOTICE.format("9.0+"), NOTICE.format("9.0-0")):
+        assert shown[name]["hashes"] == {"sha256": NO_HASH}, "nobody vouches for what the page says of it"
+        assert "the log has no entry for it" in installer.told(shown[name]["url"])
     installer.refuse(7, "the log has no entry for it", file=forged)
 
 
 @pytest.mark.parametrize("apply", [False, True], ids=["in the log", "applied"])
 def test_a_held_file_is_withdrawn_from_the_page(installer: Installer, world: World, apply: bool) -> None:
-    """Also before TUF shows it. uv would install from its cache what a page lists; pip is told at the file."""
+    """Also before TUF shows it. uv would install from its cache what a page lists; notices stand in for it."""
     file, other = world.publish("acme-demo"), world.publish("acme-demo", "2.0")
     assert len(installer.page("acme-demo")) == 2
     world.decide("hold", file, "malware")
     world.release() if apply else world.heartbeat()
     world.now += 61  # a judgement is a minute old at most
-    assert list(installer.page("acme-demo")) == [other.filename]
-    shown = installer.page("acme-demo", PIP)
-    assert file.filename in str(shown[file.filename]["yanked"]) and shown[other.filename]["yanked"] is False
+    shown = installer.page("acme-demo")
+    notices = [NOTICE.format("1.0+"), NOTICE.format("1.0-0")]
+    assert list(shown) == [other.filename, *notices] and shown[other.filename]["yanked"] is False
+    for name in notices:  # taken by nobody but who asks for exactly that version
+        assert file.filename in str(shown[name]["yanked"])
+        assert installer.get(shown[name]["url"].removeprefix("../..")).status == 403
+    assert installer.proxy.report().exit_code == 6
+    installer.proxy = installer.started()
+    installer.page("acme-demo")
     assert installer.proxy.report().exit_code == 0, "another version is there, and nobody asked for this one"
     installer.refuse(6, file.filename, file=file)
     assert body(installer.file(other)) == other.data
 
 
-def test_a_withdrawn_project_is_an_empty_page_with_its_reason(installer: Installer, world: World) -> None:
-    """200 and no files, never a 404: uv would go on to the next index."""
+def test_a_withdrawn_project_is_a_page_of_notices(installer: Installer, world: World) -> None:
+    """200 and nothing that installs, never a 404: uv would go on to the next index. Any version asked for is told."""
     file = world.publish("acme-demo")
     world.decide("takedown", file, "malware")
     world.release()
     answer = installer.get("/simple/acme-demo/", JSON)
     assert answer.status == 200 and isinstance(answer.body, bytes)
     page = json.loads(answer.body)
-    assert page["files"] == [] and page["project-status"]["status"] == "quarantined"
+    shown = {item["filename"]: item for item in page["files"]}
+    assert list(shown) == [NOTICE.format("1.0+"), NOTICE.format("1.0-0")]
+    assert shown[NOTICE.format("1.0+")]["yanked"] is False and shown[NOTICE.format("1.0-0")]["yanked"]
+    for item in shown.values():
+        assert item["url"].endswith(quote(item["filename"])) and "removed (malware)" in installer.told(
+            item["url"]
+        )
+    assert page["project-status"]["status"] == "quarantined"
     assert "removed (malware)" in page["project-status"]["reason"]
     text = body(installer.get("/simple/acme-demo/", {"accept": "text/html"})).decode()
     assert '<meta name="pypi:project-status" content="quarantined">' in text
     installer.refuse(6, "removed (malware)", file=file)
     assert installer.get("/simple/nobody/", JSON).status == 404
+
+
+def test_a_notice_has_the_hash_of_a_lock(installer: Installer, world: World) -> None:
+    """poetry and pdm ask only for what has the hash in their lock; of the name for resolvers nobody has bytes."""
+    file = world.publish("acme-demo")
+    world.decide("hold", file, "malware")
+    world.heartbeat()
+    shown = installer.page("acme-demo")
+    assert shown[NOTICE.format("1.0-0")]["hashes"] == {"sha256": file.sha256}
+    assert shown[NOTICE.format("1.0+")]["hashes"] == {"sha256": NO_HASH}
+
+
+@pytest.mark.parametrize(
+    "name", ["1.0+refused", "1.0+Refused", "1.0+cu.refused", "1.0-0refused", "1.0-00Refused"]
+)
+def test_no_file_is_offered_under_the_name_of_a_notice(installer: Installer, world: World, name: str) -> None:
+    """uv would install it from its cache while the page shows the notice of that name."""
+    version, _, build = name.partition("-")
+    own = f"acme_demo-{name}-py3-none-any.whl"
+    world.publish("acme-demo", version.lower(), filename=own)
+    assert installer.page("acme-demo") == {}
+    assert installer.get(f"/packages/acme-demo/{quote(own)}").status == 404
+    assert installer.kept() == [] and build in ("", "0refused", "00Refused")
+
+
+def test_a_version_of_which_something_is_left_has_no_notice(installer: Installer, world: World) -> None:
+    """Installers could prefer a notice, which is a wheel for every machine, to the file that they may have."""
+    held = world.publish("acme-demo")
+    other = world.publish("acme-demo", filename="acme_demo-1.0-py3-none-linux_x86_64.whl", data=b"other")
+    world.decide("hold", held, "malware")
+    world.heartbeat()
+    assert list(installer.page("acme-demo")) == [other.filename]
 
 
 def test_a_registry_that_withholds_the_file_is_obeyed(installer: Installer, world: World) -> None:
@@ -233,13 +291,11 @@ def test_an_unreachable_file_is_no_5xx(installer: Installer, world: World) -> No
 
 
 def test_what_is_too_old_to_judge_is_refused(installer: Installer, world: World) -> None:
-    """An expired registry: uv stops at the page, pip at the file; both say why."""
+    """An expired registry: everything it names is a notice."""
     file = world.publish("acme-demo")
     installer.proxy.check()
     world.now += 100 * 3600
-    answer = installer.get("/simple/acme-demo/", JSON)
-    assert answer.status == 409 and "exit-4" in str(answer.reason)
-    assert file.filename in installer.page("acme-demo", PIP)
+    assert list(installer.page("acme-demo")) == [NOTICE.format("1.0+"), NOTICE.format("1.0-0")]
     installer.refuse(4, "expired", file=file)
 
 
@@ -251,7 +307,7 @@ def test_a_rollback_is_refused_for_every_file(installer: Installer, world: World
     installer.page("acme-demo")
     world.override["/tuf/timestamp.json"] = old.tuf["timestamp.json"]
     world.now += 61
-    assert installer.get("/simple/acme-demo/", JSON).status == 409
+    assert list(installer.page("acme-demo")) == [NOTICE.format("1.0+"), NOTICE.format("1.0-0")]
     installer.refuse(7, "rollback", file=file)
     assert installer.machine.evidence()
 
@@ -274,7 +330,7 @@ def test_no_policy_lets_unknown_bytes_through(tmp_path: Path) -> None:
     file = world.publish("acme-demo")
     world.decide("takedown", file, "malware")
     world.release()
-    assert installer.page("acme-demo") == {}
+    assert file.filename not in installer.page("acme-demo")
     installer.refuse(6, "removed (malware)", file=file)
 
 
