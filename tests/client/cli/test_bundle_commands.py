@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from countermark.pins import Home
 from tests.machine import Machine
 from tests.simulator import World
 
+NO_NETWORK = Path(__file__).resolve().parents[2] / "no_network.py"
 NAME = "acme_demo-1.0-py3-none-any.whl"
 
 
@@ -68,6 +70,57 @@ def test_make_and_verify(desk: Desk) -> None:
     document = desk.json("bundle", "verify", desk.wheel)
     assert document["verified"] and document["exit_code"] == 0 and document["max_age"] == 86400
     assert {"age", "listed", "logged", "unknown_since"} == document["artifacts"][0]["claims"].keys()
+
+
+def sealed(desk: Desk, *words: object) -> subprocess.CompletedProcess[str]:
+    """The program as people start it, on a machine on which whoever asks for a socket is killed."""
+    command = [sys.executable, str(NO_NETWORK), sys.executable, "-I", "-m", "countermark", *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=desk.folder, env=os.environ
+    )
+
+
+def test_a_machine_without_network_is_told_the_three_claims(desk: Desk) -> None:
+    """No connection, and no attempt: by the log and its witnesses, by the timestamp key, and what nobody can know."""
+    desk.run("bundle", "make", desk.wheel)
+    done = sealed(desk, "bundle", "verify", desk.wheel)
+    assert done.returncode == 0, done
+    told = [line.strip() for line in done.stdout.splitlines()]
+    assert told[0].startswith(f"{NAME}: verified offline, entry #{desk.published.index}")
+    for said, claim in zip(
+        told[1:], ("logged by ", "listed and in good standing as of ", "unknown since "), strict=True
+    ):
+        assert said.startswith(claim)
+    document = json.loads(sealed(desk, "bundle", "verify", desk.wheel, "--json").stdout)
+    assert document["verified"] and document["artifacts"][0]["claims"].keys() >= {
+        "logged",
+        "listed",
+        "unknown_since",
+    }
+
+
+def test_a_machine_without_network_refuses_as_any_other(desk: Desk) -> None:
+    """Swapped bytes: 7, and the evidence is kept and checked there, too."""
+    desk.run("bundle", "make", desk.wheel)
+    desk.wheel.write_bytes(b"swapped")
+    done = sealed(desk, "bundle", "verify", desk.wheel)
+    assert done.returncode == 7 and "evidence" in done.stderr, done
+    (kept,) = (desk.folder / "home").rglob("evidence/*")
+    checked = sealed(desk, "evidence", "check", kept)
+    assert checked.returncode == 0 and checked.stdout, checked
+
+
+def test_whoever_asks_for_a_socket_there_is_killed(desk: Desk) -> None:
+    """What the two before rest on: a command that goes out does not end of its own accord, whatever it catches."""
+    assert sealed(desk, "bundle", "make", desk.wheel).returncode == -signal.SIGSYS
+    command = [
+        sys.executable,
+        str(NO_NETWORK),
+        sys.executable,
+        "-c",
+        "import socket\ntry: socket.socket()\nfinally: exit()",
+    ]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGSYS
 
 
 def test_a_bundle_is_never_overwritten_silently(desk: Desk) -> None:
