@@ -121,3 +121,18 @@ def test_the_publisher_alone_is_tried_in_every_way() -> None:
     """An unlogged file, an omitted takedown, two bins of one version, a resurrected file, a swapped `custom`."""
     (row,) = [row for first, row in first_cell_rows().items() if "(the publisher)" in first]
     assert [way for way in PUBLISHER if way not in row] == []
+
+
+STORIES = (
+    "by a lock", "by name", "a fake registry", "(freeze)", "rolled back", "two histories", "poisoned in review",
+    "smuggled in", "between the check and the install", "while caches are warm", "an older bin", "a second index",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_every_story_of_who_installs_has_its_test(story: str) -> None:
+    """One row each, with how it ends and a test that tells it."""
+    section = TEXT.partition("## Stories of who installs\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    (row,) = [row for row in rows if story in row.split("|")[1]]
+    assert re.search(r"`(?:[a-z_]+/)+test_[a-z_]+\.py::test_[a-z0-9_]+` \|$", row)

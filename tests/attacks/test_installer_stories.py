@@ -1,4 +1,4 @@
-"""Attacks on who installs, as stories: freeze, a warm cache, an older bin, a swap after the check, another index."""
+"""Attacks on who installs, as stories: freeze, a warm cache, an older bin, a poisoned lock, a swap, another index."""
 
 from __future__ import annotations
 
@@ -141,6 +141,49 @@ def test_a_kept_file_that_is_changed_on_disk_is_fetched_anew(
         kept.write_bytes(b"x" * len(wheel.data))
 
 
+LOCKS = {
+    "uv.lock": (Project.uv_lock, UV, ', {{ url = "https://evil.test/{name}", hash = "sha256:{hash}" }}]'),
+    "poetry.lock": (
+        Project.poetry_lock, ["poetry", "install", "--no-root"], ', {{ file = "{name}", hash = "sha256:{hash}" }}]',
+    ),
+    "requirements.txt": (
+        Project.requirements, ["pip", "install", "--require-hashes", "-r", "requirements.txt"],
+        " --hash=sha256:{hash}",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("poison", ["another project's", "an older version's", "nobody's", "one more"])
+def test_a_lock_poisoned_in_review_starts_no_installer(
+    tmp_path: Path, world: World, name: str, poison: str
+) -> None:
+    """One hash among hundreds, changed by a contributor: each is looked up for its project and version."""
+    older, file, another = (
+        world.publish("acme-demo"),
+        world.publish("acme-demo", "2.0"),
+        world.publish("other-demo"),
+    )
+    project = Project(tmp_path, world)
+    write, command, more = LOCKS[name]
+    lock = write(project, file, another)
+    assert project.run(command).exit_code == 0 and project.started
+    project.started.clear()
+    good, unknown = lock.read_text("utf-8"), "e" * 64
+    hashes = {"another project's": another.sha256, "an older version's": older.sha256, "nobody's": unknown}
+    if poison == "one more":
+        line = next(line for line in good.splitlines() if file.sha256 in line)
+        bad = good.replace(line, line.removesuffix("]") + more.format(name=file.filename, hash=unknown))
+    else:
+        bad = good.replace(file.sha256, hashes[poison])
+    assert bad != good
+    lock.write_text(bad, "utf-8")
+    nameless = poison == "one more" and name == "requirements.txt"  # of no file that the page names
+    project.refuse(
+        5 if nameless else 7, command, unknown if poison in ("nobody's", "one more") else file.filename
+    )
+
+
 @contextmanager
 def decoy() -> Iterator[tuple[str, list[object]]]:
     """Another index, which writes down who asks it."""
@@ -203,12 +246,11 @@ def test_two_machines_that_are_told_two_histories_find_out(
     left.accept(wheel)
     right.accept(wheel)
     other = world.copy()
-    ours, theirs = (
-        world.publish("acme-demo", "2.0"),
-        other.publish("acme-demo", "2.0", data=b"another history"),
-    )
+    ours = world.publish("acme-demo", "2.0")
+    theirs = other.publish("acme-demo", "2.0", data=b"another history")
+    other.publish("acme-demo", "3.0")  # larger and newer: nothing but the comparison of heads tells
     left.accept(ours)
     right.accept(theirs, world=other)
-    error = right.refuse(7, "", ours)
+    error = left.refuse(7, "fork: at size", theirs, world=other)
     assert error.hint and "evidence" in error.hint
-    left.refuse(7, "", theirs, world=other)
+    right.refuse(7, "", ours)

@@ -59,6 +59,23 @@ def project(world: World, name: str, *configure: str) -> Path:
     return folder
 
 
+def configuration(folder: Path, other: str, *, name: str = "config.toml") -> Path:
+    """poetry's own settings, which name another index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f'[repositories.other]\nurl = "{other}"\n', encoding="utf-8")
+    return folder
+
+
+def keyring(world: World, given: dict[str, str]) -> Path:
+    """A program that installers ask for passwords, first in the PATH; the file is there once it was asked."""
+    asked, folder = world.root / "keyring-was-asked", world.root / "keyring"
+    folder.mkdir()
+    (folder / "keyring").write_text(f"#!/bin/sh\necho \"$@\" >> '{asked}'\necho secret\n", encoding="utf-8")
+    (folder / "keyring").chmod(0o755)
+    given["PATH"] = f"{folder}{os.pathsep}{given['PATH']}"
+    return asked
+
+
 def test_poetry_installs_what_is_proved_from_its_lock(world: World) -> None:
     """Locked by poetry, verified, installed, and the lock is what it was; no other index is asked, not even once."""
     asked: list[object] = []
@@ -70,16 +87,26 @@ def test_poetry_installs_what_is_proved_from_its_lock(world: World) -> None:
     app, given = project(world, "papp", "poetry"), settings(world)
     world.run("poetry", "lock", "--no-interaction", cwd=app, home="bob", **given)
     before = (app / "poetry.lock").read_bytes()
+    asked_for_secrets = keyring(world, given)
     with socketserver.TCPServer(("127.0.0.1", 0), Asked) as decoy:
         threading.Thread(target=decoy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         other = f"http://127.0.0.1:{decoy.server_address[1]}/"
         given |= {"POETRY_REPOSITORIES_OTHER_URL": other, "PIP_EXTRA_INDEX_URL": other}
+        given |= {"POETRY_CONFIG_DIR": str(configuration(world.root / "poetry-config", other))}
+        configuration(app, other, name="poetry.toml")
+        configuration(world.root / "poetry-home" / "pypoetry", other)
+        given["XDG_CONFIG_HOME"] = str(world.root / "poetry-home")
+        netrc = world.root / "netrc"
+        netrc.write_text("machine 127.0.0.1 login u password p\n", encoding="utf-8")
+        netrc.chmod(0o600)
+        given["NETRC"] = str(netrc)
         done = world.run(
             "countermark", "run", "--", "poetry", "install", "--no-root", "--no-interaction",
             cwd=app, home="bob", **given,
         )  # fmt: skip
         decoy.shutdown()
-    assert asked == [] and "cleared PIP_EXTRA_INDEX_URL, POETRY_REPOSITORIES_OTHER_URL" in done.err
+    assert asked == [] and not asked_for_secrets.exists()
+    assert "cleared PIP_EXTRA_INDEX_URL, POETRY_REPOSITORIES_OTHER_URL" in done.err
     assert f"2 hashes in poetry.lock verified at {world.url}" in done.err
     assert world.run(app / ".venv" / "bin" / "python", "-c", "import hello_countermark").out == "hello\n"
     assert (app / "poetry.lock").read_bytes() == before
