@@ -239,7 +239,7 @@ def test_the_proxy_is_asked_for_the_form_that_is_kept(house: House) -> None:
 
 
 def test_a_hold_reaches_through_what_is_kept(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody gets page or file longer than a judgement holds (2 s here); then all are shown notices, and the reason."""
+    """Nobody gets page or file longer than a judgement holds (2 s here); then everybody is told the reason."""
     monkeypatch.setattr(proxy_module, "PROXY_JUDGED_FOR", timedelta(seconds=2))
     house.guarded.public = True
     world, file = house.guarded.world, house.files["open"]

@@ -380,7 +380,7 @@ def test_an_answer_may_be_kept_until_its_judgement_ends(
     assert "X-Accel-Expires" not in installer.file(file).headers
     world.down = lambda path: True
     world.now += 60
-    assert "X-Accel-Expires" not in installer.get("/simple/acme-demo/", PIP).headers
+    assert "X-Accel-Expires" not in installer.get("/simple/acme-demo/", JSON).headers
 
 
 def test_names_that_are_none_lead_nowhere(installer: Installer, world: World) -> None:
