@@ -47,6 +47,7 @@ class Facts:
     logged_at: int | None = None  # the publish entry's time; None where the entry was not read
     tier: str | None = None  # of the verdict that lists the file; None where nobody asked
     yank: int | None = None
+    standing_known: bool = True  # whether anybody could say that it is yanked
     is_pinned: bool = False
     pin_line: str = (
         ""  # what to write into countermark.toml for the signer that was found; empty: nobody to pin
@@ -114,6 +115,10 @@ class Demands:
             yield _objection("flagged", f'it is listed by "{facts.tier}", and only "none" is accepted here')
         if self.refuse_yanked and facts.yank is not None:
             yield _objection("yanked", f"it is yanked by entry #{facts.yank}, and none such is accepted here")
+        if self.refuse_yanked and not facts.standing_known:
+            yield _objection(
+                "yanked", "nothing here says whether it is yanked, and none such is accepted here"
+            )
         if self.pins_required and not facts.is_pinned:
             yield _objection(
                 "no-pin",

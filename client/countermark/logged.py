@@ -13,8 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from countermark.clientpolicy import Policies
+from countermark.demanded import pin_line
+from countermark.demands import Facts
 from countermark.entry import Entry
-from countermark.errors import MalformedError, PolicyError, UsageError
+from countermark.errors import CountermarkError, MalformedError, PolicyError, UsageError
 from countermark.names import normalise_filename
 from countermark.schema import is_namespace
 from countermark.signature import Proved, SignedBy
@@ -36,7 +38,7 @@ class Logged:
     steps: tuple[Step, ...]
     remarks: tuple[str, ...]
     sentence: str
-    finding: PolicyError | None = None
+    finding: CountermarkError | None = None
 
     @property
     def exit_code(self) -> int:
@@ -51,6 +53,7 @@ class Logged:
             "index": self.index,
             "leaf_hash": self.leaf_hash,
             "logged": True,
+            "reason": None if self.finding is None else self.finding.reason,
             "remarks": list(self.remarks),
             "signed_by": self.signed_by.to_json(),
             "steps": [{"by": s.by, "proved": s.proved, "step": s.number} for s in self.steps],
@@ -125,18 +128,35 @@ def decided(
     signed_by: SignedBy,
     *,
     policies: Policies,
+    now: int,
     steps: list[Step],
     remarks: tuple[str, ...],
+    yank: int | None = None,
+    standing_known: bool = False,
 ) -> Logged:
-    """Step 7: what this machine's policy makes of a file whose other steps held."""
+    """Step 7: what this machine's and the project's policy make of a file whose other steps held."""
     namespace, checkpoint = artifact.namespace, view.checkpoint
-    finding = None
-    if policies.log_only_for(namespace) is None:
+    facts = Facts(
+        project=artifact.project,
+        age=max(0, now - checkpoint.quorum_time),
+        expired_for=0,
+        operators=view.trust_file.policy.operators(checkpoint.cosignatures),
+        clock=min(now, checkpoint.quorum_time),
+        logged_at=Entry.parse(raw).time,
+        tier="no verdict",
+        yank=yank,
+        standing_known=standing_known,
+        pin_line=pin_line(artifact.project, signed_by),
+    )
+    accepted = policies.log_only_for(namespace)
+    finding, passed = _objected(policies, facts, is_pinned=bool(accepted and accepted.keys), now=now)
+    remarks += passed
+    if accepted is None:
         finding = PolicyError(
             f"nothing on this machine says that the log is enough for namespace {namespace}: {NO_TUF}",
             hint=f'in policy.toml: [[log-only]] with namespace = "{namespace}"',
         )
-    else:
+    elif finding is None:
         steps = [*steps, Step(7, f"the log is enough for {namespace}", "this machine's policy")]
     return Logged(
         artifact=artifact,
@@ -149,6 +169,20 @@ def decided(
         f"{checkpoint.origin}, namespace {namespace}, {signed_by.sentence}",
         finding=finding,
     )
+
+
+def _objected(
+    policies: Policies, facts: Facts, *, is_pinned: bool, now: int
+) -> tuple[CountermarkError | None, tuple[str, ...]]:
+    """The first demand that refuses the file, and in words those that let it pass."""
+    passed = []
+    for error, decision in policies.objections(facts, now=now):
+        if error.reason == "no-pin" and is_pinned:
+            continue
+        if decision.refused:
+            return error, ()
+        passed.append(f"{error}, let pass: {decision.because}")
+    return None, tuple(passed)
 
 
 def named(artifact: Artifact) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def _judge(
                 f"{artifact.filename}: its log-only bundle is {ago(age)} old, {ago(max_age)} are allowed",
                 hint="make a new one, or allow more with --max-age",
             )
-        return LogResult(_prove(bundle, opened, artifact, policies, head=head), sentences, time, age)
+        logged = _prove(bundle, opened, artifact, policies, head=head, now=now)
+        return LogResult(logged, sentences, time, age)
     except CountermarkError as error:
         if isinstance(error, EvidenceError):
             keep_bundle_evidence(registry, raw, error, trust_file=_trust_file(raw), now=now)
@@ -142,7 +143,13 @@ def _open(bundle: LogBundle, registry: Registry, timeline: Timeline, now: int) -
 
 
 def _prove(
-    bundle: LogBundle, opened: OpenedLogBundle, artifact: Artifact, policies: Policies, *, head: str
+    bundle: LogBundle,
+    opened: OpenedLogBundle,
+    artifact: Artifact,
+    policies: Policies,
+    *,
+    head: str,
+    now: int,
 ) -> Logged:
     """Steps 1 to 5 and 7; what (6) would say is not in a bundle."""
     checkpoint, raw = opened.checkpoint, opened.entry(bundle.index)
@@ -162,7 +169,9 @@ def _prove(
         Step(4, f"entry #{bundle.index} of {checkpoint.size} in {checkpoint.origin}", "the log"),
         Step(5, signed_by.sentence, signed_by.party),
     ]
-    return decided(opened, artifact, bundle.index, raw, signed_by, policies=policies, steps=steps, remarks=())
+    return decided(
+        opened, artifact, bundle.index, raw, signed_by, policies=policies, now=now, steps=steps, remarks=()
+    )
 
 
 def _trust_file(raw: bytes) -> bytes | None:

@@ -192,10 +192,13 @@ def prove(head: View, history: Namespace, artifact: Artifact, policies: Policies
     check_pins(artifact, signed_by, policies)
     steps.append(Step(5, signed_by.sentence, signed_by.party))
     # (6) The name is this entry's, and no entry since withdraws it. Against a held file, a key found compromised.
-    remarks = _check_standing(head, history, artifact, index)
+    yank, remarks = _check_standing(head, history, artifact, index)
     steps.append(Step(6, f"all {checkpoint.size} entries read for namespace {artifact.namespace}", "the log"))
     # (7) Whether that is enough, only this machine can say.
-    return decided(head, artifact, index, raw, signed_by, policies=policies, steps=steps, remarks=remarks)
+    return decided(
+        head, artifact, index, raw, signed_by, policies=policies, now=head.now, steps=steps, remarks=remarks,
+        yank=yank, standing_known=True,
+    )  # fmt: skip
 
 
 def _steps(head: View) -> list[Step]:
@@ -241,8 +244,10 @@ def _where(head: View, history: Namespace, artifact: Artifact) -> int:
     return index
 
 
-def _check_standing(head: View, history: Namespace, artifact: Artifact, index: int) -> tuple[str, ...]:
-    """The file's standing by the rules, after every entry up to the head; remarks about a yank."""
+def _check_standing(
+    head: View, history: Namespace, artifact: Artifact, index: int
+) -> tuple[int | None, tuple[str, ...]]:
+    """The file's standing by the rules, after every entry up to the head: what yanked it, and that in words."""
     key = rules.file_key(artifact.namespace, artifact.project, artifact.filename)
     file, standing = history.view.get(key), rules.standing_of(history.view, key)
     if file is None or file["index"] != index:
@@ -252,7 +257,9 @@ def _check_standing(head: View, history: Namespace, artifact: Artifact, index: i
         raise PolicyError(f"{artifact.filename}, entry #{index}, is not approved: {waits or 'nobody has'}")
     if standing in ("ok", "yanked"):
         yank = file["yank"]
-        return () if yank is None else (described(head, artifact, yank) or f"yanked by entry #{yank}",)
+        if yank is None:
+            return None, ()
+        return yank, (described(head, artifact, yank) or f"yanked by entry #{yank}",)
     project, namespace = rules.holders(history.view, artifact.namespace, artifact.project)
     assert project is not None  # a publish makes its project
     causes = (file["takedown"], file["removed"], file["hold"], compromised_by(file, project, namespace))

@@ -142,3 +142,61 @@ def test_a_bundle_for_a_machine_without_network(desk: Desk, monkeypatch: pytest.
     (desk.home / "policy.toml").unlink()
     out, err = desk.run("bundle", "verify", *mode, desk.file, expect=5)
     assert "nothing on this machine says" in err
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "code"),
+    [
+        ('deny = ["acme-*"]', "denied", 5),
+        ('allow = ["numpy"]', "not-allowed", 5),
+        ('cool-down = "3h"', "cool-down", 5),
+        ("quorum = 2", "quorum", 5),
+        ("not-flagged = true", "flagged", 5),
+        ("require-pins = true", "no-pin", 5),
+        ('max-age = "1h"', "max-age", 4),
+    ],
+)
+def test_it_is_asked_for_what_policy_demands_of_any_file(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, said: str, reason: str, code: int
+) -> None:
+    """Online and by a bundle two hours later; under `warn` it passes and is said."""
+    monkeypatch.chdir(desk.file.parent)
+    monkeypatch.setenv("CI", "true")
+    desk.policy(POLICY)
+    desk.run("bundle", "make", *MODE[1:], desk.file)
+    offline = ("bundle", "verify", *MODE[1:])
+    at = desk.world.now + 2 * 3600
+    for mode in (MODE, offline):
+        if mode is offline:
+            desk.world.down = lambda path: True
+            monkeypatch.setattr(time, "time", lambda: float(at))
+        elif reason == "max-age":
+            continue  # the log's newest head is as old as it was asked for
+        desk.policy(POLICY)
+        desk.run(*mode, desk.file)
+        (desk.home / "policy.toml").write_text(f"{said}\n{POLICY}")
+        document: Any = json.loads(desk.run(*mode, desk.file, "--json", expect=code)[0])
+        assert (document["exit_code"], document["artifacts"][0]["reason"]) == (code, reason)
+        (desk.home / "policy.toml").write_text(f'mode = "warn"\n{said}\n{POLICY}')
+        document = json.loads(desk.run(*mode, desk.file, "--json")[0])
+        assert any("let pass" in remark for remark in document["artifacts"][0]["remarks"])
+
+
+def test_a_yanked_file_is_refused_where_none_is_accepted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle cannot say that it is none."""
+    monkeypatch.chdir(desk.file.parent)
+    desk.policy(POLICY)
+    desk.run("bundle", "make", *MODE[1:], desk.file)
+    desk.policy(f'yanked = "refuse"\n{POLICY}')
+    desk.run(*MODE, desk.file)
+    assert (
+        "nothing here says whether it is yanked"
+        in desk.run("bundle", "verify", *MODE[1:], desk.file, expect=5)[1]
+    )
+
+
+def test_keys_beside_the_namespace_are_pins(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names them has said whose signature counts."""
+    monkeypatch.setenv("CI", "true")
+    desk.policy(f'require-pins = true\n{POLICY}keys = ["{desk.corp.key.keyid}"]\n')
+    desk.run(*MODE, desk.file)
