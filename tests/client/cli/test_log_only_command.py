@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def test_it_is_never_called_verified(desk: Desk) -> None:
     document: Any = json.loads(desk.run(*MODE, desk.file, "--json")[0])
     assert (document["exit_code"], document["log_only"], document["namespace"]) == (0, True, "corp")
     assert (document["verified"], document["artifacts"][0]["verified"]) == (False, False)
-    assert (document["age"], document["seen_by"]) == (0, ["w1"]) and "seen by w1 0 s ago" in err
+    assert document["age"] < 60 and document["seen_by"] == ["w1"]
+    assert re.search(r"seen by w1 [0-9]+ s ago", err)
     assert "findings" not in document["artifacts"][0]  # of another shape than what `verify` answers
 
 
