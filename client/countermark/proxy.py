@@ -6,6 +6,7 @@
     GET /simple/acme/                                         hashes come from TUF and the log
     GET /packages/acme/acme-1.0-py3-none-any.whl              stored, hashed, then served
     GET /packages/acme/acme-1.0-py3-none-any.whl.metadata     if its hash is the logged one
+    GET /                                                     for people: the view, and the exceptions in force
 
 Which files there are, and what each is: offers.py. A judgement holds for a minute, so a hold acts here two minutes
 after its entry at the latest. Projects that are asked for while others are being judged are judged together
@@ -40,7 +41,7 @@ from countermark.errors import CountermarkError, EvidenceError, MalformedError, 
 from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import FileFetcher, StatusError
 from countermark.filestore import FileStore, Incoming
-from countermark.limits import PROXY_HELD_BACK, PROXY_JUDGED_FOR, PROXY_WHOLE_BYTES
+from countermark.limits import FETCH_MAX_BYTES, PROXY_HELD_BACK, PROXY_JUDGED_FOR, PROXY_WHOLE_BYTES
 from countermark.names import normalise_project
 from countermark.offers import Hint, Judged, Offer, document, judge, look_up, unjudged
 from countermark.pins import Registry
@@ -56,6 +57,7 @@ FILE_TYPE = "application/octet-stream"
 METADATA_TYPE = "text/plain; charset=utf-8"
 LASTING = frozenset({6, 7})  # exit codes that no later success of the same file undoes
 METADATA = ".metadata"
+NOT_KEPT = {"Cache-Control": "no-store"}
 WITHDRAWN = frozenset({403, 410, 451})  # what a registry answers for a file it withholds
 
 
@@ -153,9 +155,23 @@ class Proxy:
                 return self._page(parts[1], request, slash=len(parts) == 3)
             if len(parts) == 3 and parts[0] == "packages":
                 return self._package(parts[1], parts[2], request)
+            if parts == [""]:
+                return self._front()
         except MalformedError:
             pass  # a name that is none
         return Response(404, b"there is /simple/PROJECT/ here, and the files it links to\n")
+
+    def _front(self) -> Response:
+        """For people: whose files these are, and which exceptions are in force. Who may not read is not told."""
+        try:  # the view could be this machine's own, from its disk: the registry says who may see it
+            self._fetcher.get(f"{self._registry.metadata_url}/timestamp.json", max_bytes=FETCH_MAX_BYTES)
+            report = self._report or self.check()
+        except CountermarkError as error:
+            return proxyanswers.closed(error) or proxyanswers.refusal(error, self._registry.url)
+        view = f"log of {report.tree_size} entries, {report.believed}"
+        excused = self._policies.exception_words(self._clock()) or ("no exception is in force",)
+        lines = (f"verified files of {self._registry.url} ({view}), below /simple/", *excused)
+        return Response(200, "".join(f"{plain(line)}\n" for line in lines).encode(), headers=NOT_KEPT)
 
     def _page(self, name: str, request: Request, *, slash: bool) -> Response:
         project = normalise_project(name)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from countermark import proxy as proxy_module
-from countermark.clientpolicy import ClientPolicy, Mode, Policies
+from countermark.clientpolicy import ClientPolicy, Exemption, Mode, Policies
 from countermark.errors import CountermarkError
 from countermark.filestore import FileStore
 from countermark.limits import PROXY_HELD_BACK
@@ -383,13 +383,27 @@ def test_an_answer_may_be_kept_until_its_judgement_ends(
     assert "X-Accel-Expires" not in installer.get("/simple/acme-demo/", JSON).headers
 
 
+def test_people_are_told_which_exceptions_are_in_force(installer: Installer, world: World) -> None:
+    """With reason, approver and end, as in every result; one that has ended is not told, and no cache keeps it."""
+    world.publish("acme-demo")
+    assert body(installer.get("/")).decode().endswith("\nno exception is in force\n")
+    excused = Exemption("acme-old", "moves", "ops", world.now + 60)
+    lenient = Policies(local=ClientPolicy(mode=Mode.OBSERVE, exceptions=(excused,)))
+    installer.proxy._policies = lenient
+    answer = installer.get("/")
+    told = body(answer).decode().splitlines()
+    assert told[0].startswith(f"verified files of {world.base} (log of ") and excused.sentence() in told[1]
+    assert answer.headers["Cache-Control"] == "no-store"
+    world.now += 61
+    assert "no exception is in force" in body(installer.get("/")).decode()
+
+
 def test_names_that_are_none_lead_nowhere(installer: Installer, world: World) -> None:
     """Traversal, other projects' files, foreign paths and methods; one spelling of a project's page."""
     file = world.publish("acme-demo")
     world.publish("other-demo")
     asked = len(world.asked)
     for path in (
-        "/",
         "/simple/",
         "/simple/../x/",
         "/simple/%2e%2e/",

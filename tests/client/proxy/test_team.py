@@ -115,6 +115,15 @@ def test_nothing_of_one_user_reaches_another_on_a_warm_cache(
     assert get(team, f"/packages/secret/{secret.filename}", None).status == 401
 
 
+def test_the_front_page_is_for_who_may_read_the_registry(team: Team) -> None:
+    """It names projects: nobody who would not be told them by the registry reads it, whoever read it before."""
+    assert b"no exception is in force" in bytes_of(get(team, "/", ANN))
+    answer = get(team, "/")
+    assert (
+        answer.status == 401 and "WWW-Authenticate" in answer.headers and b"exception" not in bytes_of(answer)
+    )
+
+
 def test_only_what_is_for_everybody_may_be_kept(team: Team, guarded: Guarded, secret: Published) -> None:
     """Answers to credentials, and all of a proxy that lends its certificate, are for no cache before it."""
     guarded.public = True
