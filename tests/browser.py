@@ -175,6 +175,14 @@ class Page:
         feature = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
         self.call("Emulation.setEmulatedMedia", features=[feature])
 
+    def wide(self, pixels: int) -> None:
+        """As on a screen of so many pixels; 0: as before."""
+        if pixels:
+            screen = {"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+            self.call("Emulation.setDeviceMetricsOverride", **screen)
+        else:
+            self.call("Emulation.clearDeviceMetricsOverride")
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 

@@ -14,7 +14,7 @@ Upload refusals are 400 (429 where waiting helps), never 409 or 5xx: flit shows 
 takes any 409 for "exists", and twine sends the whole file again after a 5xx. The words `already exist` belong to
 `file-exists` alone: `poetry publish --skip-existing` looks for them.
 
-A person's browser is shown the same as a page: it asks for HTML before all else, which no installer or uploader does.
+A person's browser is shown the same as a page: it asks for HTML first of all, which no installer or uploader does.
 
 Each code has a help page (`web/help.py`), which a test asserts. No answer built here is ever cacheable, and
 none carries a traceback: what we did not foresee is `internal`, and its story is in the telemetry.
@@ -216,7 +216,11 @@ def install(app: Any, base_url: str, log: Any, *, page: Callable[[ServerError], 
 
     def answer(error: ServerError) -> Response:
         made = problem(error, base_url)
-        if page is not None and request.method == "GET" and request.accept_mimetypes.best == "text/html":
+        if (
+            page is not None
+            and request.method == "GET"
+            and dict(request.accept_mimetypes).get("text/html") == 1
+        ):
             return Response(page(error), made.status, made.headers | {"Content-Type": HTML})
         return Response(made.body, status=made.status, headers=made.headers)
 

@@ -93,7 +93,10 @@ def test_what_the_framework_refuses_is_a_problem_document_too(
 
 def test_a_browser_is_shown_a_refusal_as_a_page(world: DoorWorld) -> None:
     """Whoever asks for HTML first reads words and a link; installers, which take HTML last, keep the document."""
-    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    browser = (
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,"
+        "application/signed-exchange;v=b3;q=0.7"
+    )
     answer = world.client.get("/<b>nothing", headers={"Accept": browser})
     text = answer.get_data(as_text=True)
     assert answer.status_code == 404 and answer.content_type == "text/html; charset=utf-8"
