@@ -12,10 +12,13 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+RUN = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")  # a hash, a key or a signature, written in hex or base64
+RUN_ENDS = 4
 BITS = (0x01, 0x20, 0x80)  # the neighbour, the other case, no ASCII any more
 WRONG = (
     None,
@@ -60,9 +63,18 @@ def sampled(raw: bytes, others: Iterable[tuple[str, bytes]] = (), *, count: int,
 
 
 def _bytes(raw: bytes) -> Iterator[Mutant]:
-    """Small files: every byte in three ways; up to 8 KiB every byte in one; beyond that every eighth."""
+    """Every byte that means something by its place: in three ways up to 256 bytes, in one way else.
+
+    Within a hash, a key or a signature one byte means what its neighbours do. Of a written one its ends (where base64
+    has spare bits) and every eighth letter are changed; of a binary file every byte, in one way. Beyond 8 KiB it is
+    every eighth byte of all.
+    """
+    within = {at for run in RUN.finditer(raw) for at in range(run.start() + RUN_ENDS, run.end() - RUN_ENDS)}
+    plain = len(raw) <= 256 and raw.isascii()
     for at in range(0, len(raw), 1 if len(raw) <= 8192 else 8):
-        for bit in BITS if len(raw) <= 1024 else BITS[at % 3 :][:1]:
+        if at in within and at % 8 and len(raw) <= 8192:
+            continue
+        for bit in BITS if plain and at not in within else BITS[at % 3 :][:1]:
             yield Mutant("byte", f"{at} ^ {bit:#x}", raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
 
 

@@ -389,8 +389,8 @@ def test_a_sample_of_lies_at_every_door(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(1200)  # two minutes of one core
+@pytest.mark.timeout(1200)  # minutes of one core
 @pytest.mark.parametrize("name", DOINGS)
 def test_every_lie_at_every_door(tmp_path: Path, name: str) -> None:
-    """Every byte (of the largest, every eighth), every member, every cut and every swap at every resource."""
+    """Every byte that means something by its place, every member, every cut and every swap at every resource."""
     assert _run(tmp_path, name, lambda path, raw, others: mutants(raw, others)) > 5_000
