@@ -15,7 +15,7 @@ KEY_NAME = "what this machine calls the key; default: publisher"
 
 
 # argparse looks for a translation of each of its words, in folders of catalogues that nobody makes.
-vars(argparse)["_"] = str
+vars(argparse)["_"] = lambda text: text  # not `str`: a group without a description passes None
 
 
 class Formatter(argparse.HelpFormatter):

@@ -49,7 +49,7 @@ from countermark_ceremony.tables import warnings
 _PATH = cli_keys.PATH
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="countermark-ceremony")
 def commands() -> None:
     """Make a registry's offline root. Never opens a socket, never overwrites a file."""

@@ -30,7 +30,7 @@ PIN = click.option(
 )
 
 
-@click.group()
+@click.group(cls=console.Group)
 def keys() -> None:
     """Make, take in and show a holder's keys, in encrypted files or on tokens."""
 

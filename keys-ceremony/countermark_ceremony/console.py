@@ -5,9 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import click
+
 from countermark.words import hex_groups, root_words
 from countermark_ceremony.exchange import Asked, Request
 from countermark_ceremony.payloads import describe_trust_file
+
+SENTENCE = 200  # characters of a help text's first sentence that a list of commands shows
+
+
+class Group(click.Group):
+    """A group whose help says what each command does to the end of the sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One row for each command, on as many lines as that takes."""
+        rows = [(name, self.commands[name].get_short_help_str(SENTENCE)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def say(text: str) -> None:

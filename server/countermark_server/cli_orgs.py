@@ -14,12 +14,12 @@ from typing import Final
 
 import click
 
-from countermark_server.console import DATA, counted, engine_of, say, settings_of
+from countermark_server.console import DATA, Group, counted, engine_of, say, settings_of
 
 ROLES: Final = click.Choice(["admin", "moderator"])
 
 
-@click.group()
+@click.group(cls=Group)
 def org() -> None:
     """Organisations, their teams and their names."""
 
@@ -121,7 +121,7 @@ def _text(file: Path, *, most: int) -> str:
         raise UsageError(f'"{file}" is not UTF-8') from None
 
 
-@click.group()
+@click.group(cls=Group)
 def admin() -> None:
     """Who runs this registry, beside whoever has its data directory."""
 

@@ -34,7 +34,10 @@ def settings_of(data: Path) -> Any:
     from countermark_server.settings import load  # noqa: PLC0415
 
     if not (data / "settings.toml").exists():
-        raise UsageError(f'"{data}" is not initialised', hint=f"{PROGRAM} init --data DIR --origin NAME")
+        raise UsageError(
+            f'"{data}" is not initialised',
+            hint=f"{PROGRAM} init --data DIR --origin NAME, or {PROGRAM} up --data DIR --trial to look around",
+        )
     return load(data)
 
 

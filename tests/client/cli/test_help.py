@@ -61,3 +61,9 @@ def test_nothing_that_can_be_typed_is_without_a_sentence() -> None:
     """Of each command, option and argument of all commands."""
     told = dict(words(_parser(), "countermark"))
     assert len(told) > 200 and not [name for name, text in told.items() if not (text or "").strip()]
+
+
+def test_no_help_says_what_is_not_there() -> None:
+    """A group without a description has none, and is not described as None."""
+    for command in ((), ("key",), ("bundle",)):
+        assert not re.search(r"^ *None$", said(*command, "--help"), re.MULTILINE)
