@@ -17,7 +17,7 @@ from typing import Any
 from countermark import lookahead
 from countermark.clientpolicy import Policies
 from countermark.demanded import refused_or_let_pass
-from countermark.errors import MalformedError, PolicyError
+from countermark.errors import CountermarkError, MalformedError, PolicyError
 from countermark.fetch import Fetcher
 from countermark.limits import PREFETCH_FROM
 from countermark.lockfile import LockFile, Pinned, Unprovable
@@ -25,7 +25,7 @@ from countermark.names import normalise_version, parse_filename
 from countermark.pins import Registry
 from countermark.prefetch import Tick, quiet
 from countermark.trust import View
-from countermark.unlisted import page_of, simple_page
+from countermark.unlisted import files_of, page_of, simple_page
 from countermark.values import replace
 from countermark.verified import Artifact, LetPass, Outcome, Refused, Report
 from countermark.verify import verify
@@ -111,18 +111,28 @@ def _artifact(view: View, pin: Pinned, pages: Mapping[str, Page], known: frozens
     if pin.filename is not None:
         return Artifact(pin.project, pin.version, pin.filename, pin.sha256)
     candidates = [item for item in pages[pin.project] if _is_of(item["filename"], pin)]
-    others = []
+    others, unseen = [], []
     for item in candidates:
-        target = view.target(f"files/{pin.project}/{item['filename']}")
+        try:
+            target = view.target(f"files/{pin.project}/{item['filename']}")
+        except CountermarkError:
+            unseen.append(item)  # verification meets the same error, and it is of this file alone
+            continue
         if target is not None and target.sha256 == pin.sha256:
             return Artifact(pin.project, pin.version, item["filename"], pin.sha256)
         if target is None or target.sha256 not in known:
             others.append(item)  # not the file of another hash of this lock
-    # No target has this hash. A page that claims it does is caught by verifying the file it names.
+    # No target has this hash. A page that claims it does is caught by verifying the file it names; one that was
+    # withdrawn is on no page, and the log says why.
     claimed = [item for item in candidates if _page_hash(item) == pin.sha256]
-    chosen = claimed or (others if len(others) == 1 else [])
+    gone = [] if claimed or unseen else [i for i in files_of(view, pin.project) if _is_gone(i, pin)]
+    chosen = claimed or unseen or gone or (others if len(others) == 1 else [])
     filename = chosen[0]["filename"] if chosen else ""
     return Artifact(pin.project, pin.version, filename, pin.sha256)
+
+
+def _is_gone(item: Mapping[str, Any], pin: Pinned) -> bool:
+    return item.get("sha256") == pin.sha256 and _is_of(item["filename"], pin)
 
 
 def _is_of(filename: str, pin: Pinned) -> bool:

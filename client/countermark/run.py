@@ -254,6 +254,9 @@ def child_env(
     kept |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index, "PIP_CONFIG_FILE": os.devnull}
     if todo.installer == "uv pip":
         kept["UV_NO_CONFIG"] = "1"  # `[tool.uv.pip]` could turn hash checking off; `uv sync` can't
+    if todo.installer == "poetry":
+        # Else it puts the pip that virtualenv carries into a new environment, which nobody proved.
+        kept.setdefault("POETRY_VIRTUALENVS_OPTIONS_NO_PIP", "true")
     if not build:
         # Every pin has a wheel: a build from source, whose requirements nothing pins, is never needed.
         kept |= {"PIP_ONLY_BINARY": ":all:", "UV_NO_BUILD": "1"}

@@ -113,6 +113,13 @@ def _ask(view: View, path: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
+def files_of(view: View, project: str) -> list[dict[str, Any]]:
+    """The files of a project that the registry's API knows, withdrawn ones too; a hint where to look in the log."""
+    files = _ask(view, f"/api/v1/files/{quote(project, safe='')}").get("files")
+    found = files if isinstance(files, list) else []
+    return [each for each in found if isinstance(each, dict) and isinstance(each.get("filename"), str)]
+
+
 def _page_files(view: View, project: str) -> set[str]:
     files = simple_page(view.fetcher, view.registry.url, project)
     return {item["filename"] for item in files}

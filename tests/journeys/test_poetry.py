@@ -87,6 +87,8 @@ def test_poetry_installs_what_is_proved_from_its_lock(world: World) -> None:
     app, given = project(world, "papp", "poetry"), settings(world)
     world.run("poetry", "lock", "--no-interaction", cwd=app, home="bob", **given)
     before = (app / "poetry.lock").read_bytes()
+    # As on another machine: `lock` has made an environment, with a pip in it that nobody proved.
+    shutil.rmtree(app / ".venv", ignore_errors=True)
     asked_for_secrets = keyring(world, given)
     with socketserver.TCPServer(("127.0.0.1", 0), Asked) as decoy:
         threading.Thread(target=decoy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -110,6 +112,8 @@ def test_poetry_installs_what_is_proved_from_its_lock(world: World) -> None:
     assert f"2 hashes in poetry.lock verified at {world.url}" in done.err
     assert world.run(app / ".venv" / "bin" / "python", "-c", "import hello_countermark").out == "hello\n"
     assert (app / "poetry.lock").read_bytes() == before
+    clean = world.run("countermark", "verify", "--environment", app / ".venv", home="bob")
+    assert "files here are those of the wheel" in clean.err and "not provable" not in clean.said
 
 
 def test_uv_sync_asks_the_registry_and_leaves_the_lock(world: World) -> None:

@@ -325,9 +325,10 @@ def test_what_runs_at_every_start_is_told_first(env: Env) -> None:
     (env.site / "acme/aaa.py").write_text("X\n")
     (env.site / "acme/__init__.py").write_text("X\n")
     (env.site / "zzz.pth").write_text("import acme.aaa\n")
-    (env.site / "usercustomize.py").write_text("X\n")
+    for name in ("usercustomize", "sitecustomize"):
+        (env.site / f"{name}.py").write_text("X\n")
     found = [told.split(": ")[1].rpartition("/")[2] for told in env.refused()]
-    assert found == ["usercustomize.py", "zzz.pth", "__init__.py", "aaa.py"]
+    assert found == ["sitecustomize.py", "usercustomize.py", "zzz.pth", "__init__.py", "aaa.py"]
 
 
 # --- bytecode ---------------------------------------------------------------------------------------------

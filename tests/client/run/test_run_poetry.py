@@ -47,6 +47,15 @@ def test_a_verified_lock_starts_poetry_without_builds(
     assert "cleared POETRY_INSTALLER_NO_BINARY, POETRY_PYPI_TOKEN_X" in project.said[0]
 
 
+def test_poetry_makes_an_environment_without_a_pip_of_its_own(project: Project, world: World) -> None:
+    """That of virtualenv comes from no index, and nobody proved it; whoever wants it says so."""
+    project.poetry_lock(world.publish("acme-demo"))
+    name = "POETRY_VIRTUALENVS_OPTIONS_NO_PIP"
+    project.run(POETRY)
+    project.run(POETRY, environment={name: "false"})
+    assert [env[name] for _, env in project.started] == ["true", "false"]
+
+
 def test_a_poetry_lock_made_after_the_swap_is_refused(project: Project, world: World) -> None:
     """Both hashes and the entry; poetry is not started."""
     file = world.publish("acme-demo")
