@@ -166,6 +166,7 @@ class World:
         self.override: dict[str, bytes | Callable[[], bytes | None] | None] = {}
         self.down: Callable[[str], bool] = lambda path: False
         self.asked: list[str] = []
+        self.attested: dict[str, list[Any]] = {}  # filename -> entries that the API names
         self.ahead: list[Statement] = []  # statements that were submitted ahead of their files
         self.next_tier = "none"  # what the scanner will say of the next upload
         self._genesis(trial, CentralPolicy(min_tree_size=floor, mode=mode), (witnesses, quorum), first)
@@ -419,6 +420,7 @@ class World:
         standing = rules.standing_of(self.view, rules.file_key("", project, filename))
         listed = rules.is_listed(self.view, rules.file_key("", project, filename))
         answer = {
+            "attestations": [{"entry": index} for index in self.attested.get(filename, [])],
             "filename": filename,
             "index": state["index"],
             "leaf_hash": state["lh"],
@@ -538,6 +540,19 @@ class World:
         statement = Statement(file.filename, file.sha256, type, predicate)
         registry = {"case": None, "moderator": ACCOUNT[::-1]}
         return self.append(type, sign(statement, self.keys.moderation), registry)
+
+    def attest(self, file: Published, verified: str, *, object_sha256: str = "a7" * 32) -> int:
+        """What the registry's scan found of a PEP 740 object."""
+        state = self.view.get(rules.file_key("", file.project, file.filename))
+        assert state is not None
+        predicate = {
+            "about": state["lh"], "kind": "pep740", "namespace": "", "origin": self.origin,
+            "prev": state["owner_head"], "project": file.project, "statement_sha256": object_sha256,
+        }  # fmt: skip
+        statement = Statement(file.filename, file.sha256, "attest", predicate)
+        index = self.append("attest", sign(statement, self.keys.registry), {"verified": verified})
+        self.attested.setdefault(file.filename, []).append(index)
+        return index
 
     def yank(self, file: Published) -> int:
         state = self.view.get(rules.file_key("", file.project, file.filename))

@@ -50,7 +50,7 @@ FLOORS: list[set[str]] = [
     {"projectstate"},
     {"actfile", "compare"},
     {"verify", "offline", "logonly", "logoffline", "evidence_check"},
-    {"logged"},
+    {"logged", "attested"},
     {"unapplied", "unlisted", "demanded", "lookahead"},
     {"matching", "namespaces", "claims"},
     {"withdrawals"},

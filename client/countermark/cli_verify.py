@@ -50,6 +50,11 @@ def install_arguments(commands: Any) -> None:
             f"--{form}", type=Path, metavar="FILE", help=f"write the results as {form.upper()}, too"
         )
     verify.add_argument(
+        "--attestations",
+        action="store_true",
+        help="tell what the log says of PEP 740 attestations, too; nothing depends on it",
+    )
+    verify.add_argument(
         "--at", metavar="TIME", help="judge as of a later time (seconds, or 2026-01-31T12:00:00Z)"
     )
     verify.add_argument(

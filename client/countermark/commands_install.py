@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from countermark import clientcerts
 from countermark.clientpolicy import Policies
@@ -53,6 +53,9 @@ def verify(arguments: argparse.Namespace) -> int:
     home, registry, remarks = pinned(arguments)
     now = _at(arguments.at, int(time.time()))
     policies = load_policies(home.policy_file, Path.cwd(), os.environ)
+    alone = arguments.environment is not None or arguments.log_only or arguments.namespace is not None
+    if arguments.attestations and alone:
+        raise UsageError("--attestations is of files and locks that the registry lists")
     if arguments.environment is not None:
         return _verify_environment(arguments, home, registry, now=now, policies=policies, remarks=remarks)
     locks, files = _sort(arguments.files)
@@ -65,19 +68,18 @@ def verify(arguments: argparse.Namespace) -> int:
     fetcher = fetcher_for(registry)
     read: list[LockFile] = []
     progress = Progress(quiet=arguments.json)
+    told: Any = {
+        "now": now, "policies": policies, "remarks": remarks, "tick": progress,
+        "attestations": arguments.attestations,
+    }  # fmt: skip
     if locks:
         from countermark.lockcheck import verify_locks  # noqa: PLC0415  (lazy: a file needs none of this)
         from countermark.lockfile import read_lock  # noqa: PLC0415
 
         read = [read_lock(path) for path in locks]
-        report = verify_locks(
-            read, registry, fetcher, now=now, policies=policies, remarks=remarks, tick=progress
-        )
+        report = verify_locks(read, registry, fetcher, **told)
     else:
-        artifacts = [Artifact.from_path(path) for path in files]
-        report = verify_artifacts(
-            artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks, tick=progress
-        )
+        report = verify_artifacts([Artifact.from_path(path) for path in files], registry, fetcher, **told)
     return _deliver(arguments, report, locks or files, locks=read)
 
 
@@ -349,6 +351,8 @@ def _talk_outcome(outcome: Outcome) -> None:
         put(f"{name}: {word}, entry #{outcome.index}, {signed}", colour=colour)
         for text in (*outcome.remarks, *map(str, outcome.findings)):
             say(f"{name}: {text}", colour=YELLOW)
+        for each in outcome.attested or ():
+            say(f"{name}: {each.sentence}")
         return
     put(f"{name}: let pass, not verified: {outcome.error} ({outcome.because})", colour=YELLOW)
 

@@ -100,6 +100,7 @@ READ_TIMEOUT = timedelta(seconds=30)
 FETCH_MAX_BYTES = 8 * 1024 * 1024  # any one metadata file, tile or API answer
 FETCH_DEADLINE = timedelta(seconds=120)  # a whole answer, so that one byte a second does not hold us
 MIRRORS_MAX = 16
+ATTESTATIONS_TOLD_MAX = 32  # entries read of one file, which nothing depends on
 PREFETCH_FROM = 8  # files verified together; for fewer, asking ahead costs what it saves
 PREFETCH_THREADS = 8  # as many as connections that are kept
 PREFETCH_WORTH = timedelta(

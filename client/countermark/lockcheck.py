@@ -44,6 +44,7 @@ def verify_locks(
     loose: Sequence[Unprovable] | None = None,
     allow_build: bool | None = None,
     tick: Tick = quiet,
+    attestations: bool = False,
 ) -> Report:
     """Verify every hash of every lock for its pinned project and version.
 
@@ -66,7 +67,10 @@ def verify_locks(
         known = frozenset(pin.sha256 for pin in pins)
         return [_artifact(view, pin, pages, known) for pin in pins]
 
-    report = verify(artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks, tick=tick)
+    report = verify(
+        artifacts, registry, fetcher, now=now, policies=policies, remarks=remarks, tick=tick,
+        attestations=attestations,
+    )  # fmt: skip
     if loose is None:
         loose = [item for lock in locks for item in lock.unprovable]
     policies = policies if report.policy is None else policies.with_central(report.policy)

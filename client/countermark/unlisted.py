@@ -29,7 +29,7 @@ from countermark.withdrawals import described
 def why_unlisted(view: View, artifact: Artifact) -> CountermarkError:
     """Why the index does not list a file. The registry's answer is only a hint where to look in the log."""
     name = f"{quote(artifact.project)}/{quote(artifact.filename, safe='')}"
-    answer = _ask(view, f"/api/v1/files/{name}")
+    answer = ask(view, f"/api/v1/files/{name}")
     index = answer.get("index")
     if type(index) is not int or index >= view.checkpoint.size:
         if artifact.filename in _page_files(view, artifact.project):
@@ -103,7 +103,7 @@ def _why_imported(
     )
 
 
-def _ask(view: View, path: str) -> dict[str, Any]:
+def ask(view: View, path: str) -> dict[str, Any]:
     """An answer of the registry's API, which nobody vouches for; an empty one when there is none."""
     try:
         raw = view.fetcher.get(view.registry.url + path, max_bytes=FETCH_MAX_BYTES, missing_ok=True)
@@ -115,7 +115,7 @@ def _ask(view: View, path: str) -> dict[str, Any]:
 
 def files_of(view: View, project: str) -> list[dict[str, Any]]:
     """The files of a project that the registry's API knows, withdrawn ones too; a hint where to look in the log."""
-    files = _ask(view, f"/api/v1/files/{quote(project, safe='')}").get("files")
+    files = ask(view, f"/api/v1/files/{quote(project, safe='')}").get("files")
     found = files if isinstance(files, list) else []
     return [each for each in found if isinstance(each, dict) and isinstance(each.get("filename"), str)]
 

@@ -94,6 +94,24 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Attested:
+    """What the log says of one PEP 740 object that came with a file. No step and no policy looks at it."""
+
+    index: int
+    verified: str  # yes, no or not-checked
+    sha256: str  # of the object's blob
+
+    @property
+    def sentence(self) -> str:
+        found = {"yes": "the registry verified it", "no": "the registry found it false"}
+        words = found.get(self.verified, "nobody checked it")
+        return f"PEP 740 attestation: {words} (entry #{self.index}); nothing here depends on it"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"index": self.index, "sha256": self.sha256, "verified": self.verified}
+
+
+@dataclass(frozen=True)
 class Verified:
     """Every step held. `findings` are what the policy let pass; without any, `verified` is True."""
 
@@ -104,6 +122,7 @@ class Verified:
     steps: tuple[Step, ...]
     remarks: tuple[str, ...]
     findings: tuple[CountermarkError, ...] = ()
+    attested: tuple[Attested, ...] | None = None  # None: nobody asked for it
 
     exit_code = 0
 
@@ -113,8 +132,10 @@ class Verified:
 
     def to_json(self) -> dict[str, Any]:
         signed = self.signed_by
+        told = {} if self.attested is None else {"attestations": [each.to_json() for each in self.attested]}
         return {
             **_artifact_json(self.artifact),
+            **told,
             "exit_code": 0,
             "findings": [_finding_json(f) for f in self.findings],
             "index": self.index,

@@ -90,15 +90,21 @@ def verify(
     policies: Policies | None = None,
     remarks: Sequence[str] = (),
     tick: Tick = quiet,
+    attestations: bool = False,
 ) -> Report:
     """Verify every artifact against one view of the registry. Errors of the view itself are raised.
 
     `artifacts` may be a function of the view, for pins that name no file. `tick` hears how far it is.
+    `attestations`: tell, of what is verified, what the log says of its PEP 740 objects (attested.py).
     """
     try:
         with opened(registry, fetcher, now=now) as view:
             wanted = artifacts(view) if callable(artifacts) else artifacts
             report = verify_with(view, wanted, policies or Policies(), remarks, tick)
+            if attestations:
+                from countermark.attested import told  # noqa: PLC0415  (lazy: few ask)
+
+                report = replace(report, outcomes=tuple(told(view, each) for each in report.outcomes))
             if any(isinstance(o, Refused) and o.exit_code == 7 for o in report.outcomes):
                 raise _AbandonError(report)
             return report
