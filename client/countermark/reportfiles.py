@@ -8,7 +8,7 @@ SARIF 2.1.0 (OASIS) is shown as findings: each refusal is an `error`, what was l
 exit code, the location the line of the lock, the file, or the file in the environment (spots.py).
 What is said of the whole result, policy's exceptions among it, is the suite's output and the run's notifications.
 
-Both hold no clock and no host name of this machine, so that equal results are equal files: the suite's
+Both hold no clock and no host name of this machine, so that equal results are equal files (ADR 41): the suite's
 timestamp is the quorum time of the checkpoint by which all of it was judged, and every test took no time. A
 fingerprint joins the same finding of two runs: rule and artifact, not the words.
 """
