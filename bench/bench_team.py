@@ -33,6 +33,10 @@ from tests.world.world import World, free_port
 SIZES = ((8, 50, 5), (50, 200, 3))  # clients, wheels, rounds
 BUDGET = {(50, 200): 1.1}
 WAYS = ("plain index", "team proxy")
+PATIENCE = {
+    "UV_HTTP_TIMEOUT": "600",
+    "UV_HTTP_CONNECT_TIMEOUT": "600",
+}  # on a busy machine slow is not broken
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _together(
     used, started = _clients() + spent(), time.perf_counter()
     running = [_install(world, names, index, folder) for folder in folders]
     for child in running:
-        _, said = child.communicate(timeout=600)
+        _, said = child.communicate(timeout=1200)
         assert child.returncode == 0, said
     took = Took(time.perf_counter() - started, _clients() + spent() - used)
     for folder in folders:
@@ -109,7 +113,8 @@ def _together(
 
 def _install(world: World, names: Sequence[str], index: str, folder: Path) -> subprocess.Popen[str]:
     command = ["uv", "pip", "install", "--quiet", "--default-index", index, "--python", str(folder / "venv")]
-    env = world.env(UV_CACHE_DIR=str(folder / "cache"), SSL_CERT_FILE=str(world.root / "ca.pem"))
+    own = {"UV_CACHE_DIR": str(folder / "cache"), "SSL_CERT_FILE": str(world.root / "ca.pem")}
+    env = world.env(**own, **PATIENCE)
     return subprocess.Popen([*command, *names], env=env, stderr=subprocess.PIPE, text=True)
 
 

@@ -108,7 +108,15 @@ class Front:
         return f"include {self.prefix / 'access.conf'}; {locations}"
 
     def reload(self) -> None:
-        reload(self.prefix)
+        """What `systemctl reload nginx` does: new workers with what the files say now; the old ones end."""
+        master = (self.prefix / "nginx.pid").read_text().strip()
+        workers = Path(f"/proc/{master}/task/{master}/children")
+        old = set(workers.read_text().split())
+        subprocess.run(self.command("-s", "reload"), capture_output=True, timeout=60, check=True)
+        deadline = time.monotonic() + 20
+        while not (now := set(workers.read_text().split())) or now & old:
+            assert time.monotonic() < deadline, f"nginx's old workers {sorted(now & old)} go on"
+            time.sleep(0.02)
 
     def check(self) -> str:
         """What `nginx -t` says."""
@@ -160,18 +168,6 @@ def nginx(prefix: Path, port: int) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(20)
-
-
-def reload(prefix: Path) -> None:
-    """What `systemctl reload nginx` does: new workers with what the files say now; the old ones end."""
-    master = (prefix / "nginx.pid").read_text().strip()
-    workers = Path(f"/proc/{master}/task/{master}/children")
-    old = set(workers.read_text().split())
-    subprocess.run(command(prefix, "-s", "reload"), capture_output=True, timeout=60, check=True)
-    deadline = time.monotonic() + 20
-    while not (now := set(workers.read_text().split())) or now & old:
-        assert time.monotonic() < deadline, f"nginx's old workers {sorted(now & old)} go on"
-        time.sleep(0.02)
 
 
 def _listens(port: int) -> bool:

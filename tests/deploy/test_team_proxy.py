@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from countermark.simplepage import JSON_TYPE, TEXT_HTML
 from countermark.team import Team
 from tests import archives
 from tests.client.proxy.test_team import ANN, BEN, Guarded
-from tests.deploy.front import Answer, ask, nginx, reload
+from tests.deploy.front import Answer, ask, nginx
 from tests.deploy.privateca import make_certificate
 from tests.deploy.teamfront import write_team_front
 from tests.simulator import Published, World
@@ -49,11 +49,12 @@ class House:
     """A registry that asks who somebody is, a team's proxy of it, and nginx."""
 
     guarded: Guarded
+    behind: str  # HOST:PORT of the proxy
     port: int
     folder: Path
     tls: ssl.SSLContext
     files: Mapping[str, Published]
-    asked: list[Request] = field(default_factory=list)  # what came through nginx to the proxy
+    asked: list[Request]  # what came through nginx to the proxy
 
     def get(self, path: str, who: str | None = None, agent: str = UV, accept: str = JSON_TYPE) -> Answer:
         headers = {"Accept": accept, "User-Agent": agent, **({"Authorization": who} if who else {})}
@@ -117,16 +118,18 @@ def house(guarded: Guarded, tmp_path: Path) -> Iterator[House]:
     team = Team(make, lends=False)
     authority, chain, key = make_certificate(tmp_path)
     tls = ssl.create_default_context(cafile=str(authority))
-    house = House(guarded, free_port(), tmp_path / "nginx", tls, files)
+    asked: list[Request] = []
 
     def noted(request: Request) -> Response:
-        house.asked.append(request)
+        asked.append(request)
         return team.answer(request)
 
     with listening(noted, "127.0.0.1", 0, max_body=0) as server:
         thread = _serve(server)
+        behind, port = server.url.removeprefix("http://"), free_port()
+        house = House(guarded, behind, port, tmp_path / "nginx", tls, files, asked)
         write_team_front(
-            house.folder, port=house.port, behind=server.url.removeprefix("http://"), chain=chain, key=key,
+            house.folder, port=port, behind=behind, chain=chain, key=key,
             access_log=f"{tmp_path}/team.log team_proxy",
         )  # fmt: skip
         with nginx(house.folder, house.port):
@@ -216,17 +219,20 @@ def test_credentials_that_come_twice_open_nothing(house: House) -> None:
 def test_nothing_is_kept_for_who_shows_a_certificate(house: House, tmp_path: Path) -> None:
     """With the shipped lines for certificates of visitors: each is answered by the proxy itself."""
     house.guarded.public = True
-    written = house.folder / "countermark.conf"
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    asking = replace(house, port=free_port(), folder=tmp_path / "asking")
+    write_team_front(asking.folder, port=asking.port, behind=house.behind, chain=chain, key=key)
+    written = asking.folder / "countermark.conf"
     text = written.read_text("utf-8").replace("/etc/nginx/clients.pem", f"{tmp_path}/ca.pem")
     for line in ("ssl_client_certificate ", "ssl_verify_client "):
         assert text.count(f"    #{line}") == 1
         text = text.replace(f"    #{line}", f"    {line}")
     written.write_text(text, encoding="utf-8")
-    reload(house.folder)
-    house.tls.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
-    for _ in range(2):
-        assert house.names("open")
-    assert len(house.asked) == 2 and house.kept() == []
+    asking.tls.load_cert_chain(chain, key)
+    with nginx(asking.folder, asking.port):
+        for _ in range(2):
+            assert asking.names("open")
+    assert len(house.asked) == 2 and asking.kept() == []
 
 
 def test_the_proxy_is_asked_for_the_form_that_is_kept(house: House) -> None:
