@@ -44,6 +44,7 @@ from tests.world.world import World, free_port
 NAMESPACE = "bench"
 SINGLES, CONNECTIONS, RUNS = 2000, 64, 3
 BATCHES, BATCH = 3, 4096
+SENDERS = 2  # connections of batches, as a client's that has many: one is judged while the other is sequenced
 SAMPLE = 100  # one proof in so many is verified
 STATIONS = ("scan", "tufrepo", "timestamper")
 THREADS, WORKERS = 64, 1
@@ -130,13 +131,14 @@ def _singles(
 def _batches(world: World, publisher: Publisher, numbers: Iterator[int], database: str) -> list[Figure]:
     rates, cpu, pid = [], dict[str, list[float]](), world.pid("web")
     for _ in range(BATCHES):
-        items = b",".join(publisher.statement(next(numbers)) for _ in range(BATCH))
-        request = connections.post("/api/v1/entries/batch", b'{"entries":[' + items + b"]}", publisher.token)
+        requests = [_batch(publisher, numbers) for _ in range(2 * SENDERS)]
         before, answers = _cpu(world, pid), list[bytes]()
-        _, seconds = connections.closed_loop(world.port, [request], connections=1, answered=answers.append)
+        _, seconds = connections.closed_loop(
+            world.port, requests, connections=SENDERS, answered=answers.append
+        )
         for name, spent in _cpu(world, pid).items():
-            cpu.setdefault(name, []).append(1000 * (spent - before[name]) / BATCH)
-        rates.append(BATCH / seconds)
+            cpu.setdefault(name, []).append(1000 * (spent - before[name]) / BATCH / len(requests))
+        rates.append(BATCH * len(requests) / seconds)
         said = json.loads(answers[0])
         proved = [item for item in said["entries"] if item.get("proof") is not None]
         assert len(proved) == BATCH, said["entries"][0]
@@ -149,6 +151,11 @@ def _batches(world: World, publisher: Publisher, numbers: Iterator[int], databas
         Figure(what, "statements/s", rates, 8_000, more_is_better=True),
         *(Figure(f"{what}, {name}", "CPU ms", spent) for name, spent in cpu.items()),
     ]
+
+
+def _batch(publisher: Publisher, numbers: Iterator[int]) -> bytes:
+    items = b",".join(publisher.statement(next(numbers)) for _ in range(BATCH))
+    return connections.post("/api/v1/entries/batch", b'{"entries":[' + items + b"]}", publisher.token)
 
 
 def _check(world: World, answers: list[dict[str, object]]) -> None:
@@ -185,6 +192,8 @@ def stand_still(world: World, settings: Mapping[str, str]) -> None:
     """Pause the stations that follow the log; none in a transaction, for which PostgreSQL would keep dead rows."""
     url = settings.get("COUNTERMARK_DATABASE_URL")
     engine = db.open_engine(url) if url else None
+    while not all((world.data / "run" / f"{station}.json").exists() for station in STATIONS):
+        time.sleep(0.1)  # the last of them start later than the doors open
     while True:
         for station in STATIONS:
             world.pause(station)
