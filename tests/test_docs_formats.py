@@ -33,7 +33,15 @@ SHOWN = {
     "words.py": "## Root words",
 }
 # These read and write formats of other modules, or rows of a database of their own.
-NO_FORMAT = {"canonical.py", "logoffline.py", "offline.py", "store.py", "sequence.py", "findings.py"}
+NO_FORMAT = {
+    "canonical.py",
+    "logoffline.py",
+    "offline.py",
+    "store.py",
+    "sequence.py",
+    "findings.py",
+    "ruleview.py",
+}
 
 
 def modules() -> Iterator[Path]:
