@@ -31,12 +31,15 @@ class Far:
     def __init__(self, world: World, seconds: float = 0.0) -> None:
         self.world, self.seconds = world, seconds
         self.now = self.most = self.asked = 0
+        self.by_caller: list[str] = []  # what was asked for in turn, or as the first of many
         self._lock = threading.Lock()
 
     def get(self, url: str, **options: Any) -> bytes | None:
         with self._lock:
             self.now, self.asked = self.now + 1, self.asked + 1
             self.most = max(self.most, self.now)
+            if threading.current_thread() is threading.main_thread():
+                self.by_caller.append(url)
         try:
             time.sleep(self.seconds)
             with self._lock:
@@ -88,6 +91,19 @@ def test_what_many_files_need_is_asked_for_side_by_side(
     assert 2 <= beside.most <= limits.PREFETCH_THREADS and before.most == 1
     assert beside.asked == before.asked
     assert told[-1] == ("files", COUNT, COUNT) and ("answers", COUNT, COUNT) in told, told
+
+
+def test_of_many_answers_one_is_waited_for(tmp_path: Path) -> None:
+    """Pages, tiles of the bins tree, bins: the first says how far the registry is. The first file shows the way."""
+    world = World(bit_length=10)
+    for number in range(COUNT):
+        world.publish(f"p{number:02}")
+    far = Far(world, 0.006)
+    assert check(tmp_path, world, far, "far").exit_code == 0
+    kinds = ("/simple/", "/tuf/bins/", ".bins-", "/tile/entries/")
+    waited = {kind: sum(kind in url for url in far.by_caller) for kind in kinds}
+    assert waited == {"/simple/": 1, "/tuf/bins/": 2 + 1, ".bins-": 1 + 1, "/tile/entries/": 1}
+    assert sum(kind in path for path in world.asked for kind in kinds[:3]) > 2 * COUNT
 
 
 def test_a_second_run_asks_for_nothing_that_it_has(tmp_path: Path, published: World) -> None:
@@ -160,12 +176,14 @@ class Echo:
 
     def __init__(self, fail: dict[str, Exception] | None = None, size: int = 0) -> None:
         self.asked: list[str] = []
+        self.headers: list[Any] = []
         self.fail, self.size = fail or {}, size
 
     def get(
         self, url: str, *, max_bytes: int = 0, missing_ok: bool = False, headers: Any = None
     ) -> bytes | None:
         self.asked.append(url)
+        self.headers.append(headers)
         if url in self.fail:
             raise self.fail[url]
         return url.encode().ljust(self.size)
@@ -196,6 +214,8 @@ def test_each_answer_is_handed_out_once_and_within_its_bound() -> None:
         fetcher.get("u1", max_bytes=1) == b"u1" and echo.asked[-1] == "u1"
     )  # too long: the network's to judge
     assert fetcher.get("u2", headers={"Accept": "x"}) == b"u2" and echo.asked[-1] == "u2"  # another question
+    fetcher.bring([Wanted(f"v{number}", 100, {"Accept": "x"}) for number in range(3)])
+    assert echo.headers == [None] * 5 + [{"Accept": "x"}] * 4
 
 
 def test_a_file_that_is_missing_stops_nothing_and_a_dead_network_stops_all() -> None:
