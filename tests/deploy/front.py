@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,11 +110,10 @@ class Front:
     def reload(self) -> None:
         """What `systemctl reload nginx` does: new workers with what the files say now; the old ones end."""
         master = (self.prefix / "nginx.pid").read_text().strip()
-        workers = Path(f"/proc/{master}/task/{master}/children")
-        old = set(workers.read_text().split())
+        old = _children(master)
         subprocess.run(self.command("-s", "reload"), capture_output=True, timeout=60, check=True)
         deadline = time.monotonic() + 20
-        while not (now := set(workers.read_text().split())) or now & old:
+        while not (now := _children(master)) or now & old:
             assert time.monotonic() < deadline, f"nginx's old workers {sorted(now & old)} go on"
             time.sleep(0.02)
 
@@ -135,6 +134,16 @@ class Front:
     def get(self, path: str, **headers: str) -> Answer:
         """The answer to a GET of exactly this path."""
         return ask(self.port, "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def _children(parent: str) -> set[str]:
+    """The processes that this one started. (/proc/PID/task/PID/children leaves some out while others end.)"""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            if status.read_text().rpartition(")")[2].split()[1] == parent:
+                found.add(status.parent.name)
+    return found
 
 
 def write_main(prefix: Path) -> Path:
