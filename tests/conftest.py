@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # Processes that tests start are compiled once, as installed programs are, and not at each of a thousand starts.
@@ -43,3 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; within a file and among the rest nothing moves."""
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_earlier_tests() -> Iterator[None]:
+    """Who configures the log (a command, run in this process) does so for one test."""
+    yield
+    structlog.reset_defaults()

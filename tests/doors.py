@@ -50,6 +50,7 @@ class DoorWorld(LogWorld):
         raw_add: bool = False,
     ) -> None:
         super().__init__(folder, raw_add=raw_add)
+        self.is_at_work = False  # the log
         self.settings = replace(
             self.settings,
             registry=Registry(origin=ORIGIN, base_url=BASE_URL),
@@ -82,10 +83,12 @@ class DoorWorld(LogWorld):
         log.check_start()
         thread = threading.Thread(target=log.work, args=(stop,), kwargs={"poll_interval": 0.001})
         thread.start()
+        self.is_at_work = True
         self.quiet()
         try:
             yield self
         finally:
+            self.is_at_work = False
             stop.set()
             thread.join()
 
@@ -117,7 +120,12 @@ class DoorWorld(LogWorld):
 
     # --- asking ---------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
-        """Everything that a refusal must leave as it was. When staging is tidied up is the log's own business."""
+        """Everything that a refusal must leave as it was. When staging is tidied up is the log's own business.
+
+        Statements are answered before the log has written down that they are public, so it is waited for.
+        """
+        if self.is_at_work:
+            self.quiet()
         rows = self.rows()
         rows["head"] = [row[:4] for row in rows["head"]]
         del rows["token_use"]  # that a token was used is noted also when the request is refused

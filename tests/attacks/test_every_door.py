@@ -28,6 +28,7 @@ from countermark.clientpolicy import ClientPolicy, LogOnly, Mode, Policies
 from countermark.errors import CountermarkError
 from countermark.filestore import FileStore
 from countermark.logonly import verify_log_only
+from countermark.offers import REFUSED
 from countermark.offline import verify_bundles
 from countermark.proxy import Proxy
 from countermark.serving import Request, Stream
@@ -188,10 +189,16 @@ def proxying(scene: Scene) -> Any:
                 code = int(problem["code"].removeprefix("exit-"))
             return Refusal(code, body.decode())
         if path.startswith("/simple/"):  # what is false about a file keeps it off the page, with its reason
-            for refused in proxy._judged["acme-demo"].refused():
+            judged = proxy.judged("acme-demo")
+            assert judged is not None
+            if judged.error is not None:
+                return Refusal(judged.error.exit_code, str(judged.error))
+            for refused in judged.refused():
                 if refused.exit_code in (EVIDENCE, NETWORK):
                     return Refusal(refused.exit_code, str(refused.error))
-            answers.append(sorted(map(str, json.loads(body)["files"])))
+            # Names that stand for what is refused are hints, as the API's words that they are made of (ADR 40).
+            files = [file for file in json.loads(body)["files"] if REFUSED not in file["filename"]]
+            answers.append(sorted(map(str, files)))
         else:
             answers.append(body)
     return answers

@@ -50,7 +50,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     for name in ("CI", "COUNTERMARK_REGISTRY", "COUNTERMARK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
-    for module in ("fetch", "mirrors"):
+    for module in ("fetch", "mirrors", "commands_audit", "commands_install", "commands_trust"):
         monkeypatch.setattr(f"countermark.{module}.HttpFetcher", lambda **_: desk.world)
     monkeypatch.chdir(tmp_path)
     Home(tmp_path / "home").add(desk.world.base, desk.world.root)

@@ -16,6 +16,7 @@ from countermark.errors import NetworkError
 from countermark_server import cli_log, db, telemetry
 from countermark_server.cli import commands
 from countermark_server.console import counted
+from countermark_server.log.sequence import Sequencer
 from countermark_server.operate import status
 from countermark_server.operate.status import Status, Waiting, lines, look
 from countermark_server.stores import heads
@@ -123,6 +124,8 @@ def test_what_waits_too_long_is_said(world: DoorWorld, monkeypatch: pytest.Monke
     assert seen(world, Parts()).problems == []  # signed just now
     world.clock.now += 61
     assert seen(world, Parts()).problems == ["head: the newest 1 entry signed and not public"]
+    monkeypatch.setattr(Sequencer, "round", lambda _: 0)
+    world.quiet()  # no round is on its way any more
     with db.write(world.engine) as connection:
         pending = db.proposal.insert().values(
             type="x", registry="{}", state="pending", created=int(world.clock()) - 61
