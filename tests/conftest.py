@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,9 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+
+import countermark
+import countermark_server
 
 # Processes that tests start are compiled once, as installed programs are, and not at each of a thousand starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -27,6 +32,19 @@ settings.load_profile("shared")
 
 # Whoever runs tests on a desktop keeps their own keyring out of it.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+
+# Commands import what they need when they are called. A module first imported while a test has put something else in
+# the place of what that module imports would keep it for all tests after: so all are imported before the first test,
+# but those that are programs and do something at once.
+PROGRAMS = (
+    "countermark_server.gunicorn_conf",
+    "countermark_server.migrations.env",
+    "countermark_server.wsgi",
+)
+for package in (countermark, countermark_server):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if module.name not in PROGRAMS and not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
 
 # Minutes each, the longest first; `make test` gives whole files to its workers, in the order of collection.
 LONGEST = (
