@@ -40,7 +40,7 @@ NO_FORMAT = {
     "store.py",
     "sequence.py",
     "findings.py",
-    "ruleview.py",
+    "jsontext.py",
 }
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select
 
 from countermark.rules import State, file_key, project_key
-from countermark_server import db
-from countermark_server.ruleview import SqlView, decode_value, encode_key
+from countermark_server import db, jsontext
+from countermark_server.ruleview import SqlView, encode_key
 
 
 def file(connection: Connection, project: str, filename: str) -> State | None:
@@ -33,7 +33,7 @@ def files_of(connection: Connection, project: str) -> list[State]:
     table = db.rules_state
     between = (table.c.key >= first, table.c.key < first[:-1] + chr(ord(first[-1]) + 1))
     rows = connection.execute(select(table.c.value).where(*between)).scalars()
-    found = [state for state in map(decode_value, rows) if "import" in state]
+    found = [state for state in map(jsontext.decode, rows) if "import" in state]
     return sorted(found, key=lambda state: int(state["index"]))
 
 

@@ -26,13 +26,13 @@ from flask import Blueprint, Response, redirect, url_for
 from packaging.version import InvalidVersion, Version
 from sqlalchemy import Engine
 
+from countermark_server import jsontext
 from countermark_server.errors import ServerError
 from countermark_server.index.advisories import Advisories
 from countermark_server.index.kept import Kept, Page
 from countermark_server.index.provenance import provenance_url
 from countermark_server.index.shown import Shown, order, serial_of, shown
 from countermark_server.index.simple import brief, one_spelling, upload_time, yanked
-from countermark_server.ruleview import encode_value
 from countermark_server.standings import Row, Standing
 from countermark_server.stores.blobs import Blobs
 from countermark_server.stores.immutable import StoreError
@@ -70,7 +70,7 @@ def blueprint(engine: Engine, blobs: Blobs, advisories: Advisories, *, base_url:
             found = shown(engine, name)
             document = _document(found, version, blobs, base_url)
             document["vulnerabilities"] = advisories.told(name, document["info"]["version"])
-            body = encode_value(document).encode("ascii")
+            body = jsontext.encode(document).encode("ascii")
             return Page(body, hashlib.sha256(body).hexdigest(), found.serial)
 
         page = kept.get((name, version), make, lambda: serial_of(engine, name))

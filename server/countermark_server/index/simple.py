@@ -33,13 +33,12 @@ from sqlalchemy import Engine
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
 from countermark.simplepage import JSON_TYPE, META, content_type, encode_page, negotiate
-from countermark_server import db, serials
+from countermark_server import db, jsontext, serials
 from countermark_server.errors import ServerError
 from countermark_server.index.caching import BRIEF
 from countermark_server.index.kept import Kept, Page
 from countermark_server.index.provenance import provenance_url
 from countermark_server.index.shown import Shown, serial_of, shown
-from countermark_server.ruleview import encode_value
 from countermark_server.standings import Row, Standing
 
 LAST_SERIAL = "X-PyPI-Last-Serial"  # by which mirrors know a page that is older than the list
@@ -159,5 +158,5 @@ def brief(page: Page, media_type: str, **headers: str) -> Response:
 
 def _encoded(document: dict[str, Any], media_type: str) -> Page:
     is_json = media_type == JSON_TYPE  # in the same letters as `encode_page`, and several times as fast
-    body = encode_value(document).encode("ascii") if is_json else encode_page(document, media_type)
+    body = jsontext.encode(document).encode("ascii") if is_json else encode_page(document, media_type)
     return Page(body, hashlib.sha256(body).hexdigest(), document["meta"]["_last-serial"])

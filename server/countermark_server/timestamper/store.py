@@ -23,10 +23,9 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from countermark.bins import BinLeaf, bin_number
 from countermark.rules import Key, State
+from countermark_server import jsontext
 
 # Of any number of keys, or of bins: one parameter, a JSON array.
 _STATES = "SELECT key, value FROM state WHERE key IN (SELECT value FROM json_each(?))"
@@ -82,20 +81,20 @@ class Store:
     def get(self, key: Key, /) -> State | None:
         """The rules' state of a key, after the entries applied."""
         row = self._one("SELECT value FROM state WHERE key = ?", _name(key))
-        return None if row is None else _value(row[0])
+        return None if row is None else jsontext.decode(row[0])
 
     def get_all(self, keys: Iterable[Key]) -> dict[Key, State | None]:
         """The same of many keys."""
         asked = {_name(key): key for key in keys}
         found: dict[Key, State | None] = dict.fromkeys(asked.values())
         rows = self._connection.execute(_STATES, (json.dumps(list(asked)),))
-        found.update((asked[name], _value(text)) for name, text in rows)
+        found.update((asked[name], jsontext.decode(text)) for name, text in rows)
         return found
 
     def put_all(self, writes: Mapping[Key, State | None]) -> None:
         """Write what a replay left; None removes."""
         gone = [(_name(key),) for key, value in writes.items() if value is None]
-        rows = [(_name(key), _text(value)) for key, value in writes.items() if value is not None]
+        rows = [(_name(key), jsontext.encode(value)) for key, value in writes.items() if value is not None]
         self._connection.executemany("DELETE FROM state WHERE key = ?", gone)
         self._connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
 
@@ -112,7 +111,7 @@ class Store:
         """Every target the log demands in these bins, in order of path."""
         found = dict[int, dict[str, dict[str, Any]]]()
         for number, path, text in self._connection.execute(_TARGETS, (json.dumps(list(numbers)),)):
-            found.setdefault(number, {})[path] = _value(text)
+            found.setdefault(number, {})[path] = jsontext.decode(text)
         return found
 
     def put_targets(self, bins: Mapping[int, Mapping[str, Mapping[str, Any] | None]]) -> None:
@@ -121,7 +120,9 @@ class Store:
             (path, number, target) for number, targets in bins.items() for path, target in targets.items()
         ]
         gone = [(path,) for path, _, target in demanded if target is None]
-        rows = [(path, number, _text(target)) for path, number, target in demanded if target is not None]
+        rows = [
+            (path, number, jsontext.encode(target)) for path, number, target in demanded if target is not None
+        ]
         self._connection.executemany("DELETE FROM target WHERE path = ?", gone)
         self._connection.executemany("INSERT OR REPLACE INTO target VALUES (?, ?, ?)", rows)
 
@@ -192,19 +193,3 @@ class Store:
 def _name(key: Key) -> str:
     """A key as the table spells it: `json.dumps` of its parts. Part by part, since only strings have a quick way."""
     return f"[{', '.join(map(encode_basestring_ascii, key))}]"
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    """A value as JSON. Its numbers are those of leaves, at most 53 bits, which orjson reads exactly."""
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    except TypeError:  # half a surrogate pair
-        return json.dumps(value, sort_keys=True)
-
-
-def _value(text: str) -> Any:
-    """What `_text` spelled, or the standard library did for an earlier version."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:  # half a surrogate pair
-        return json.loads(text)
