@@ -179,14 +179,18 @@ class TileHashes:
         """The partial tiles: their hashes, from the top level down, are all that the root hash is made of."""
         rows = [row for row in range(7, -1, -1) if (self.size >> 8 * row) % WIDTH]
         tiles = [tile_at(row, self.size >> 8 * (row + 1), self.size) for row in rows]
-        hashes = [self._read(tile) for tile in tiles]
-        peaks = [peak for group in hashes for peak in RightEdge.empty().extend(group).hashes]
+        reads = [reader(self._read(tile)) for tile in tiles]
+        peaks = [
+            peak
+            for tile, read in zip(tiles, reads, strict=True)
+            for peak in RightEdge.read(tile.width, read).hashes
+        ]
         claimed = RightEdge(self.size, tuple(peaks)).root()
         if claimed != self.root_hash:
             paths = ", ".join(tile.path() for tile in tiles) or "no tiles"
             raise ProofError(f"{paths} lead to {claimed.hex()}, the checkpoint has {self.root_hash.hex()}")
         # All at once: another thread that sees one of them takes the edge for believed.
-        self._believed |= {(t.level, t.index): reader(group) for t, group in zip(tiles, hashes, strict=True)}
+        self._believed |= {(t.level, t.index): read for t, read in zip(tiles, reads, strict=True)}
 
     def _read(self, tile: Tile) -> list[bytes]:
         try:
