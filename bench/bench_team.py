@@ -31,7 +31,7 @@ from tests.deploy.privateca import make_certificate
 from tests.deploy.teamfront import write_team_front
 from tests.world.world import World, free_port
 
-SIZES = ((8, 50, 5), (50, 200, 3))  # clients, wheels, rounds
+SIZES = ((8, 50, 3), (50, 200, 2))  # clients, wheels, rounds; of the last, each takes minutes
 BUDGET = {(50, 200): 1.1}
 PLAIN, PROXY, NAMED = "plain index", "team proxy", "team proxy with credentials"
 PATIENCE = {
