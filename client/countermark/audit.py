@@ -40,12 +40,12 @@ from countermark.audit_predecessor import Old, check_predecessor
 from countermark.audit_report import AuditReport, Finding, Notes, evidence_of, finding, view_finding
 from countermark.audit_state import AuditState
 from countermark.audit_tuf import Seen, TufAudit
-from countermark.disk import locked, read_file, remove_file
+from countermark.disk import locked, remove_file
 from countermark.errors import CountermarkError, EvidenceError
 from countermark.evidence import save
 from countermark.fetch import Fetcher
 from countermark.freshness import Level
-from countermark.limits import ROOT_MAX_BYTES, TRUST_FILE_MAX_BYTES
+from countermark.limits import TRUST_FILE_MAX_BYTES
 from countermark.pins import Registry
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.trust import View, opened
@@ -209,8 +209,8 @@ def _of_view(view: View, notes: Notes) -> _Ground:
     meta = json.loads(timestamp.raw)["signed"]["meta"]["snapshot.json"]
     sha256 = meta.get("hashes", {}).get("sha256")
     snapshot = {"length": meta.get("length"), "sha256": sha256, "version": meta["version"]}
-    root = read_file(view.cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b""
-    return _Ground(view.trust_file, view.checkpoint, Seen(root, timestamp, snapshot), view.now)
+    seen = Seen(view.moment.root.raw, timestamp, snapshot)
+    return _Ground(view.trust_file, view.checkpoint, seen, view.now)
 
 
 def _of_root(registry: Registry, fetcher: Fetcher, now: int, notes: Notes) -> _Ground | None:

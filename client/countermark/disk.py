@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +170,19 @@ def read_own(path: Path, *, max_bytes: int) -> bytes | None:
         return None
     kind = "a link that leads to no file" if path.is_symlink() else "no file"
     raise UsageError(f'"{path}" is {kind}', hint="it was put there by somebody else: move it away")
+
+
+def read_plain(path: Path, *, max_bytes: int) -> bytes | None:
+    """The same for a file of a cache: None for one that cannot be read, or for whatever else is in its place.
+
+    A link is not followed, a pipe not waited for.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode) or not os.access(path, os.R_OK):
+            return None
+    except OSError:
+        return None
+    return read_file(path, max_bytes=max_bytes)
 
 
 @contextlib.contextmanager

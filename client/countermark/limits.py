@@ -45,6 +45,7 @@ RECOVERY_WAIT = timedelta(days=7)  # in which an old key can veto a recovery
 
 # --- TUF ------------------------------------------------------------------------------------------------
 TIMESTAMP_MAX_BYTES = 12 * 1024  # stock clients stop at 16,384; the carried checkpoint must fit below
+STOCK_TIMESTAMP_MAX_BYTES = 16_384  # ngclient's own limit
 ROOT_MAX_BYTES = 512_000  # ngclient's own limit
 ROOT_MAX_VERSIONS = 256  # ngclient's own limit on rotations in one refresh
 TRUST_FILE_MAX_BYTES = 64 * 1024  # two ML-DSA vkeys and a witness policy fit many times

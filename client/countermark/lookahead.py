@@ -14,9 +14,9 @@ Nothing is decided here and no error is told: what goes wrong goes wrong again i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from countermark.binfiles import snapshot_of
+from countermark.binfiles import Place
 from countermark.bins import TILE_MAX_BYTES, read_leaf_hash
 from countermark.entry import Entry
 from countermark.errors import CountermarkError
@@ -25,8 +25,6 @@ from countermark.prefetch import Tick, Wanted
 from countermark.trust import View
 from countermark.tufjson import LEAK
 from countermark.verified import Artifact
-
-Place = tuple[str, int, int]  # of a bin: role, number, bit length
 
 
 class _NotHereError(Exception):
@@ -55,7 +53,8 @@ def of_bins(view: View, paths: Sequence[str], tick: Tick) -> None:
         return
     with contextlib.suppress(CountermarkError, *LEAK):
         view.target(paths[0])  # brings the role that delegates to the bins
-        places = list(dict.fromkeys(map(view.bin_files[0].place, paths)))
+        files = view.moment.bin_files(paths[0])
+        places = {files.place(path): path for path in paths}
         while names := _tiles_away(view, places):
             view.fetcher.bring([Wanted(view.tile_url(name), TILE_MAX_BYTES) for name in names], tick)
             for name in names:
@@ -63,7 +62,7 @@ def of_bins(view: View, paths: Sequence[str], tick: Tick) -> None:
         view.fetcher.bring(_bins_away(view, places), tick)
 
 
-def _tiles_away(view: View, places: Sequence[Place]) -> list[str]:
+def _tiles_away(view: View, places: Iterable[Place]) -> list[str]:
     """The tiles that the way down to these bins meets first and that are not here, by name."""
 
     def here(name: str) -> bytes:
@@ -80,10 +79,9 @@ def _tiles_away(view: View, places: Sequence[Place]) -> list[str]:
     return list(away)
 
 
-def _bins_away(view: View, places: Sequence[Place]) -> Iterator[Wanted]:
+def _bins_away(view: View, places: Mapping[Place, str]) -> Iterator[Wanted]:
     """The bins that changed since this machine saw them, or that it never saw."""
-    versions = snapshot_of(view.updater).meta
-    for role, number, bit_length in places:
-        if view.held_bin(role, number, bit_length) is None:
-            version = versions[f"{role}.json"].version
+    for place, path in places.items():
+        role, version = place[0], view.moment.version_of(place[0])
+        if version is not None and view.held_bin(path, place) is None:
             yield Wanted(f"{view.registry.metadata_url}/{version}.{role}.json", BIN_MAX_BYTES)

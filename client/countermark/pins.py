@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countermark.digest import sha256
-from countermark.disk import config_home, read_file, read_own, replace_file
+from countermark.disk import config_home, read_own, read_plain, replace_file
 from countermark.errors import (
     EvidenceError,
     MalformedError,
@@ -225,7 +225,7 @@ def newer_roots(cache: Path, version: int) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     while len(found) < ROOT_MAX_VERSIONS:
         version += 1
-        raw = read_file(cache / "root_history" / f"{version}.root.json", max_bytes=ROOT_MAX_BYTES)
+        raw = read_plain(cache / "root_history" / f"{version}.root.json", max_bytes=ROOT_MAX_BYTES)
         if raw is None:
             break
         found[version] = raw

@@ -14,17 +14,21 @@ ngclient still checks signature, expiry, version and rollback of every entry, on
 have made. Any other spelling, of whatever is not exactly this, goes to tuf as ever. That no file is judged otherwise
 than by tuf alone is held against stock ngclient over mutated repositories: tests/client/verify/test_snapshotfile.py.
 
+A moment that nothing has changed since is verified without tuf (moment.py), by the same `split`.
+
 The cache on this disk gains no trust: a file read back passes the same road, signature included.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from countermark.values import dataclass
+
 if TYPE_CHECKING:
-    from tuf.api.metadata import Metadata, MetaFile, Signature, Snapshot
+    from tuf.api.metadata import Metadata, Signature, Snapshot
 
     Loaded = tuple[Any, bytes, dict[str, Signature]]
     Load = Callable[
@@ -57,31 +61,47 @@ def quick(stock: Load) -> Load:
     return load
 
 
-def parse(data: bytes) -> tuple[Metadata[Snapshot], bytes] | None:
-    """The snapshot and its canonical signed part; None unless the file is spelled so that this is its own bytes."""
-    from tuf.api.metadata import Metadata, Snapshot  # noqa: PLC0415
-    from tuf.api.serialization import DeserializationError  # noqa: PLC0415
+@dataclass(frozen=True)
+class Split:
+    """A snapshot in its usual spelling, taken apart."""
 
+    rest: bytes  # the file without its list
+    frame: bytes  # the signed part without its list
+    signed: bytes  # the signed part, which is its own canonical JSON where `frame` is
+    versions: Mapping[str, str]  # of each file in the list, by name
+
+
+def split(data: bytes) -> Split | None:
+    """The snapshot's parts; None unless the file is spelled so that its signed part is its own canonical JSON."""
     match = _FILE.fullmatch(data)
-    if match is None or (meta := _meta(match["meta"].decode("ascii"))) is None:
+    if match is None or (found := _versions(match["meta"].decode("ascii"))) is None:
         return None
     frame = match["before"] + match["after"]
+    return Split(match["head"] + frame + b"}", frame, data[match.start("before") : match.end("after")], found)
+
+
+def _versions(text: str) -> dict[str, str] | None:
+    """The versions in the list; None when their names are not in order, each once."""
+    parts = text[1:-1].replace('":{"version":', '},"').split('},"')
+    names = parts[0::2]
+    found = dict(zip(names, parts[1::2], strict=True))
+    return found if len(found) == len(names) and names == sorted(names) else None
+
+
+def parse(data: bytes) -> tuple[Metadata[Snapshot], bytes] | None:
+    """The snapshot as tuf makes it, and its canonical signed part; None where `split` has none."""
+    from tuf.api.metadata import Metadata, MetaFile, Snapshot  # noqa: PLC0415
+    from tuf.api.serialization import DeserializationError  # noqa: PLC0415
+
+    if (found := split(data)) is None:
+        return None
     try:  # all but the list, by tuf: it knows what times and versions it takes, and which keys sign twice
-        metadata = Metadata[Snapshot].from_bytes(match["head"] + frame + b"}")
-        if metadata.signed_bytes != frame:  # a year before 1000 has another canonical form than its spelling
+        metadata = Metadata[Snapshot].from_bytes(found.rest)
+        if metadata.signed_bytes != found.frame:  # a year before 1000 has another canonical form
             return None
     except DeserializationError:
         return None
-    metadata.signed.meta = meta
-    return metadata, data[match.start("before") : match.end("after")]
-
-
-def _meta(text: str) -> dict[str, MetaFile] | None:
-    """The entries of the list; None when their names are not in order, each once."""
-    from tuf.api.metadata import MetaFile  # noqa: PLC0415
-
-    parts = text[1:-1].replace('":{"version":', '},"').split('},"')
-    names, versions = parts[0::2], parts[1::2]
+    versions = found.versions.values()
     made = {version: MetaFile(int(version)) for version in set(versions)}  # many bins have the same version
-    meta = dict(zip(names, map(made.__getitem__, versions), strict=True))
-    return meta if len(meta) == len(names) and names == sorted(names) else None
+    metadata.signed.meta = dict(zip(found.versions, map(made.__getitem__, versions), strict=True))
+    return metadata, found.signed

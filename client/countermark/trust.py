@@ -5,31 +5,31 @@
         view.freshness                  # fresh | ok | grace, and who is late
         view.target("files/acme/acme-1.0-py3-none-any.whl")    # what the index lists, bound to the bins root
 
-One view is one moment: root chain, timestamp, snapshot and bins as TUF's own client (ngclient) verifies
-them from the pinned root, the trust file that says who the log and its witnesses are, and the checkpoint
-that the timestamp carries. The head is held against everything this machine has seen (timeline.py).
+One view is one moment: root chain, timestamp, snapshot and bins, verified from the pinned root by TUF's own client
+(ngclient), or without it where nothing is new (moment.py); the trust file that says who the log and its witnesses
+are; and the checkpoint that the timestamp carries. The head is held against all that this machine saw (timeline.py).
 
-Nothing is kept before everything held: ngclient works on a private copy of the cache, and the copy replaces
+Nothing is kept before everything held: whoever writes does so in a private copy of the cache, and the copy replaces
 the cache, and the timeline is written, only when the block ends without an error. A contradiction leaves an
 evidence file and nothing else. One process at a time works on a registry.
 
-The cache is untrusted input: signatures and versions of what is read back are checked (by ngclient; by binfiles.py
-for bins that have not changed), each bin's bytes are checked against the signed bins root, and each tile of the bins
-tree against its name, whether they came from the network or from the disk.
+The cache is untrusted input: signatures and versions of what is read back are checked (by ngclient; by moment.py and
+binfiles.py for what has not changed), each bin's bytes are checked against the signed bins root, and each tile of the
+bins tree against its name, whether they came from the network or from the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from countermark.binfiles import BinFiles, is_checked_when_read, keep_tile, kept_tile
+from countermark.binfiles import Place, is_checked_when_read, keep_tile, kept_tile
 from countermark.bins import BinLeaf, read_leaf_hash, read_proof, targets_root
-from countermark.disk import locked, read_file, replace_file, working_copy
+from countermark.digest import sha256
+from countermark.disk import locked, read_file, replace_file
 from countermark.errors import (
     CountermarkError,
     EvidenceError,
@@ -40,31 +40,33 @@ from countermark.errors import (
 )
 from countermark.evidence import Evidence, EvidenceClass, kept_at, save
 from countermark.fetch import Fetcher
+from countermark.folder import Folder, lent
 from countermark.freshness import OPERATOR, Freshness, grace_time, judge
 from countermark.limits import (
     BIN_MAX_BYTES,
     NOTE_MAX_BYTES,
-    ROOT_MAX_BYTES,
     TIMESTAMP_MAX_BYTES,
     TRUST_FILE_MAX_BYTES,
 )
 from countermark.logreader import LogReader
 from countermark.mirrors import Mirrored
+from countermark.moment import Moment, Refreshed, look
 from countermark.pins import Registry, newer_roots
 from countermark.prefetch import Prefetcher
 from countermark.timeline import InconsistentError, SeenTimestamp, Timeline
 from countermark.timestamp import Timestamp, check_spelling, open_carried, open_head
 from countermark.tlog.checkpoint import VerifiedCheckpoint
 from countermark.tlog.merkle import HASH_SIZE
-from countermark.trustfile import TARGET_PATH, TrustFile
-from countermark.trustwalk import Followed, Walk, accepted_by_root, newest_listed, read_trust_file
-from countermark.tufclient import KEPT_WITHIN, Cached, Recorder, RollbackError, refresh, restore, tuf_errors
+from countermark.trustfile import TrustFile
+from countermark.trustwalk import Followed, Walk, newest_listed, read_trust_file
+from countermark.tufclient import KEPT_WITHIN, Cached, Recorder, RollbackError, refresh, restore
 from countermark.tufjson import ListedTarget, Root
 from countermark.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Targets
-    from tuf.ngclient import Updater
+
+TRUST_FILE = "trust.file"  # in the cache: the trust file that counted last
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,11 @@ class View:
     waiting: str | None  # a trust file that is announced and not in force yet, in words
     passed_over: tuple[str, ...]  # which sources had nothing that counts, and why, in words
     online: bool
-    updater: Updater
-    cache: Path
+    moment: Moment
+    folder: Folder  # the cache
     timeline: Timeline
     newer: list[LogReader] = field(default_factory=list)  # heads read since, each beyond the last
     tiles: dict[str, bytes] = field(default_factory=dict)  # of the bins tree, named by their hash, read once
-    bin_files: list[BinFiles] = field(default_factory=list)  # one, once ngclient has brought the index role
     bins: dict[str, tuple[BinLeaf, dict[str, Any]]] = field(
         default_factory=dict
     )  # by role, verified, read once
@@ -101,23 +102,26 @@ class View:
 
     def bin(self, path: str) -> tuple[BinLeaf, dict[str, Any]]:
         """The bin a path belongs to, and its targets: exactly what the bins root in the timestamp commits to."""
-        with tuf_errors(self.registry.url):
-            if not self.bin_files:
-                self.updater.get_targetinfo(path)  # brings the index role and the bin, verified
-                self.bin_files.append(BinFiles(self.updater, self.cache, self.now))
-            role, number, bit_length = self.bin_files[0].place(path)
+        place = role, number, bit_length = self.moment.bin_files(path).place(path)
         if bit_length != self.timestamp.bit_length:
             raise ProofError(
                 f"the index has 2^{bit_length} bins, the timestamp's bins root has 2^{self.timestamp.bit_length}"
             )
-        if self.held_bin(role, number, bit_length) is None:
+        if self.held_bin(path, place) is None:
             self.bins[role] = self._brought_bin(path, role, number, bit_length)
         return self.bins[role]
 
-    def held_bin(self, role: str, number: int, bit_length: int) -> tuple[BinLeaf, dict[str, Any]] | None:
-        """The bin, where this view has it, or the cache holds the one that the bins root commits to."""
+    @property
+    def cache(self) -> Path:
+        """Where the cache is read now; nothing is written there (`folder.own`)."""
+        return self.folder.path
+
+    def held_bin(self, path: str, place: Place) -> tuple[BinLeaf, dict[str, Any]] | None:
+        """The bin at this place, where this view has it, or the cache holds the one that the bins root commits to."""
+        role, number, bit_length = place
         if role not in self.bins and self.online:
-            held = self.bin_files[0].held(role, self._leaf_hash(number, bit_length))
+            files = self.moment.bin_files(path)
+            held = files.held(role, self._leaf_hash(number, bit_length))
             if held is not None:
                 self.bins[role] = held
         return self.bins.get(role)
@@ -125,12 +129,11 @@ class View:
     def _brought_bin(
         self, path: str, role: str, number: int, bit_length: int
     ) -> tuple[BinLeaf, dict[str, Any]]:
-        with tuf_errors(self.registry.url):
-            self.updater.get_targetinfo(path)  # brings the bin, verified
+        self.moment.bring(path)
         raw = read_file(self.cache / f"{role}.json", max_bytes=BIN_MAX_BYTES) or b""
         signed = json.loads(raw)["signed"]
         targets: dict[str, Any] = signed["targets"]
-        leaf = BinLeaf(role, signed["version"], hashlib.sha256(raw).hexdigest(), targets_root(targets))
+        leaf = BinLeaf(role, signed["version"], sha256(raw).hexdigest(), targets_root(targets))
         if self.online and leaf.leaf_hash != (expected := self._leaf_hash(number, bit_length)):
             raise ProofError(
                 f"bin {role} version {leaf.version} hashes to {leaf.leaf_hash.hex()}, "
@@ -180,13 +183,13 @@ class View:
         if not self.has_tile(name):
             raw = self.fetcher.get(self.tile_url(name), max_bytes=256 * HASH_SIZE)
             assert raw is not None
-            keep_tile(self.cache, name, raw)
+            keep_tile(self.folder.own(), name, raw)
             self.tiles[name] = raw
         return self.tiles[name]
 
     def has_tile(self, name: str) -> bool:
         """Whether that tile is here, and nobody need be asked for it."""
-        if name not in self.tiles and (raw := kept_tile(self.cache, name)) is not None:
+        if name not in self.tiles and (raw := kept_tile(self.folder, name)) is not None:
             self.tiles[name] = raw
         return name in self.tiles
 
@@ -204,12 +207,10 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             timeline = Timeline.load(timeline_file)
             # A clock that runs behind what witnesses signed is wrong; time never goes below that.
             now = max(now, timeline.newest_time)
-            with working_copy(
-                registry.folder / "tuf", within=KEPT_WITHIN, shared=is_checked_when_read
-            ) as cache:
-                view = _view(registry, recorder, timeline, cache, now)
+            with lent(registry.folder / "tuf", within=KEPT_WITHIN, shared=is_checked_when_read) as folder:
+                view = _view(registry, recorder, timeline, folder, now)
                 yield view
-                seen = _seen(view.timestamp, cache)
+                seen = _seen(view.timestamp, view.moment.root)
             # If we stop here the cache is ahead of the timeline: the next run checks against the older
             # head, which the newer one extends.
             if view.online:
@@ -226,7 +227,7 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
             EvidenceClass.OBSERVATION, [str(error)], {"timestamp": recorder.timestamp}
         )
         tuf = registry.folder / "tuf"
-        trust_file = read_file(tuf / "trust.file", max_bytes=TRUST_FILE_MAX_BYTES)
+        trust_file = read_file(tuf / TRUST_FILE, max_bytes=TRUST_FILE_MAX_BYTES)
         newer = newer_roots(tuf, registry.info.version)
         evidence = evidence.about(registry.url, registry.root, newer, trust_file)
         path = save(evidence, registry.folder / "evidence", time=now)
@@ -234,11 +235,12 @@ def opened(registry: Registry, fetcher: Fetcher, *, now: int) -> Iterator[View]:
         raise
 
 
-def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Path, now: int) -> View:
-    cached = read_file(cache / "timestamp.json", max_bytes=TIMESTAMP_MAX_BYTES)
+def _view(registry: Registry, recorder: Recorder, timeline: Timeline, folder: Folder, now: int) -> View:
+    cached = folder.read("timestamp.json", max_bytes=TIMESTAMP_MAX_BYTES)
     passed: list[str] = []
+    moment: Moment
     try:
-        updater, source = _refreshed(registry, recorder, cache, now, passed)
+        moment, source = _looked(registry, recorder, folder, now, passed)
         fetcher, raw = recorder.fetcher, recorder.timestamp
         online = True
     except (NetworkError, StaleError) as error:
@@ -246,17 +248,18 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
             raise
         late = error
         online = False
-        restore(cache, registry.folder / "tuf")
+        restore(folder.own(), registry.folder / "tuf")
         raw = cached
         fetcher = Cached(recorder, cached)
-        updater = refresh(registry, fetcher, cache, grace_time(cached, now, error))
+        at = grace_time(cached, now, error)
+        moment = Refreshed(registry, refresh(registry, fetcher, folder.own(), at), folder, at)
     except EvidenceError as error:
         raise _with_timestamps(error, cached or b"", recorder.timestamp) from None
     if online:
-        check_spelling(raw, Root.parse(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b""))
+        check_spelling(raw, moment.root)
     timestamp = Timestamp.parse(raw)
     followed = _trust_file(
-        registry, updater, cache, timeline, Walk(registry.metadata_url, fetcher, timestamp, now)
+        registry, moment, folder, timeline, Walk(registry.metadata_url, fetcher, timestamp, now)
     )
     trust_file = followed.trust_file
     timeline.check_trust_file(trust_file.version, trust_file.format())
@@ -268,7 +271,7 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
     else:
         freshness = judge(timestamp, now, fetched_at=timeline.fetched_at, network=str(late))
     timeline.check_timestamp(
-        _seen(timestamp, cache), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
+        _seen(timestamp, moment.root), raw, cached or b"", floor=trust_file.client_policy.min_tree_size
     )
     recorder.fetcher = ahead = Prefetcher(recorder.fetcher)
     log = LogReader(registry.log_url, checkpoint, ahead)
@@ -286,15 +289,15 @@ def _view(registry: Registry, recorder: Recorder, timeline: Timeline, cache: Pat
         waiting=followed.waiting,
         passed_over=tuple(passed),
         online=online,
-        updater=updater,
-        cache=cache,
+        moment=moment,
+        folder=folder,
         timeline=timeline,
     )
 
 
-def _refreshed(
-    registry: Registry, recorder: Recorder, cache: Path, now: int, passed: list[str]
-) -> tuple[Updater, str]:
+def _looked(
+    registry: Registry, recorder: Recorder, folder: Folder, now: int, passed: list[str]
+) -> tuple[Moment, str]:
     """The moment of the first source that has one which verifies, and who that is for people.
 
     `passed` is who had none, and why. What the registry itself contradicts is evidence and ends it. A mirror that
@@ -302,12 +305,12 @@ def _refreshed(
     """
     mirrored = recorder.fetcher
     if not isinstance(mirrored, Mirrored):
-        return refresh(registry, recorder, cache, now), OPERATOR
+        return look(registry, recorder, folder, now), OPERATOR
     failed: CountermarkError | None = None
     for url in mirrored.urls:
         recorder.fetcher = mirrored.alone(url)
         try:
-            updater = refresh(registry, recorder, cache, now)
+            moment = look(registry, recorder, folder, now)
         except (NetworkError, StaleError) as error:
             failed = failed or error
             passed.append(f"{url} was passed over: {error}")
@@ -319,26 +322,20 @@ def _refreshed(
         else:
             mirrored.prefer(url)
             recorder.fetcher = mirrored
-            return updater, OPERATOR if url == registry.url else f"mirror {url}, or the operator"
-        restore(cache, registry.folder / "tuf")
+            return moment, OPERATOR if url == registry.url else f"mirror {url}, or the operator"
+        restore(folder.own(), registry.folder / "tuf")
     recorder.fetcher = mirrored
     assert failed is not None
     raise failed
 
 
 def _trust_file(
-    registry: Registry, updater: Updater, cache: Path, timeline: Timeline, walk: Walk
+    registry: Registry, moment: Moment, folder: Folder, timeline: Timeline, walk: Walk
 ) -> Followed:
     """The trust file in force: the one TUF's `trust` role lists, if the root or a walk leads there."""
-    with tuf_errors(registry.url):
-        info = updater.get_targetinfo(TARGET_PATH)
-    if info is None:
-        raise EvidenceError(f"{registry.url}: its TUF metadata lists no {TARGET_PATH}")
-    listed = info.hashes.get("sha256", "")
-    path = cache / "trust.file"
-    cached = read_file(path, max_bytes=TRUST_FILE_MAX_BYTES) or b""
-    held = hashlib.sha256(cached).hexdigest()  # whoever wrote it there: only its digest counts
-    root = accepted_by_root(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b"{}")
+    listed, root = moment.trust_sha256(), moment.root.trust_files
+    cached = folder.read(TRUST_FILE, max_bytes=TRUST_FILE_MAX_BYTES) or b""
+    held = sha256(cached).hexdigest()  # whoever wrote it there: only its digest counts
     if listed in (*root, timeline.trust_sha256):
         followed = Followed(
             TrustFile.parse(cached)
@@ -353,25 +350,23 @@ def _trust_file(
         )
         if start is None:
             raise PolicyError(f"the root of {registry.url} lists no trust file to start from")
-        followed = walk.follow(listed, start, _delegator(cache))
+        followed = walk.follow(listed, start, _delegator(folder))
     if followed.trust_file.digest != held:
+        path = folder.own() / TRUST_FILE
         replace_file(path, followed.trust_file.format())  # never through a link that somebody left there
     return followed
 
 
-def _delegator(cache: Path) -> Targets:
-    """The targets role's metadata, which ngclient has verified in this view."""
+def _delegator(folder: Folder) -> Targets:
+    """The targets role's metadata, which was verified in this view."""
     from tuf.api.metadata import Metadata, Targets  # noqa: PLC0415
 
-    return (
-        Metadata[Targets].from_bytes(read_file(cache / "targets.json", max_bytes=BIN_MAX_BYTES) or b"").signed
-    )
+    return Metadata[Targets].from_bytes(folder.read("targets.json", max_bytes=BIN_MAX_BYTES) or b"").signed
 
 
-def _seen(timestamp: Timestamp, cache: Path) -> SeenTimestamp:
-    root = json.loads(read_file(cache / "root.json", max_bytes=ROOT_MAX_BYTES) or b"{}")
-    keys = tuple(sorted(map(str, root["signed"]["roles"]["timestamp"]["keyids"])))
-    return SeenTimestamp(timestamp.version, hashlib.sha256(timestamp.raw).hexdigest(), timestamp.size, keys)
+def _seen(timestamp: Timestamp, root: Root) -> SeenTimestamp:
+    keys = tuple(sorted(map(str, root.roles["timestamp"]["keyids"])))
+    return SeenTimestamp(timestamp.version, sha256(timestamp.raw).hexdigest(), timestamp.size, keys)
 
 
 def _with_timestamps(error: EvidenceError, cached: bytes, offered: bytes) -> EvidenceError:

@@ -31,7 +31,6 @@ Not proved: that the step shown is the first of its version. Trust keys that sig
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -239,9 +238,3 @@ def fewest_witnesses(policy: Policy) -> int:
     for group in policy.groups:
         needed[group.name] = sum(sorted(needed[member] for member in group.members)[: group.threshold])
     return needed[policy.quorum]
-
-
-def accepted_by_root(root: bytes) -> tuple[str, ...]:
-    """The trust files a verified root accepts without delay."""
-    listed = json.loads(root)["signed"].get("x-countermark-trust", [])
-    return tuple(map(str, listed)) if isinstance(listed, list) else ()

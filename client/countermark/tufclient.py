@@ -3,10 +3,10 @@
     updater = refresh(registry, Recorder(fetcher), cache, now)      # root chain, timestamp, snapshot, targets
     with tuf_errors(url): updater.get_targetinfo(path)
 
-ngclient verifies signatures, thresholds, versions and expiries; nothing of that is repeated here. What it
-lacks is added: a reference time of ours (for `--at`, and for judging a cache in the grace period), the
-timestamp exactly as it was served, and an offline mode that is the same verification over cached bytes,
-never a raw read.
+It is called where something is new (moment.py). ngclient verifies signatures, thresholds, versions and expiries;
+nothing of that is repeated here. What it lacks is added: a reference time of ours (for `--at`, and for judging a
+cache in the grace period), the timestamp exactly as it was served, and an offline mode that is the same verification
+over cached bytes, never a raw read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 KEPT_WITHIN = ("root_history", TILES)  # the folders in the cache: ngclient's own, and ours
 
 
-def refresh(registry: Registry, fetcher: Recorder, cache: Path, now: int) -> Updater:
+def refresh(registry: Registry, fetcher: Fetcher, cache: Path, now: int) -> Updater:
     """Root chain, timestamp, snapshot and targets by ngclient, from the pinned root, as of `now`."""
     from tuf.ngclient import Updater  # noqa: PLC0415
 
@@ -64,6 +64,14 @@ def read_snapshots_quickly(updater: Updater) -> None:
     if load is None:
         raise RuntimeError("this version of tuf loads its metadata elsewhere")
     updater._trusted_set._load_data = quick(load)
+
+
+def snapshot_of(updater: Updater) -> Any:
+    """The snapshot that ngclient has verified: there is no public way, and a test fails when this one moves."""
+    found = getattr(updater._trusted_set, "snapshot", None)
+    if not isinstance(getattr(found, "meta", None), dict):
+        raise RuntimeError("this version of tuf keeps its snapshot elsewhere")
+    return found
 
 
 def restore(cache: Path, original: Path) -> None:
@@ -119,16 +127,54 @@ class Recorder:
         return self.fetcher.post(url, body, **options)
 
 
-class Cached(Recorder):
-    """A Fetcher of what is on this disk: no newer root, the cached timestamp, and nothing else."""
+class Asked:
+    """A Fetcher that may be asked ahead: whoever asks next for the same is given that answer, once, error or not."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self._answers: dict[str, bytes | NetworkError | None] = {}
+
+    def ahead(self, url: str, *, max_bytes: int) -> bytes | None:
+        """The answer; None where there is no such file."""
+        try:
+            found = self._fetcher.get(url, max_bytes=max_bytes, missing_ok=True)
+        except NetworkError as error:
+            self._answers[url] = error
+            raise
+        self._answers[url] = found
+        return found
+
+    def get(self, url: str, **options: Any) -> bytes | None:
+        if url not in self._answers:
+            return self._fetcher.get(url, **options)
+        answer = self._answers.pop(url)
+        if isinstance(answer, NetworkError):
+            raise answer
+        return answer
+
+    def post(self, url: str, body: bytes, **options: Any) -> Any:
+        return self._fetcher.post(url, body, **options)
+
+
+class Settled(Recorder):
+    """A Fetcher for a moment that is settled: no newer root, this timestamp, and everything else as ever."""
 
     def __init__(self, recorder: Recorder, timestamp: bytes) -> None:
-        super().__init__(recorder.fetcher)
-        self._cached = timestamp
+        super().__init__(recorder)
+        self._settled = timestamp
 
     def get(self, url: str, **options: Any) -> bytes | None:
         if url.endswith("/tuf/timestamp.json"):
-            return self._cached
+            return self._settled
         if url.endswith(".root.json"):
             return None
+        return self.fetcher.get(url, **options)
+
+
+class Cached(Settled):
+    """A Fetcher of what is on this disk: the cached timestamp, and nothing that is not in the cache."""
+
+    def get(self, url: str, **options: Any) -> bytes | None:
+        if url.endswith(("/tuf/timestamp.json", ".root.json")):
+            return super().get(url, **options)
         raise NetworkError(f"offline: {url} is not in the cache")

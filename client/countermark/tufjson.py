@@ -1,15 +1,16 @@
-"""TUF's JSON without TUF's client: what an offline bundle needs, for a process that lives 50 milliseconds.
+"""TUF's JSON without TUF's client: what an offline bundle needs, and a moment found again (moment.py).
 
     root = Root.parse(raw)                         # signed by its own threshold
     root = root.next(newer)                        # signed by both, version + 1
     signed = root.open("timestamp", raw)           # the signed part, once the role's threshold signed it
+    signed = Delegator(keys, role).current(raw, "targets", version=3, now=now)      # None: not the current one
     target = ListedTarget.parse(path, "bins-3", {"custom": {...}, "hashes": {...}, "length": 9000})
 
 Signatures cover TUF's canonical JSON of the `signed` member: keys sorted, no spaces, and in strings only `"`
 and `\\` escaped. Two spellings of one file verify alike, as in every TUF client.
 
 Keys are Ed25519 and ECDSA P-256, which is what our ceremonies make; a key of another kind signs nothing here.
-Nothing here knows what time it is: an expiry is a number, and whoever asks judges it. What ngclient (trust.py)
+Nothing here knows what time it is: whoever asks says it, or judges the expiry, which is a number. What ngclient
 accepts and refuses of these files, this accepts and refuses too: tests/client/verify/test_tufjson.py.
 """
 
@@ -133,25 +134,59 @@ class Root:
 
     def open(self, role: str, raw: bytes) -> dict[str, Any]:
         """The signed part of a top-level role's metadata, once that role's threshold signed it."""
-        signed = load(raw, role)
-        message = canonical(signed)
-        try:
-            keyids, threshold = list(map(str, self.roles[role]["keyids"])), self.roles[role]["threshold"]
-            listed = json.loads(raw)["signatures"]
-            signatures = {str(item["keyid"]): str(item["sig"]) for item in listed}
-        except LEAK as error:
-            raise MalformedError(f"the signatures of this {role} are malformed: {error!r}") from None
-        if len(signatures) != len(listed) or len(set(keyids)) != len(keyids):
-            raise MalformedError(f"a key is named twice for this {role}")
-        if type(threshold) is not int or threshold < 1:
-            raise MalformedError(f"{threshold!r} is no threshold")
-        good = [k for k in keyids if k in signatures and verifies(self.keys.get(k), signatures[k], message)]
-        if len(good) < threshold:
+        signed, listed = parts(raw, role)
+        good, threshold = signed_by(self.keys, self.roles.get(role), listed, canonical(signed))
+        if good < threshold:
             raise SignatureError(
-                f"{role} version {signed['version']} is signed by {len(good)} of the {threshold} keys that root "
+                f"{role} version {signed['version']} is signed by {good} of the {threshold} keys that root "
                 f"version {self.version} asks for: it is not from the registry whose root is pinned here"
             )
         return signed
+
+
+def signed_by(keys: Mapping[str, Any], role: Any, listed: Any, message: bytes) -> tuple[int, int]:
+    """How many of a role's keys signed the message, each counted once, and how many must have.
+
+    `role` is what says so, as it stands in a root or a delegation; `listed` are the signatures of the file.
+    """
+    try:
+        keyids, threshold = list(map(str, role["keyids"])), role["threshold"]
+        signatures = {str(item["keyid"]): str(item["sig"]) for item in listed}
+        twice = len(signatures) != len(listed) or len(set(keyids)) != len(keyids)
+    except LEAK as error:
+        raise MalformedError(f"the signatures of this file are malformed: {error!r}") from None
+    if twice:
+        raise MalformedError("a key is named twice for this file")
+    if type(threshold) is not int or threshold < 1:
+        raise MalformedError(f"{threshold!r} is no threshold")
+    good = [k for k in keyids if k in signatures and verifies(keys.get(k), signatures[k], message)]
+    return len(good), threshold
+
+
+@dataclass(frozen=True)
+class Delegator:
+    """Who may sign a role: what a root or another role says of it, and the keys that stand beside that."""
+
+    keys: Mapping[str, Any]
+    role: Any
+
+    def current(self, raw: bytes, type: str, *, version: int | None, now: int) -> dict[str, Any] | None:
+        """The signed part of the role's file, where it is all that TUF asks of the current one; else None.
+
+        It is of this type and version, has not expired, and enough of the role's keys signed it. Malformed files
+        leak an error of `LEAK`, or a MalformedError.
+        """
+        signed, listed = parts(raw, type)
+        return signed if self.takes(signed, listed, canonical(signed), version=version, now=now) else None
+
+    def takes(
+        self, signed: Mapping[str, Any], listed: Any, message: bytes, *, version: int | None, now: int
+    ) -> bool:
+        """The same of a signed part that was read already; `message` is its canonical form."""
+        if signed["version"] != version or now >= parse_time(signed["expires"]):
+            return False
+        good, threshold = signed_by(self.keys, self.role, listed, message)
+        return good >= threshold
 
 
 def verifies(key: Any, signature: str, message: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from countermark import disk
 from countermark.errors import NetworkError, UsageError
+from countermark.folder import lent
 from tests.windows import Windows
 
 
@@ -297,10 +299,12 @@ def test_a_long_name_is_replaced_and_created(tmp_path: Path) -> None:
 PUT_TOGETHER = {
     ("audit", "f'{hashlib.sha256(ground.trust_file.origin.encode()).hexdigest()[:16]}.sqlite'"): "a digest",
     ("binfiles", "f'{role}.json'"): "a bin, as a signature under the pinned root names it; read alone",
+    ("binfiles", "f'{TILES}/{name}'"): "a hash; read alone",
     ("disk", "f'.{folder.name}.old'"): "a folder of ours",
     ("evidence", "f'{evidence.kind.value}-{identity}.json'"): "a word of ours and a digest",
     ("installed", "f'{entry.name}.exe'"): "what an installer made; read alone",
     ("installed", "f'{match['stem']}.py'"): "what an installer made; read alone",
+    ("moment", "f'{role}.json'"): "a word of ours; read alone",
     ("pins", "f'{version}.root.json'"): "a number",
     ("session", "f'{FILE}.lock'"): "a word of ours",
     ("trust", "f'{role}.json'"): "a bin, as a signature under the pinned root names it; read alone",
@@ -308,13 +312,13 @@ PUT_TOGETHER = {
 
 
 def put_together(source: str) -> Iterator[str]:
-    """What stands behind `path /` or in `with_name(...)` and is put together there; each quote is a single one."""
+    """What stands behind `path /`, in `with_name(...)` or `read(...)`, put together; each quote is a single one."""
     for node in ast.walk(ast.parse(source)):
         found: list[ast.expr] = []
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             found = [node.right]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            found = node.args if node.func.attr in ("with_name", "with_stem", "joinpath") else []
+            found = node.args if node.func.attr in ("with_name", "with_stem", "joinpath", "read") else []
         yield from (ast.unparse(each).replace('"', "'") for each in found if isinstance(each, ast.JoinedStr))
 
 
@@ -326,3 +330,45 @@ def test_names_that_came_from_elsewhere_are_made_safe() -> None:
     assert list(put_together("folder / f'{project}.json'; path.with_name(f'{n}.old')")) == [
         "f'{project}.json'", "f'{n}.old'",
     ]  # fmt: skip
+
+
+# --- a folder that is mostly read ---------------------------------------------------------------------------
+
+
+def test_a_lent_folder_is_copied_before_the_first_byte_is_written(tmp_path: Path) -> None:
+    """Read where it lies; written into a copy, which replaces it at a good end and is thrown away at a bad one."""
+    home = tmp_path / "tuf"
+    home.mkdir()
+    (home / "a").write_bytes(b"old")
+    inode = home.stat().st_ino
+    with lent(home) as folder:
+        assert folder.read("a", max_bytes=9) == b"old" and folder.path == home
+    assert home.stat().st_ino == inode and [path.name for path in tmp_path.iterdir()] == ["tuf"]
+    with pytest.raises(ZeroDivisionError), lent(home) as folder:
+        (folder.own() / "a").write_bytes(b"new")
+        assert folder.read("a", max_bytes=9) == b"new" and (home / "a").read_bytes() == b"old"
+        raise ZeroDivisionError
+    assert (home / "a").read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["tuf"]
+    with lent(home) as folder:
+        assert folder.own() == folder.own() != home
+        (folder.own() / "a").write_bytes(b"new")
+    assert (home / "a").read_bytes() == b"new" and [path.name for path in tmp_path.iterdir()] == ["tuf"]
+
+
+def test_a_lent_folder_reads_plain_files_alone(tmp_path: Path) -> None:
+    """No link is followed, no pipe waited for; a folder that is a link itself is not read at all."""
+    home = tmp_path / "tuf"
+    home.mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"x")
+    (home / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(home / "pipe")
+    (home / "folder").mkdir()
+    with lent(home) as folder:
+        for name in ("link", "pipe", "folder", "nothing", "folder/nothing"):
+            assert folder.read(name, max_bytes=9) is None
+    (tmp_path / "linked").symlink_to(home)
+    with lent(tmp_path / "linked") as folder:
+        assert folder.path not in (home, tmp_path / "linked") and not list(folder.path.iterdir())
+    (home / "within").symlink_to(tmp_path)
+    with lent(home, within=("within",)) as folder:
+        assert folder.path != home and folder.read("within/elsewhere", max_bytes=9) is None

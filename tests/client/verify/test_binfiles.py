@@ -12,9 +12,10 @@ import pytest
 from tuf.ngclient import Updater
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
-from countermark.binfiles import TILES, snapshot_of
+from countermark.binfiles import TILES, BinFiles
 from countermark.bins import BinLeaf, targets_root
 from countermark.trust import View, opened
+from countermark.tufclient import snapshot_of
 from countermark.tufjson import canonical
 from tests.machine import Machine
 from tests.simulator import Published, World
@@ -32,9 +33,11 @@ class Scene:
         self.machine.accept(*self.files)
 
     def bin(self, view: View, file: Published) -> tuple[str, Path]:
-        view.target(self.files[0].target)  # brings the index role
-        role, _, _ = view.bin_files[0].place(file.target)
+        role, _, _ = self.bin_files(view).place(file.target)
         return role, view.cache / f"{role}.json"
+
+    def bin_files(self, view: View) -> BinFiles:
+        return view.moment.bin_files(self.files[0].target)
 
     def sign(self, signed: dict[str, Any]) -> bytes:
         """The bin again, signed by the bins key."""
@@ -61,8 +64,13 @@ def leaf_hash(role: str, raw: bytes) -> bytes:
     return BinLeaf(role, signed["version"], hashlib.sha256(raw).hexdigest(), root).leaf_hash
 
 
-def test_a_warm_lock_gives_ngclient_one_bin(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has not changed since is read once and asks for nothing: neither bins nor tiles."""
+@pytest.mark.parametrize("heartbeat", [False, True])
+def test_a_warm_lock_gives_ngclient_one_bin_at_most(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, heartbeat: bool
+) -> None:
+    """What has not changed since is read once and asks for nothing, neither bins nor tiles."""
+    if heartbeat:
+        scene.world.heartbeat()
     judged: list[str] = []
     real = TrustedMetadataSet.update_delegated_targets
 
@@ -73,7 +81,7 @@ def test_a_warm_lock_gives_ngclient_one_bin(scene: Scene, monkeypatch: pytest.Mo
     monkeypatch.setattr(TrustedMetadataSet, "update_delegated_targets", count)
     scene.world.asked.clear()
     scene.machine.accept(*scene.files)
-    assert len([role for role in judged if role.startswith("bins-")]) == 1
+    assert len([role for role in judged if role.startswith("bins-")]) == int(heartbeat)
     assert not [path for path in scene.world.asked if "bins" in path]
 
 
@@ -96,19 +104,19 @@ def test_what_the_bins_key_signed_wrongly_is_left_to_ngclient(scene: Scene, view
     raw = scene.sign(signed)
     path.unlink()
     path.write_bytes(raw)
-    assert view.bin_files[0].held(role, leaf_hash(role, raw)) is not None
+    assert scene.bin_files(view).held(role, leaf_hash(role, raw)) is not None
     CHANGES[what](signed)
     raw = scene.sign(signed)
     path.write_bytes(raw)
     expected = leaf_hash(role, raw) if "targets" in signed else bytes(32)
-    assert view.bin_files[0].held(role, expected) is None
+    assert scene.bin_files(view).held(role, expected) is None
 
 
 def test_what_the_bins_key_did_not_sign_is_left_to_ngclient(scene: Scene, view: View) -> None:
     """A timestamp key alone lists nothing: the bins root commits to the bytes, and a signature is still missing."""
     role, path = scene.bin(view, scene.files[1])
     document = json.loads(path.read_bytes())
-    files = view.bin_files[0]
+    files = scene.bin_files(view)
     (listed,) = document["signatures"]
     other = scene.world.keys.tuf["snapshot"].sign(canonical(document["signed"]))
     for signatures in (
@@ -124,14 +132,14 @@ def test_what_the_bins_key_did_not_sign_is_left_to_ngclient(scene: Scene, view: 
         assert files.held(role, leaf_hash(role, raw)) is None
     raw = json.dumps(document | {"signatures": [listed, listed]}).encode()
     path.write_bytes(raw)
-    files._roles.threshold = 2
+    files._delegator.role["threshold"] = 2
     assert files.held(role, leaf_hash(role, raw)) is None, "one key counts once"
 
 
 def test_what_the_bins_root_does_not_commit_to_is_left_to_ngclient(scene: Scene, view: View) -> None:
     """The bin of one client only; a file that is not there; and one that is nonsense."""
     role, path = scene.bin(view, scene.files[1])
-    files, right = view.bin_files[0], leaf_hash(role, path.read_bytes())
+    files, right = scene.bin_files(view), leaf_hash(role, path.read_bytes())
     assert files.held(role, right) is not None
     assert files.held(role, bytes(32)) is None
     path.unlink()

@@ -281,9 +281,9 @@ def test_a_careless_short_cut_is_seen(fault: str, monkeypatch: pytest.MonkeyPatc
     honest, quick = snapshotfile._FILE.pattern, snapshotfile.quick
     if fault == "order":
         careless = lambda text: {  # noqa: E731
-            name: MetaFile(entry["version"]) for name, entry in json.loads("{" + text + "}").items()
+            name: str(entry["version"]) for name, entry in json.loads("{" + text + "}").items()
         }
-        monkeypatch.setattr(snapshotfile, "_meta", careless)
+        monkeypatch.setattr(snapshotfile, "_versions", careless)
     elif fault == "frame":
         monkeypatch.setattr(Metadata, "signed_bytes", property(_Anything))
     elif fault == "grammar":
