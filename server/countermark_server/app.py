@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Engine
@@ -43,6 +44,7 @@ from countermark_server.accounts.acts import Acts
 from countermark_server.accounts.approvals import Approvals
 from countermark_server.accounts.claims import KINDS, NAMED, PUBLIC
 from countermark_server.accounts.desk import Desk, Session
+from countermark_server.accounts.doorway import Callers
 from countermark_server.accounts.issuer import Issuer
 from countermark_server.accounts.jobs import Jobs
 from countermark_server.accounts.organisations import ADMIN, MODERATOR
@@ -61,11 +63,32 @@ from countermark_server.index.advisories import Advisories
 from countermark_server.published import Published
 from countermark_server.settings import Settings, SettingsError
 from countermark_server.stores import places
+from countermark_server.stores.blobs import Blobs
+from countermark_server.stores.public import Public
 from countermark_server.upload import ahead, closed, raw, receive
 from countermark_server.upload import views as upload_views
 from countermark_server.web import entries, openapi, pages
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The collaborators of more than one room."""
+
+    settings: Settings
+    clock: Callable[[], float]
+    engine: Engine
+    registry: Signer
+    public: Public
+    blobs: Blobs
+    published: Published
+    answers: Answers
+    statements: Statements
+    seats: Seats
+    uses: Uses
+    sign_ins: SignIns | None
+    callers: Callers
 
 
 def create_app(
@@ -77,122 +100,152 @@ def create_app(
 ) -> Flask:
     """The application, with its collaborators built from the settings where none is given."""
     engine = engine or db.open_engine(settings.database_url)
-    registry = registry or signing.role_signer(settings, "registry")
+    shared = _shared(settings, clock, engine, registry or signing.role_signer(settings, "registry"))
+    base_url = settings.registry.base_url
+
+    app = Flask(__name__, static_folder=None)
+    app.extensions["sign_ins"] = shared.sign_ins
+    app.json.sort_keys = True  # type: ignore[attr-defined]
+    access.install(app, access.Gate(settings.access, settings.data, engine, uses=shared.uses, clock=clock))
+    app.register_blueprint(closed.blueprint(engine, origin=settings.registry.origin))
+    for doors in (*_accounts(shared), *_upload(shared), *_index(shared), *_web(shared)):
+        app.register_blueprint(doors)
+    errors.install(app, base_url, telemetry.logger(), page=pages.refused)
+    app.before_request(_check_address)
+    app.after_request(pages.secure)
+    _register_health(app, engine)
+    return app
+
+
+def _shared(settings: Settings, clock: Callable[[], float], engine: Engine, registry: Signer) -> Shared:
+    origin, wait = settings.registry.origin, settings.web.wait
     public = places.public(settings)
-    blobs = places.blobs(settings)
     published = Published(public, clock)
     answers = Answers(engine, Bell(settings.data))
     statements = Statements(
         engine,
         published,
         Answers(engine, Bell(settings.data), public_size=published.size),
-        origin=settings.registry.origin,
-        wait=settings.web.wait,
+        origin=origin,
+        wait=wait,
         queue_max=settings.entries.queue_max,
         limits=settings.limits,
         clock=clock,
     )
     uses, sign_ins = Uses(engine), _sign_ins(settings, engine, clock)
-    room = TokenRoom(engine, clock=clock)
-    acts = Acts(engine, statements, blobs, uses=uses, batch_max=settings.entries.batch_max)
-    seats = Seats(
-        engine, answers, registry, origin=settings.registry.origin, wait=settings.web.wait, clock=clock
-    )
-    keys = accounts_keys.Keys(engine, statements, seats, settings.limits, clock=clock)
-    receiver = receive.Receiver(
+    return Shared(
         settings,
+        clock,
         engine,
-        blobs,
-        published,
-        answers,
-        registry=registry,
-        seats=seats,
+        registry,
+        public,
+        blobs=places.blobs(settings),
+        published=published,
+        answers=answers,
+        statements=statements,
+        seats=Seats(engine, answers, registry, origin=origin, wait=wait, clock=clock),
         uses=uses,
-        vouch=sign_ins.vouch if sign_ins else lambda _: None,
+        sign_ins=sign_ins,
+        callers=Callers(engine, uses, sign_ins, clock=clock),
+    )
+
+
+def _accounts(shared: Shared) -> Iterator[Blueprint]:
+    """Doors and pages of who signs in, holds keys and tokens, and acts on what is theirs; then those of CI jobs."""
+    settings, engine, clock = shared.settings, shared.engine, shared.clock
+    statements, sign_ins = shared.statements, shared.sign_ins
+    base_url, issuer = settings.registry.base_url, settings.oidc.issuer
+    keys = accounts_keys.Keys(engine, statements, shared.seats, settings.limits, clock=clock)
+    acts = Acts(engine, statements, shared.blobs, uses=shared.uses, batch_max=settings.entries.batch_max)
+    room = TokenRoom(engine, clock=clock)
+    yield accounts_views.blueprint(
+        engine,
+        shared.callers,
+        statements,
+        keys,
+        acts,
+        unsigned=Unsigned(
+            engine, statements, origin=settings.registry.origin, registry=shared.registry, clock=clock
+        ),
+        releases=Releases(engine, shared.blobs, clock=clock),
+        room=room,
+        sign_ins=sign_ins,
+        base_url=base_url,
+        batch_max_bytes=settings.entries.batch_max_bytes,
         clock=clock,
     )
-    early = ahead.Ahead(engine, statements, clock=clock)
-    served = files.Files(engine, blobs, published)
-    base_url = settings.registry.base_url
-
-    app = Flask(__name__, static_folder=None)
-    app.extensions["sign_ins"] = sign_ins
-    app.json.sort_keys = True  # type: ignore[attr-defined]
-    access.install(app, access.Gate(settings.access, settings.data, engine, uses=uses, clock=clock))
-    app.register_blueprint(closed.blueprint(engine, origin=settings.registry.origin))
-    app.register_blueprint(
-        accounts_views.blueprint(
-            engine,
-            statements,
-            keys,
-            acts,
-            unsigned=Unsigned(
-                engine, statements, origin=settings.registry.origin, registry=registry, clock=clock
-            ),
-            releases=Releases(engine, blobs, clock=clock),
-            room=room,
-            uses=uses,
-            sign_ins=sign_ins,
-            base_url=base_url,
-            batch_max_bytes=settings.entries.batch_max_bytes,
-            clock=clock,
-        )
-    )
     session = Session(engine, sign_ins, base_url=base_url, clock=clock)
-    desk = Desk(
-        session, base_url=base_url, issuer=settings.oidc.issuer, policy=pages.FORM_POLICY, clock=clock
+    doors = signin_views.Doors(
+        engine, sign_ins, session, base_url=base_url, issuer=issuer, policy=pages.FORM_POLICY, clock=clock
     )
-    app.register_blueprint(
-        accounts_pages.Pages(
-            engine, desk, sign_ins=sign_ins, keys=keys, room=room, published=published
-        ).blueprint()
+    yield doors.blueprint()
+    desk = Desk(session, base_url=base_url, issuer=issuer, policy=pages.FORM_POLICY, clock=clock)
+    mine = accounts_pages.Pages(
+        engine, desk, sign_ins=sign_ins, keys=keys, room=room, published=shared.published
     )
-    app.register_blueprint(Approvals(engine, desk, acts, blobs).blueprint())
-    app.register_blueprint(entries.blueprint(published))
-    app.register_blueprint(
-        signin_views.blueprint(
-            engine,
-            sign_ins,
-            session,
-            base_url=base_url,
-            issuer=settings.oidc.issuer,
-            policy=pages.FORM_POLICY,
-            clock=clock,
-        )
-    )
+    yield mine.blueprint()
+    yield Approvals(engine, desk, acts, shared.blobs).blueprint()
+    yield _jobs(shared)
+
+
+def _jobs(shared: Shared) -> Blueprint:
+    settings, clock = shared.settings, shared.clock
     jobs = Jobs(
-        engine,
-        statements,
+        shared.engine,
+        shared.statements,
         _issuers(settings, clock),
         audience=settings.ci.audience or settings.registry.origin,
         mapping=_claims(settings.ci.claims),
         clock=clock,
     )
-    app.register_blueprint(jobs_views.blueprint(jobs, statements, clock=clock))
-    app.register_blueprint(upload_views.blueprint(receiver, early, base_url=base_url))
-    advisories = Advisories(engine, origin=settings.registry.origin, base_url=base_url)
-    app.register_blueprint(simple.blueprint(engine, base_url=base_url))
-    app.register_blueprint(pypi.blueprint(engine, blobs, advisories, base_url=base_url))
-    app.register_blueprint(provenance.blueprint(engine, served))
-    app.register_blueprint(osv.blueprint(advisories))
-    app.register_blueprint(files.blueprint(served))
-    app.register_blueprint(logged.blueprint(logged.Logged(engine, published)))
-    app.register_blueprint(evidence.blueprint(engine, blobs))
-    app.register_blueprint(static.blueprint(public, served.target))
-    app.register_blueprint(about.blueprint(settings, public, published))
-    app.register_blueprint(openapi.blueprint(base_url=base_url))
-    app.register_blueprint(
-        pages.blueprint(
-            origin=settings.registry.origin, base_url=base_url, trial=lambda: about.is_trial(public)
-        )
+    return jobs_views.blueprint(jobs, shared.statements, clock=clock)
+
+
+def _upload(shared: Shared) -> Iterator[Blueprint]:
+    """Doors that take files, and statements ahead of theirs."""
+    settings, engine, clock = shared.settings, shared.engine, shared.clock
+    receiver = receive.Receiver(
+        settings,
+        engine,
+        shared.blobs,
+        shared.published,
+        shared.answers,
+        callers=shared.callers,
+        registry=shared.registry,
+        seats=shared.seats,
+        clock=clock,
     )
+    early = ahead.Ahead(engine, shared.statements, clock=clock)
+    yield upload_views.blueprint(shared.callers, receiver, early, base_url=settings.registry.base_url)
     if settings.testing.raw_add:
-        app.register_blueprint(raw.blueprint(settings, engine, answers, clock=clock))
-    errors.install(app, base_url, telemetry.logger(), page=pages.refused)
-    app.before_request(_check_address)
-    app.after_request(pages.secure)
-    _register_health(app, engine)
-    return app
+        yield raw.blueprint(settings, engine, shared.answers, clock=clock)
+
+
+def _index(shared: Shared) -> Iterator[Blueprint]:
+    """What anybody may read: pages of installers, files, the public log and TUF."""
+    settings, engine, blobs, published = shared.settings, shared.engine, shared.blobs, shared.published
+    base_url = settings.registry.base_url
+    served = files.Files(engine, blobs, published)
+    advisories = Advisories(engine, origin=settings.registry.origin, base_url=base_url)
+    yield simple.blueprint(engine, base_url=base_url)
+    yield pypi.blueprint(engine, blobs, advisories, base_url=base_url)
+    yield provenance.blueprint(engine, served)
+    yield osv.blueprint(advisories)
+    yield files.blueprint(served)
+    yield logged.blueprint(logged.Logged(engine, published))
+    yield evidence.blueprint(engine, blobs)
+    yield static.blueprint(shared.public, served.target)
+    yield about.blueprint(settings, shared.public, published)
+
+
+def _web(shared: Shared) -> Iterator[Blueprint]:
+    """Pages for people, and the description of the doors for programs."""
+    registry = shared.settings.registry
+    yield entries.blueprint(shared.published)
+    yield openapi.blueprint(base_url=registry.base_url)
+    yield pages.blueprint(
+        origin=registry.origin, base_url=registry.base_url, trial=lambda: about.is_trial(shared.public)
+    )
 
 
 def _sign_ins(settings: Settings, engine: Engine, clock: Callable[[], float]) -> SignIns | None:

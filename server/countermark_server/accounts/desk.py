@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from countermark_server import db
 from countermark_server.accounts import browsers, people
 from countermark_server.accounts.browsers import Browser
+from countermark_server.accounts.doorway import never_cached
 from countermark_server.accounts.signin import SignIns
 from countermark_server.errors import CODES, ServerError, problem
 
@@ -79,7 +80,7 @@ class Desk:
     def install(self, pages: Blueprint) -> Blueprint:
         """Refusals as pages, and nothing in a cache, for all pages of a blueprint."""
         pages.register_error_handler(ServerError, self._refused)
-        pages.after_request(_never_cached)
+        pages.after_request(never_cached)
         return pages
 
     def sent_by(self) -> Browser | None:
@@ -135,8 +136,3 @@ def onward(url: str) -> Response:
 def day(seconds: int | None) -> str:
     """A moment, for people."""
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _never_cached(response: Response) -> Response:
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, jsonify, request
 
+from countermark_server.accounts.doorway import json_body, never_cached
 from countermark_server.accounts.jobs import Jobs
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.statements import Statements
-from countermark_server.accounts.views import json_body
 from countermark_server.errors import ACCEPTED
 
 ATTEMPTS, SECONDS = 120, 60.0  # of one address; many jobs of a company come by one
@@ -18,6 +18,7 @@ ATTEMPTS, SECONDS = 120, 60.0  # of one address; many jobs of a company come by 
 def blueprint(jobs: Jobs, statements: Statements, *, clock: Callable[[], float]) -> Blueprint:
     """The doors, opened onto these collaborators."""
     doors = Blueprint("jobs", __name__, url_prefix="/_/oidc")
+    doors.after_request(never_cached)
     limit = RateLimit(ATTEMPTS, SECONDS)
 
     @doors.get("/audience")
@@ -46,10 +47,5 @@ def blueprint(jobs: Jobs, statements: Statements, *, clock: Callable[[], float])
     def counted() -> object:
         limit.count(request.remote_addr or "", now=clock())
         return json_body()
-
-    @doors.after_request
-    def _never_cached(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
     return doors

@@ -18,8 +18,6 @@ An answer of 202 says: durable, and not public yet; its status URL will have ind
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,24 +28,24 @@ from countermark.limits import JSON_MAX_INTEGER
 from countermark_server import db
 from countermark_server.accounts import codes, tokens
 from countermark_server.accounts.acts import Acts
+from countermark_server.accounts.doorway import Callers, json_body, never_cached
 from countermark_server.accounts.keys import Keys
 from countermark_server.accounts.people import Account
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.releases import Releases
 from countermark_server.accounts.signin import SignIns
 from countermark_server.accounts.statements import Placed, Statements
-from countermark_server.accounts.tokenroom import TokenRoom, Uses
+from countermark_server.accounts.tokenroom import TokenRoom
 from countermark_server.accounts.unsigned import Unsigned
 from countermark_server.errors import ACCEPTED, ServerError, document
 
-BODY_MAX_BYTES = 128 * 1024  # an envelope has at most 64 KiB
 LOGIN_ATTEMPTS, LOGIN_SECONDS = 10, 60.0
 CODE_MAX_CHARS = 64
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # as JSON spells it
 
 
 def blueprint(
     engine: Engine,
+    callers: Callers,
     statements: Statements,
     keys: Keys,
     acts: Acts,
@@ -55,7 +53,6 @@ def blueprint(
     unsigned: Unsigned,
     releases: Releases,
     room: TokenRoom,
-    uses: Uses,
     sign_ins: SignIns | None,
     base_url: str,
     batch_max_bytes: int,
@@ -63,13 +60,24 @@ def blueprint(
 ) -> Blueprint:
     """The doors, opened onto these collaborators."""
     doors = Blueprint("accounts", __name__, url_prefix="/api/v1")
+    doors.after_request(never_cached)
     limit = RateLimit(LOGIN_ATTEMPTS, LOGIN_SECONDS)
+
+    def principal() -> tokens.Principal:
+        return callers.who(request.headers.get("Authorization"))
+
+    def counted() -> object:
+        """The body of who asks without a token, and may be guessing one, or a code."""
+        limit.count(request.remote_addr or "", now=clock())
+        return json_body()
+
+    def answer(done: Placed) -> tuple[Response, int] | Response:
+        response = jsonify(**_where(done, base_url), proof=statements.proof(done))
+        return response if done.public else (response, ACCEPTED)
 
     @doors.post("/login")
     def login() -> Response:
-        now = clock()
-        limit.count(request.remote_addr or "", now=now)
-        return jsonify(_signed_in(engine, json_body(), now=int(now)))
+        return jsonify(_signed_in(engine, counted(), now=int(clock())))
 
     @doors.post("/keys")
     def enrol() -> tuple[Response, int] | Response:
@@ -96,6 +104,20 @@ def blueprint(
             raise ServerError("not-found", "no entry was ever proposed under such a number")
         return answer(statements.status(number))
 
+    @doors.post("/projects/<project>/owners")
+    def change_owners(project: str) -> tuple[Response, int] | Response:
+        return answer(unsigned.change(principal(), project, json_body()))
+
+    _questions(doors, keys, releases, principal)
+    _tokens(doors, room, principal, counted)
+    return doors
+
+
+def _questions(
+    doors: Blueprint, keys: Keys, releases: Releases, principal: Callable[[], tokens.Principal]
+) -> None:
+    """What is asked of keys, projects, namespaces and releases."""
+
     @doors.get("/keys/<keyid>")
     def enrolments(keyid: str) -> Response:
         return jsonify(keys.enrolments(principal(), keyid))
@@ -120,10 +142,6 @@ def blueprint(
     def covered_release(namespace: str, project: str, version: str) -> Response:
         return jsonify(releases.release(project, version, namespace=namespace))
 
-    @doors.post("/projects/<project>/owners")
-    def change_owners(project: str) -> tuple[Response, int] | Response:
-        return answer(unsigned.change(principal(), project, json_body()))
-
     @doors.get("/releases/<project>/<version>")
     def release(project: str, version: str) -> Response:
         return jsonify(releases.release(project, version))
@@ -131,6 +149,15 @@ def blueprint(
     @doors.get("/staged/<project>/<filename>")
     def staged(project: str, filename: str) -> Response:
         return releases.staged(principal(), project, filename)
+
+
+def _tokens(
+    doors: Blueprint,
+    room: TokenRoom,
+    principal: Callable[[], tokens.Principal],
+    counted: Callable[[], object],
+) -> None:
+    """Tokens made, listed and revoked by whose they are, or by who found one."""
 
     @doors.post("/tokens")
     def make_token() -> Response:
@@ -146,28 +173,7 @@ def blueprint(
 
     @doors.post("/tokens/revoke")
     def found_token() -> Response:
-        limit.count(request.remote_addr or "", now=clock())
-        return jsonify(room.found(json_body()))
-
-    def answer(done: Placed) -> tuple[Response, int] | Response:
-        response = jsonify(**_where(done, base_url), proof=statements.proof(done))
-        return response if done.public else (response, ACCEPTED)
-
-    def principal() -> tokens.Principal:
-        now = int(clock())
-        with db.read(engine) as connection:
-            who = tokens.authenticate(connection, request.headers.get("Authorization"), now=now)
-        if sign_ins is not None:
-            sign_ins.vouch(who)
-        uses.note(who, now=now)
-        return who
-
-    @doors.after_request
-    def _never_cached(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    return doors
+        return jsonify(room.found(counted()))
 
 
 def _signed_in(engine: Engine, body: object, *, now: int) -> dict[str, Any]:
@@ -212,33 +218,3 @@ def _told_apart(
         for each in done
     ]
     return {"checkpoint": checkpoint, "entries": items}
-
-
-def json_body(most: int = BODY_MAX_BYTES) -> object:
-    """The request's body as JSON, of any shape. ServerError: it is not JSON, or too long."""
-    if (request.content_length or 0) > most:
-        raise ServerError("too-large", f"the body has more than {most} bytes")
-    request.max_content_length = most
-    try:
-        found: object = request.get_json(force=True, silent=True)
-        storable = _is_storable(request.get_data(), found)
-    except RecursionError:
-        raise ServerError("bad-request", "the body is nested too deep") from None
-    if not storable:
-        raise ServerError("bad-request", "the body holds a NUL, or half a character of UTF-16")
-    return found
-
-
-def _is_storable(raw: bytes, found: object) -> bool:
-    """Whether all texts can be encoded, and asked of a database: PostgreSQL takes no NUL.
-
-    JSON can spell what cannot (`"\\ud800"`), and Python reads it.
-    """
-    if raw.isascii() and b"\\" not in raw:
-        return True
-    text = json.dumps(found, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return _NUL.search(text) is None

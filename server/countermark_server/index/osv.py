@@ -21,7 +21,7 @@ from flask import Blueprint, Response, request
 
 from countermark.entry import normalise_project
 from countermark.errors import MalformedError
-from countermark_server.accounts.views import json_body
+from countermark_server.accounts.doorway import json_body
 from countermark_server.errors import ServerError
 from countermark_server.index.advisories import ECOSYSTEM, Advisories
 from countermark_server.index.caching import BRIEF, NEVER

@@ -30,11 +30,11 @@ from sqlalchemy.exc import IntegrityError
 from countermark import rules
 from countermark.statement import Envelope, Signer, Statement, sign
 from countermark_server import attested, db, proposal, recorded, submission, telemetry
+from countermark_server.accounts.doorway import Callers
 from countermark_server.accounts.jobs import uploader_of
 from countermark_server.accounts.ratelimit import RateLimit
 from countermark_server.accounts.seats import Seats, check_seat, note_founder
-from countermark_server.accounts.tokenroom import Uses
-from countermark_server.accounts.tokens import Principal, authenticate, require_scope
+from countermark_server.accounts.tokens import Principal, require_scope
 from countermark_server.allowance import Cost
 from countermark_server.asking import Answers, Expected, foresee_all, holder_in, holder_state, no_room, taken
 from countermark_server.errors import ServerError
@@ -103,10 +103,9 @@ class Receiver:
         published: Published,
         answers: Answers,
         *,
+        callers: Callers,
         registry: Signer,
         seats: Seats,
-        uses: Uses,
-        vouch: Callable[[Principal], None],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -114,10 +113,9 @@ class Receiver:
         self._blobs = blobs
         self._published = published
         self._answers = answers
+        self._callers = callers
         self._registry = registry
         self._seats = seats
-        self._uses = uses
-        self._vouch = vouch
         self._clock = clock
         self._propose = Together(self._expect_all, until=lambda expected: expected)
         self._pace = RateLimit(settings.limits.uploads_a_minute, 60.0)
@@ -131,7 +129,7 @@ class Receiver:
         """Take one upload, or refuse it with a ServerError that left nothing behind."""
         max_bytes = self._settings.upload.max_bytes
         try:
-            principal = self.who(environ.get("HTTP_AUTHORIZATION"))  # (1)
+            principal = self._callers.who(environ.get("HTTP_AUTHORIZATION"))  # (1)
             if self._settings.limits.uploads_a_minute:
                 self._pace.count(principal.account_id, now=self._clock())
             with read_form(environ, self.incoming, max_bytes=max_bytes) as form:  # (2)
@@ -142,15 +140,6 @@ class Receiver:
             raise
         UPLOADS.labels("proved" if answer.proof else "accepted").inc()
         return answer
-
-    def who(self, authorization: str | None) -> Principal:
-        """Whose token this is, of either kind: both doors of this room ask no more than that."""
-        now = int(self._clock())
-        with db.read(self._engine) as connection:
-            principal = authenticate(connection, authorization, now=now)
-        self._vouch(principal)
-        self._uses.note(principal, now=now)
-        return principal
 
     def _take(self, principal: Principal, form: Form) -> Answer:
         names = parse_names(form)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from countermark_server.accounts.views import json_body
+from countermark_server.accounts.doorway import Callers, json_body, never_cached
 from countermark_server.errors import ACCEPTED
 from countermark_server.upload.ahead import Ahead
 from countermark_server.upload.receive import Receiver
 
 
-def blueprint(receiver: Receiver, ahead: Ahead, *, base_url: str) -> Blueprint:
+def blueprint(callers: Callers, receiver: Receiver, ahead: Ahead, *, base_url: str) -> Blueprint:
     """The doors, opened onto these collaborators."""
     doors = Blueprint("upload", __name__)
+    doors.after_request(never_cached)
 
     @doors.post("/legacy/", strict_slashes=False)  # twine follows no redirect
     def legacy() -> tuple[Response, int] | Response:
@@ -33,15 +34,11 @@ def blueprint(receiver: Receiver, ahead: Ahead, *, base_url: str) -> Blueprint:
             status_url=f"{base_url}/api/v1/files/{answer.project}/{answer.filename}",
             message=answer.message,
         )
-        body.headers["Cache-Control"] = "no-store"
         return body if answer.proof is not None else (body, ACCEPTED)
 
     @doors.post("/api/v1/statements")
     def statements() -> Response:
-        principal = receiver.who(request.headers.get("Authorization"))
-        taken = ahead.take(principal, json_body())
-        body = jsonify(vars(taken))
-        body.headers["Cache-Control"] = "no-store"
-        return body
+        principal = callers.who(request.headers.get("Authorization"))
+        return jsonify(vars(ahead.take(principal, json_body())))
 
     return doors
