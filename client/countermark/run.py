@@ -110,6 +110,32 @@ def run(
     tick: Tick = quiet,
 ) -> Finished:
     """Verify, then start the child with the proxy as its index, then look whether the locks are what they were."""
+    _check_sources(todo, registry)
+    report = verify_locks(
+        todo.locks, registry, fetcher, now=now, policies=policies, remarks=remarks, loose=todo.unprovable(),
+        allow_build=allow_build, tick=tick,
+    )  # fmt: skip
+    if report.exit_code:
+        return Finished(report.exit_code, "countermark", report, ("the installer was not started",))
+    if changed := todo.changed():
+        return Finished(7, "countermark", report, (f"{changed[0]} changed while it was being verified",))
+    if past := todo.past_the_index():
+        raise PolicyError(
+            f"{past[0]} lets a build take tools from elsewhere than the verifying index",
+            hint="leave it out, or leave out what must be built",
+        )
+    # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
+    child = _child(todo, proxy, registry, report, environment=environment, say=say, start=start or _start)
+    locked = {pin.sha256 for pin in todo.pinned}
+    asked = [o for o in proxy.outcomes if o.exit_code or o.artifact.sha256 not in locked]
+    report = replace(report, outcomes=(*report.outcomes, *asked))
+    if changed := todo.changed():
+        return Finished(7, "countermark", report, (f"{changed[0]} was changed while the installer ran",))
+    return _ended(todo, report, child, [*_not_provable(report), *_left_alone(todo, child)])
+
+
+def _check_sources(todo: Plan, registry: Registry) -> None:
+    """Refuse a command that pins nothing, and one that asks another index."""
     if not todo.is_pinned:
         raise UsageError(f"`{' '.join(todo.command)}` pins nothing that could be verified before it starts")
     if others := todo.other_sources(registry.url):
@@ -118,45 +144,38 @@ def run(
             hint=f"countermark configure {todo.command[0].split('/')[-1]} --write, then lock anew"
             + ("; or --frozen, which asks no index for what uv.lock pins" if todo.added else ""),
         )
-    loose = todo.unprovable()
-    report = verify_locks(
-        todo.locks, registry, fetcher, now=now, policies=policies, remarks=remarks, loose=loose,
-        allow_build=allow_build, tick=tick,
-    )  # fmt: skip
-    if report.exit_code:
-        return Finished(report.exit_code, "countermark", report, ("the installer was not started",))
-    if todo.changed():
-        return Finished(
-            7, "countermark", report, (f"{todo.changed()[0]} changed while it was being verified",)
-        )
-    if past := todo.past_the_index():
-        raise PolicyError(
-            f"{past[0]} lets a build take tools from elsewhere than the verifying index",
-            hint="leave it out, or leave out what must be built",
-        )
+
+
+def _child(
+    todo: Plan,
+    proxy: Proxy,
+    registry: Registry,
+    report: Report,
+    *,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    start: Callable[[Sequence[str], Mapping[str, str]], int],
+) -> int:
+    """Start the child with the proxy for whatever it asks an index; its exit code."""
     from countermark import serving  # noqa: PLC0415  (lazy: `verify` of a lock listens to nobody)
 
+    build = bool(todo.unprovable())
     with serving.in_background(proxy.answer) as url:
         index = f"{registry.url}/simple/" if todo.asks_registry else f"{url}/simple/"
-        child_environment, cleared = child_env(environment, index, todo, build=bool(loose))
-        child_environment = _beside_the_lock(child_environment, todo, build=bool(loose))
+        child_environment, cleared = child_env(environment, index, todo, build=build)
+        child_environment = _beside_the_lock(child_environment, todo, build=build)
         say(_one_line(todo, report, registry, registry.url if todo.sources else url, cleared))
-        # Verified. From here on the installer enforces the hashes; if it changes a lock, we notice.
-        child = (start or _start)((*todo.command, *todo.added), child_environment)
-    locked = {pin.sha256 for pin in todo.pinned}
-    asked = [o for o in proxy.outcomes if o.exit_code or o.artifact.sha256 not in locked]
-    report = replace(report, outcomes=(*report.outcomes, *asked))
-    if todo.changed():
-        return Finished(
-            7, "countermark", report, (f"{todo.changed()[0]} was changed while the installer ran",)
-        )
-    sentences = _not_provable(report)
-    if todo.added and child:
-        sentences.append(
-            f"{todo.command[0]} was given {' '.join(todo.added)}, so that {todo.locks[0].path.name} stays as it is: "
-            "if that is out of date, `uv lock` makes it anew, and the next run verifies it"
-        )
-    return _ended(todo, report, child, sentences)
+        return start((*todo.command, *todo.added), child_environment)
+
+
+def _left_alone(todo: Plan, child: int) -> list[str]:
+    """Why a child may have failed that was told to leave its lock as it is."""
+    if not todo.added or not child:
+        return []
+    return [
+        f"{todo.command[0]} was given {' '.join(todo.added)}, so that {todo.locks[0].path.name} stays as it is: "
+        "if that is out of date, `uv lock` makes it anew, and the next run verifies it"
+    ]
 
 
 def _ended(todo: Plan, report: Report, child: int, sentences: Sequence[str]) -> Finished:
