@@ -148,66 +148,82 @@ def _logged(
 
 
 def publish(arguments: argparse.Namespace) -> int:
+    """Sign and hand in each file, wait until it is listed, then verify it as every installer will."""
     home, registry, files = _prepare(arguments)
     fetcher = HttpFetcher()
     person = None if arguments.ci else _signer(home, arguments)
-    uploaded, logged = [], list[dict[str, object]]()
+    uploaded, documents = [], list[dict[str, object]]()
     with opened(registry, fetcher, now=_now()) as view:
         signer, session = _signing(view, fetcher, arguments, files, person, uploads=True)
         assert session is not None
         for file in files:
             envelope = file.attest(view.trust_file.origin, signer)
             if file.namespace:
-                logged.append(_logged(view, fetcher, session, file, envelope, json=arguments.json))
-                continue
-            attestation = envelope.to_json()
-            started = time.perf_counter()
-            answer = engine.upload(
-                view, fetcher, session, file, attestation, now=_now(), timer=time.perf_counter
-            )
-            say(f"{file.filename}: {_proof_words(answer)}; {answer.message or answer.state}")
-            uploaded.append((file, answer, started))
+                documents.append(_logged(view, fetcher, session, file, envelope, json=arguments.json))
+            else:
+                started = time.perf_counter()
+                uploaded.append((file, _uploaded(view, fetcher, session, file, envelope), started))
     # The view is closed, and with it the lock on this registry: a scan may take its time.
-    results, waiting = [], []
+    listed = []
     for file, answer, started in uploaded:
         state = engine.wait_listed(
             view, fetcher, file, now=_now, sleep=time.sleep, progress=say, said=answer.state
         )
         if state.staged:
-            waiting.append(_staged(file, answer, state, json=arguments.json))
+            documents.append(_staged(file, answer, state, json=arguments.json))
         else:
-            results.append((file, answer, (time.perf_counter() - started) * 1000))
-    # Listed: the newest view must show it, as every installer will see it.
-    artifacts = [Artifact.from_path(file.path) for file, _, _ in results]
-    if not artifacts:
-        if arguments.json:
-            put_json({"artifacts": [*waiting, *logged], "exit_code": 0})
-        return 0
-    report = verify(
-        artifacts,
-        registry,
-        fetcher,
-        now=_now(),
-        policies=load_policies(home.policy_file, Path.cwd(), os.environ),
-    )
-    documents = list(waiting)
-    for (file, answer, milliseconds), outcome in zip(results, report.outcomes, strict=True):
-        if not isinstance(outcome, Verified):
-            say(f"{file.filename}: published, but {getattr(outcome, 'error', 'not verified')}")
-            continue
-        url = f"{registry.url}/simple/{file.name.project}/"
-        times = {"milliseconds_listed": milliseconds, "milliseconds_proof": answer.milliseconds}
-        documents.append(outcome.to_json() | times | {"url": url})
-        if not arguments.json:
-            put(
-                f"{file.filename}  {url}  entry #{outcome.index}  "
-                f"proof in {answer.milliseconds:.0f} ms, listed in {milliseconds:.0f} ms, "
-                f"{'verified' if outcome.verified else 'let pass'}",
-                colour=GREEN,
-            )
+            listed.append((file, answer, (time.perf_counter() - started) * 1000))
+    exit_code = 0
+    if listed:
+        # Listed: the newest view must show it, as every installer will see it.
+        report = verify(
+            [Artifact.from_path(file.path) for file, _, _ in listed],
+            registry,
+            fetcher,
+            now=_now(),
+            policies=load_policies(home.policy_file, Path.cwd(), os.environ),
+        )
+        for (file, answer, milliseconds), outcome in zip(listed, report.outcomes, strict=True):
+            if isinstance(outcome, Verified):
+                documents.append(_proved(registry, file, answer, milliseconds, outcome, json=arguments.json))
+            else:
+                say(f"{file.filename}: published, but {getattr(outcome, 'error', 'not verified')}")
+        exit_code = report.exit_code
     if arguments.json:
-        put_json({"artifacts": documents, "exit_code": report.exit_code})
-    return report.exit_code
+        put_json({"artifacts": documents, "exit_code": exit_code})
+    return exit_code
+
+
+def _uploaded(
+    view: View, fetcher: HttpFetcher, session: Session, file: Distribution, envelope: Envelope
+) -> engine.Uploaded:
+    """Upload one file with its statement, and say what the registry answered."""
+    attestation = envelope.to_json()
+    answer = engine.upload(view, fetcher, session, file, attestation, now=_now(), timer=time.perf_counter)
+    say(f"{file.filename}: {_proof_words(answer)}; {answer.message or answer.state}")
+    return answer
+
+
+def _proved(
+    registry: Registry,
+    file: Distribution,
+    answer: engine.Uploaded,
+    milliseconds: float,
+    outcome: Verified,
+    *,
+    json: bool,
+) -> dict[str, object]:
+    """A file that is listed and verified, told with its times."""
+    url = f"{registry.url}/simple/{file.name.project}/"
+    if not json:
+        put(
+            f"{file.filename}  {url}  entry #{outcome.index}  "
+            f"proof in {answer.milliseconds:.0f} ms, listed in {milliseconds:.0f} ms, "
+            f"{'verified' if outcome.verified else 'let pass'}",
+            colour=GREEN,
+        )
+    times = {"milliseconds_listed": milliseconds, "milliseconds_proof": answer.milliseconds}
+    return outcome.to_json() | times | {"url": url}
 
 
 def _staged(
