@@ -17,7 +17,8 @@ KEYS_PAGE = ROOT / "docs/operations/online-keys.md"  # of one module, which that
 STARTS = (
     "adopted.py", "settings.py", "signing.py", "onlinekeys.py", "logkeys.py", "telemetry.py", "worker.py", "wsgi.py",
     "log/station.py", "log/sequence.py", "log/staging.py", "log/witnesses.py", "operate/*.py",
-    "timestamper/*.py", "tufrepo/*.py", "log/rebuild.py", "postgresql.py", "db.py", "stores/immutable.py",
+    "timestamper/*.py", "tufrepo/*.py", "log/rebuild.py", "postgresql.py", "sqlite.py", "db.py",
+    "stores/immutable.py",
 )  # fmt: skip
 REFUSALS = {
     "StartRefusedError", "LogError", "UsageError", "SettingsError", "StoreError", "WitnessAheadError",

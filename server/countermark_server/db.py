@@ -4,22 +4,17 @@ The database answers "where is it?". Nothing a verifier believes depends on it: 
 entry bundles, and the public part of these tables from the log. What only a backup holds: accounts, tokens,
 proposals not sequenced yet, statements that wait for their file, the queue, and what was spent of allowances.
 
-SQLite and PostgreSQL run the same code; `postgresql.py` says what differs. SQLite is opened in WAL mode with
-`synchronous=FULL`: a commit that returned survives a power loss. `write()` opens an immediate transaction, so
-that a reader that later writes can never be refused halfway. SQLite has one write lock: threads of a process
-queue for it here, processes ask again every millisecond (SQLite's own pauses grow to 100 ms, in which a busy
-door would starve the log).
+SQLite and PostgreSQL run the same code; `sqlite.py` and `postgresql.py` say what each promises. On either a commit
+that returned survives a power loss, `read()` is one snapshot, and a `write()` that waits too long fails, having
+changed nothing.
+
 Schema changes go through Alembic (`migrations/`), from the first table on.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-import time
-import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
@@ -38,17 +33,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
     false,
     text,
 )
-from sqlalchemy.exc import OperationalError
 
-from countermark_server import postgresql
+from countermark_server import postgresql, sqlite
 
-BUSY_SECONDS = 30.0  # for the write lock; then the transaction fails, having changed nothing
-BUSY_PAUSE = 0.001  # seconds between two tries
 POOL_SIZE = 64  # connections kept open: more than any process has threads, none is opened per request
 
 metadata = MetaData(
@@ -309,62 +299,11 @@ verdict = Table(
 # Tables of organisations and browsers, and of serials, are declared in modules of their own, in the same metadata.
 from countermark_server import attested, orgtables, serials  # noqa: E402, F401
 
-# Writers of this process take turns, engine by engine; values hold nothing of their keys.
-_TURNS: weakref.WeakKeyDictionary[Engine, threading.Lock] = weakref.WeakKeyDictionary()
-
 
 def open_engine(url: str) -> Engine:
     """The engine of this process for `sqlite:///path` or `postgresql+psycopg://...`."""
-    if not url.startswith("sqlite"):
-        return postgresql.open_engine(url, pool_size=POOL_SIZE)
-    in_memory = url in ("sqlite://", "sqlite:///:memory:")
-    pool: dict[str, Any] = {} if in_memory else {"pool_size": POOL_SIZE, "pool_use_lifo": True}
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **pool)
-    _TURNS[engine] = threading.Lock()
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", _BUSY):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        raw: Any = connection.connection.dbapi_connection
-        if connection.get_execution_options().get("countermark_write", False):
-            try:
-                _begin_immediate(raw)
-            except OperationalError as error:
-                if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
-                    # SQLite opens for reading what it could not open for writing (one EIO is enough), and says
-                    # so only now. Such a connection would fail for as long as the pool keeps it.
-                    connection.invalidate(error)
-                raise
-        else:
-            raw.execute("BEGIN")
-
-    return engine
-
-
-_BUSY = f"busy_timeout={int(BUSY_SECONDS * 1000)}"
-
-
-def _begin_immediate(raw: Any) -> None:
-    """Take SQLite's write lock, or fail as SQLAlchemy's own statements do."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    raw.execute("PRAGMA busy_timeout=0")
-    try:
-        while True:
-            try:
-                raw.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.Error as error:
-                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or time.monotonic() >= deadline:
-                    raise OperationalError("BEGIN IMMEDIATE", None, error) from error
-            time.sleep(BUSY_PAUSE)
-    finally:
-        raw.execute(f"PRAGMA {_BUSY}")
+    opened = sqlite.open_engine if url.startswith("sqlite") else postgresql.open_engine
+    return opened(url, pool_size=POOL_SIZE)
 
 
 @contextmanager
@@ -380,8 +319,8 @@ def read(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def write(engine: Engine) -> Iterator[Connection]:
     """A write transaction. SQLite takes the write lock at once; PostgreSQL locks rows as they are touched."""
-    with _TURNS.get(engine) or nullcontext(), engine.connect() as connection:
-        connection.execution_options(countermark_write=True)
+    with sqlite.turn(engine), engine.connect() as connection:
+        connection.execution_options(**sqlite.WRITES)
         with connection.begin():
             yield connection
 
