@@ -47,11 +47,15 @@ else:
 
 
 HEX = "0123456789abcdef"
+_DIGITS = HEX.encode()
 
 
 def is_hex(text: str, length: int) -> bool:
-    """Whether `text` is so many small hex digits. Compiling a pattern takes longer than checking a file."""
-    return len(text) == length and not text.strip(HEX)
+    """Whether `text` is so many small hex digits. Compiling a pattern takes longer than checking a file.
+
+    Nothing of it is left without them. (`strip` looks for each letter in a list, and takes three times as long.)
+    """
+    return len(text) == length and text.isascii() and not text.encode().translate(None, _DIGITS)
 
 
 __all__ = ["HEX", "is_hex", "sha256"]

@@ -99,7 +99,7 @@ class Entry:
         if type(value["v"]) is not int or value["v"] != 1:
             raise MalformedError(f"leaf has format version {value['v']!r}; this program knows version 1")
         kind, time, registry = value["type"], value["time"], value["registry"]
-        if type(kind) is not str or not _is_type(kind):
+        if type(kind) is not str or not (kind in SCHEMAS or _is_type(kind)):
             raise MalformedError(f"leaf's type {str(kind)[:80]!r} is not a lower-case word")
         if type(time) is not int or time > ENTRY_TIME_MAX or type(registry) is not dict:
             raise MalformedError("leaf's time must be UTC seconds and its registry part an object")

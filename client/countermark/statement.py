@@ -24,7 +24,6 @@ that key was allowed to say it is for rules.py.
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Mapping
 from functools import lru_cache
@@ -56,6 +55,7 @@ _P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+@lru_cache(maxsize=256)  # a leaf's type and its statement's: of few there are many
 def is_words(text: str) -> bool:
     """Whether `text` is words of small letters with one dash between them."""
     return all(word and not word.strip(_LETTERS) for word in text.split("-"))
@@ -66,6 +66,7 @@ def is_sha256(value: object) -> bool:
     return type(value) is str and is_hex(value, 64)
 
 
+@lru_cache(maxsize=4096)
 def keyid_of(public_key: bytes) -> str:
     """A key's name: the hex SHA-256 of its SPKI DER."""
     return sha256(public_key).hexdigest()
@@ -174,7 +175,8 @@ class Envelope:
     def parse(cls, source: bytes | Mapping[str, Any]) -> Envelope:
         """From JSON bytes in any spelling (an attestation file), or from the object parsed out of a leaf."""
         value = parse_json(source, max_bytes=ENTRY_MAX_BYTES) if isinstance(source, bytes) else source
-        if not isinstance(value, dict | Mapping) or set(value) != {"payload", "payloadType", "signatures"}:
+        is_object = type(value) is dict or isinstance(value, Mapping)  # the first is the quick question
+        if not is_object or value.keys() != {"payload", "payloadType", "signatures"}:
             raise MalformedError("envelope must have exactly payload, payloadType and signatures")
         if value["payloadType"] != PAYLOAD_TYPE:
             raise MalformedError(
@@ -215,7 +217,7 @@ class Envelope:
         )
         return f'{{"payload":"{_base64(self.payload)}","payloadType":"{PAYLOAD_TYPE}","signatures":[{signatures}]}}'
 
-    @property
+    @cached
     def keyids(self) -> tuple[str, ...]:
         """The keys that are said to have signed."""
         return tuple(item.keyid for item in self.signatures)
@@ -327,7 +329,7 @@ def decode_base64(value: object, *, max_bytes: int, what: str) -> bytes:
 
 
 def _base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode("ascii")
+    return binascii.b2a_base64(raw, newline=False).decode("ascii")
 
 
 def _parse_signature(item: object) -> EnvelopeSignature:

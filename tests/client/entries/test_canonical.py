@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
@@ -12,6 +13,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from countermark import canonical
 from countermark.canonical import encode_canonical, parse_canonical, parse_json
 from countermark.errors import MalformedError
 
@@ -41,6 +43,15 @@ def test_round_trip_and_two_other_encoders(value: Any) -> None:
     assert parse(raw) == value
     assert raw == orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     assert raw == rfc8785.dumps(value)
+
+
+@given(values.filter(lambda value: depth(value) <= 8))
+def test_a_python_without_the_quick_encoder_writes_the_same(value: Any) -> None:
+    """Where it is missing, or is made in another way, documents are encoded as the library does."""
+    for inside in (None, lambda: None):
+        with mock.patch.object(json.encoder, "c_make_encoder", inside):
+            slow = canonical._encoder()
+        assert "".join(slow(value, 0)).encode() == encode_canonical(value)
 
 
 @given(st.binary(max_size=64) | values.map(lambda value: json.dumps(value).encode()))
