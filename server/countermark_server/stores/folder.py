@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,8 +78,9 @@ class Folder:
         return None
 
     def read(self, name: str) -> bytes | None:
-        try:
-            return self.path(name).read_bytes()
+        try:  # a Path for each, and a buffer, would cost more than a small file
+            with FileIO(f"{self.root}/{checked_name(name)}") as file:
+                return file.readall()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 

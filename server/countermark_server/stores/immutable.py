@@ -16,11 +16,14 @@ is what a file that never changes may be.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +34,7 @@ MODE = 0o444
 CHUNK = 1 << 20  # bytes
 OPEN_MAX = 64  # files written and not synced: they keep a descriptor
 NAMES_MAX = 1000  # of one file; ext4 allows 65,000, others less
+_NUMBERS = count(secrets.randbits(64))  # of temporary files: no two processes begin near each other
 
 
 class StoreError(ContradictionError):
@@ -58,26 +62,31 @@ class Prepared:
 
     def __init__(self, root: Path, files: Mapping[str, bytes]) -> None:
         self.files = files
-        self._waiting: list[tuple[str, Path]] = []
+        self._waiting: list[tuple[str, str]] = []
+        self._named_in: set[str] = set()  # folders
         self._folders: set[Path] = set()
         self._open: list[int] = []  # descriptors of what is not synced
         self._synced: syncs.Call | None = None
-        written: dict[tuple[Path, bytes], list[str]] = {}  # the temporary file, once for each name it gets
+        written: dict[tuple[str, bytes], list[str]] = {}  # the temporary file, once for each name it gets
         try:
             for name, data in files.items():
-                path = root / checked_name(name)
+                # Plain text: a Path for each of a thousand names costs more than its file.
+                path = f"{root}/{checked_name(name)}"
                 if _is_there(path, data):
                     continue
-                self._folders |= make_folders(path.parent, root)
-                same = written.setdefault((path.parent, data), [])
+                folder = path.rpartition("/")[0]
+                if folder not in self._named_in:
+                    self._folders |= make_folders(Path(folder), root)
+                    self._named_in.add(folder)
+                same = written.setdefault((folder, data), [])
                 fresh = len(same) % NAMES_MAX == 0
-                same.append(self._temporary(path.parent, data) if fresh else same[-1])
+                same.append(self._temporary(folder, data) if fresh else same[-1])
                 self._waiting.append((same[-1], path))
         except BaseException:
             self.drop()
             raise
 
-    def _temporary(self, folder: Path, data: bytes) -> str:
+    def _temporary(self, folder: str, data: bytes) -> str:
         if len(self._open) == OPEN_MAX:
             self.begin()
             self._wait()
@@ -103,9 +112,9 @@ class Prepared:
         self._wait()
         for temporary, path in self._waiting:
             # If we stop here some of the names exist, each of them whole; the next call writes the rest.
-            link_once(Path(temporary), path)
-            self._folders.add(path.parent)
-        syncs.together([partial(sync_folder, folder) for folder in self._folders])
+            link_once(temporary, path)
+        named_in = map(Path, self._named_in if self._waiting else ())
+        syncs.together([partial(sync_folder, folder) for folder in self._folders.union(named_in)])
         # Durable. If we stop here nothing of these files can be lost by a power failure.
 
     def drop(self) -> None:
@@ -113,31 +122,30 @@ class Prepared:
         for descriptor in self._open:
             os.close(descriptor)
         for temporary, _ in self._waiting:
-            Path(temporary).unlink(missing_ok=True)
+            _unlink(temporary)
         self._open, self._waiting = [], []
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Give `path` new content as a whole, durably; readers see the old bytes or the new."""
     make_folders(path.parent, path.parent)
-    descriptor, name = _write_temporary(path.parent, data)
-    temporary = Path(name)
+    descriptor, name = _write_temporary(str(path.parent), data)
     try:
         _sync_closing(descriptor)
-        temporary.replace(path)
+        Path(name).replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _unlink(name)
         raise
     sync_folder(path.parent)
 
 
-def link_once(temporary: Path, path: Path) -> None:
+def link_once(temporary: str, path: str) -> None:
     """Give a finished temporary file its name, unless the name is taken: then its bytes must be the same."""
     try:
         os.link(temporary, path)
     except FileExistsError:
-        with temporary.open("rb") as file:
-            _check_same(file, path)
+        with Path(temporary).open("rb") as file:
+            _check_same(file, Path(path))
 
 
 def unnamed_file(folder: Path) -> BinaryIO:
@@ -184,9 +192,9 @@ def _copy_once(file: BinaryIO, path: Path) -> None:
             stream.flush()
             os.fchmod(descriptor, MODE)
             os.fsync(descriptor)
-        link_once(Path(name), path)
+        link_once(name, str(path))
     finally:
-        Path(name).unlink(missing_ok=True)
+        _unlink(name)
 
 
 def _check_same(file: BinaryIO, path: Path) -> None:
@@ -198,18 +206,34 @@ def _check_same(file: BinaryIO, path: Path) -> None:
     raise ConflictError(f"{path.name} exists already with other bytes")
 
 
-def _write_temporary(folder: Path, data: bytes) -> tuple[int, str]:
+def _write_temporary(folder: str, data: bytes) -> tuple[int, str]:
     """A temporary file in `folder`, open and not synced; no reader takes a name with a dot for one of ours."""
-    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
+    descriptor, name = _make_temporary(folder)
     try:
-        with os.fdopen(descriptor, "wb", closefd=False) as stream:
-            stream.write(data)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
         os.fchmod(descriptor, MODE)
     except BaseException:
         os.close(descriptor)
-        Path(name).unlink(missing_ok=True)
+        _unlink(name)
         raise
     return descriptor, name
+
+
+def _make_temporary(folder: str) -> tuple[int, str]:
+    """A new file that nobody else has. (`tempfile.mkstemp` takes longer for each than the file does.)"""
+    while True:
+        name = f"{folder}/.new-{next(_NUMBERS):x}"
+        try:
+            return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), name
+        except FileExistsError:
+            continue  # the parent of this process made it, or one that died: the next number
+
+
+def _unlink(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)  # noqa: PTH108  (nothing but the call)
 
 
 def _sync_closing(descriptor: int) -> None:
@@ -250,13 +274,13 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _is_there(path: Path, data: bytes) -> bool:
-    try:
-        found = path.read_bytes()
-    except FileNotFoundError:
+def _is_there(path: str, data: bytes) -> bool:
+    if not os.access(path, os.F_OK):
         return False
+    found = Path(path).read_bytes()
     if found != data:
+        name = path.rpartition("/")[2]
         raise ConflictError(
-            f"{path.name} exists already with other bytes ({len(found)} bytes, these are {len(data)})"
+            f"{name} exists already with other bytes ({len(found)} bytes, these are {len(data)})"
         )
     return True
