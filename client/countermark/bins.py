@@ -35,7 +35,8 @@ from countermark.limits import BIN_BITS_MAX, BIN_MAX_BYTES
 from countermark.tlog import merkle
 from countermark.values import dataclass
 
-TILE_WIDTH = 256
+TILE_HEIGHT = 8  # of the tree in one tile
+TILE_WIDTH = 1 << TILE_HEIGHT
 _SMALL = "abcdefghijklmnopqrstuvwxyz0123456789"
 TILE_MAX_BYTES = TILE_WIDTH * merkle.HASH_SIZE
 
@@ -134,9 +135,12 @@ def bin_number(path: str, bit_length: int) -> int:
 
 @dataclass(frozen=True)
 class BinsTree:
-    """All tiles, level by level: level 0 holds the bins' leaf hashes, the last level is the one top tile."""
+    """Every hash of it, row by row: row 0 holds the bins' leaf hashes, the last row the root.
 
-    levels: tuple[tuple[bytes, ...], ...]
+    So when bins change, only what lies above them is hashed again. Tiles are cut from every eighth row.
+    """
+
+    rows: tuple[tuple[bytes, ...], ...]
 
     @classmethod
     def build(cls, leaf_hashes: Sequence[bytes]) -> BinsTree:
@@ -144,50 +148,68 @@ class BinsTree:
         count = len(leaf_hashes)
         if count < 2 or count & count - 1 or count > 1 << BIN_BITS_MAX:
             raise UsageError(f"{count} bins: a bins tree has 2 to 2^{BIN_BITS_MAX}, a power of two")
-        levels = [tuple(leaf_hashes)]
-        while len(levels[-1]) > TILE_WIDTH:
-            levels.append(tuple(merkle.root_hash(tile) for tile in _tiles(levels[-1])))
-        return cls(tuple(levels))
+        rows = [tuple(leaf_hashes)]
+        while len(below := rows[-1]) > 1:
+            rows.append(
+                tuple([merkle.node_hash(*pair) for pair in zip(below[::2], below[1::2], strict=True)])
+            )
+        return cls(tuple(rows))
 
     @property
     def count(self) -> int:
         """How many bins."""
-        return len(self.levels[0])
+        return len(self.rows[0])
 
     @property
     def root(self) -> bytes:
         """The bins root."""
-        return merkle.root_hash(self.levels[-1])
+        return self.rows[-1][0]
+
+    @property
+    def levels(self) -> tuple[tuple[bytes, ...], ...]:
+        """What tiles hold: at level 0 the bins' leaf hashes, at the last level the hashes of the one top tile."""
+        return self.rows[:-1:TILE_HEIGHT]
 
     def replace(self, changed: Mapping[int, bytes]) -> tuple[BinsTree, dict[str, bytes]]:
-        """The tree with some bins changed, and the tiles that are new; untouched tiles are not rehashed."""
-        levels: list[tuple[bytes, ...]] = []
-        new: dict[str, bytes] = {}
-        below = dict(changed)
-        for level in self.levels:
-            hashes = list(level)
-            for index, changed_hash in below.items():
-                if not 0 <= index < len(hashes):
-                    raise UsageError(f"bin {index} of {len(self.levels[0])}")
-                hashes[index] = changed_hash
-            levels.append(tuple(hashes))
-            touched = sorted({index // TILE_WIDTH for index in below})
-            below = {}
-            for tile_index in touched:
-                tile = hashes[tile_index * TILE_WIDTH : (tile_index + 1) * TILE_WIDTH]
-                below[tile_index] = name = merkle.root_hash(tile)
-                new[name.hex()] = b"".join(tile)
-        return BinsTree(tuple(levels)), new
+        """The tree with some bins changed, and the tiles that are new."""
+        if odd := [index for index in changed if not 0 <= index < self.count]:
+            raise UsageError(f"bin {odd[0]} of {self.count}")
+        rows, moved = [_changed(self.rows[0], changed)], set(changed)
+        for row in self.rows[1:]:
+            below, moved = rows[-1], {index // 2 for index in moved}
+            rows.append(_changed(row, {i: merkle.node_hash(*below[2 * i : 2 * i + 2]) for i in moved}))
+        tree = BinsTree(tuple(rows))
+        touched = [
+            {index >> TILE_HEIGHT * (level + 1) for index in changed} for level in range(len(tree.levels))
+        ]
+        return tree, dict(tree._tile(level, tile) for level, tiles in enumerate(touched) for tile in tiles)
 
     def tiles(self) -> dict[str, bytes]:
         """Every tile by name."""
-        return {
-            merkle.root_hash(tile).hex(): b"".join(tile) for level in self.levels for tile in _tiles(level)
-        }
+        return dict(
+            self._tile(level, tile)
+            for level, hashes in enumerate(self.levels)
+            for tile in range(-(-len(hashes) // TILE_WIDTH))
+        )
+
+    def _tile(self, level: int, tile: int) -> tuple[str, bytes]:
+        """A tile's name, which is the hash over it, and its bytes."""
+        above = self.rows[min(TILE_HEIGHT * (level + 1), len(self.rows) - 1)]
+        hashes = self.rows[TILE_HEIGHT * level][tile * TILE_WIDTH : (tile + 1) * TILE_WIDTH]
+        return above[tile].hex(), b"".join(hashes)
 
     def prove(self, index: int) -> tuple[bytes, ...]:
         """The inclusion proof of the bin at `index`."""
-        return merkle.prove_inclusion(index, self.count, merkle.reader(self.levels[0]))
+        return merkle.prove_inclusion(
+            index, self.count, lambda places: [self.rows[row][place] for row, place in places]
+        )
+
+
+def _changed(row: tuple[bytes, ...], hashes: Mapping[int, bytes]) -> tuple[bytes, ...]:
+    changed = list(row)
+    for index, hash in hashes.items():
+        changed[index] = hash
+    return tuple(changed)
 
 
 def check_bin(leaf: BinLeaf, *, index: int, bit_length: int, proof: Sequence[bytes], root: bytes) -> None:
@@ -294,7 +316,3 @@ def parse_changes(raw: bytes) -> tuple[BinLeaf, ...]:
     if any(before.role >= after.role for before, after in pairwise(leaves)):
         raise MalformedError("list of changed bins is not in order")
     return leaves
-
-
-def _tiles(hashes: Sequence[bytes]) -> list[Sequence[bytes]]:
-    return [hashes[at : at + TILE_WIDTH] for at in range(0, len(hashes), TILE_WIDTH)]

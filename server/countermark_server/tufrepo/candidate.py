@@ -203,7 +203,7 @@ def _tree(
     current: Current, records: Sequence[BinRecord], changed: Mapping[int, object]
 ) -> tuple[BinsTree, dict[str, bytes]]:
     hashes = {index: records[index].leaf(current.role(index)).leaf_hash for index in changed}
-    if current.tree is not None and len(current.tree.levels[0]) == 1 << current.bit_length:
+    if current.tree is not None and current.tree.count == 1 << current.bit_length:
         return current.tree.replace(hashes) if hashes else (current.tree, {})
     tree = BinsTree.build([hashes[index] for index in range(1 << current.bit_length)])
     return tree, tree.tiles()
