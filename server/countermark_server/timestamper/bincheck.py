@@ -13,7 +13,7 @@ leaf, and the leaves in the bins root, which must be the one in the entry.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tuf.api.metadata import Snapshot
@@ -37,10 +37,21 @@ class Accepted:
         self.leaves = store.bins()
         count = len(self.leaves)
         self.tree = BinsTree.build([self.leaves[n].leaf_hash for n in range(count)]) if count else None
+        self.versions = _versions(self.leaves.values())
+
+    def change(self, leaves: Mapping[int, BinLeaf]) -> None:
+        """These are signed for now. (The caller's database knows it already.)"""
+        self.leaves |= leaves
+        self.versions |= _versions(leaves.values())
+        hashes = {number: leaf.leaf_hash for number, leaf in leaves.items()}
+        if self.tree is None:
+            self.tree = BinsTree.build([hashes[number] for number in sorted(hashes)])
+        elif leaves:
+            self.tree, _ = self.tree.replace(hashes)
 
     def forget(self) -> None:
         """There are more bins from now on: each is looked at anew."""
-        self.leaves, self.tree = {}, None
+        self.leaves, self.tree, self.versions = {}, None, {}
 
 
 class BinCheck:
@@ -54,7 +65,8 @@ class BinCheck:
         self._offline = offline
         self._read_maybe = read_maybe
         self._verified: dict[tuple[int, str], Found] = {}  # by version and SHA-256
-        self._said: dict[tuple[str, int], str] = {}  # by role and version: SHA-256
+        self._changes_named: str | None = None
+        self._said: dict[tuple[str, int], str] | None = None  # by role and version: SHA-256
 
     def tree(
         self,
@@ -70,19 +82,15 @@ class BinCheck:
         `again`: another key signs bins from now on, so that no bin is right because it was right before.
         """
         self._store.put_targets(touched)
-        self._said = self._changes(changed_sha256)
+        self._changes_named = changed_sha256
         changed = {}
         for number, role, version, old, demanded in self._due(accepted, snapshot, touched, again=again):
             leaf = self._check(role, version, demanded, old)
             if leaf != accepted.leaves.get(number):
                 changed[number] = leaf
         self._store.put_bins(changed)
-        accepted.leaves |= changed
-        hashes = {number: leaf.leaf_hash for number, leaf in changed.items()}
-        if accepted.tree is None:
-            accepted.tree = BinsTree.build([hashes[number] for number in sorted(hashes)])
-        elif changed:
-            accepted.tree, _ = accepted.tree.replace(hashes)
+        accepted.change(changed)
+        assert accepted.tree is not None  # where there was none, each bin has changed
         return accepted.tree
 
     def _due(
@@ -114,14 +122,20 @@ class BinCheck:
 
     def _found(self, role: str, version: int, demanded: Mapping[str, Target]) -> tuple[Found, str]:
         """The targets a bin lists, and its file's digest."""
-        said = self._said.get((role, version))
+        said = None if demanded else self._changes().get((role, version))  # only empty bins are equal
         if said is not None and (version, said) in self._verified:
             return self._verified[version, said], said
         found, digest = self._chain.bin_of(self._offline, role, version, demanded)
         self._verified[version, digest] = found
         return found, digest
 
-    def _changes(self, sha256: str | None) -> dict[tuple[str, int], str]:
+    def _changes(self) -> dict[tuple[str, int], str]:
+        """The list of changed bins, read when it is first of use."""
+        if self._said is None:
+            self._said = self._read_changes(self._changes_named)
+        return self._said
+
+    def _read_changes(self, sha256: str | None) -> dict[tuple[str, int], str]:
         raw = None if sha256 is None else self._read_maybe(f"changes/{sha256}", CHANGES_MAX_BYTES)
         if raw is None or hashlib.sha256(raw).hexdigest() != sha256:
             return {}  # then each bin is fetched
@@ -129,6 +143,11 @@ class BinCheck:
             return {(leaf.role, leaf.version): leaf.sha256 for leaf in parse_changes(raw)}
         except MalformedError:
             return {}
+
+
+def _versions(leaves: Iterable[BinLeaf]) -> dict[str, int]:
+    """Version of each, by the name of its file in a snapshot."""
+    return {f"{leaf.role}.json": leaf.version for leaf in leaves}
 
 
 def _differs(role: str, version: int, how: str) -> RefusalError:

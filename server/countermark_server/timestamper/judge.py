@@ -135,7 +135,7 @@ class Judge:
         offline = chain.offline(snapshot)
         check_trust_target(offline, trust_file)
         self._check_files(chain, offline, told)
-        self._check_versions(snapshot, offline)  # (5)
+        self._check_versions(snapshot, offline, accepted)  # (5)
         if accepted.leaves and len(accepted.leaves) != offline.bins.number_of_bins:
             self._store.rebin(offline.bins.bit_length)
             accepted.forget()
@@ -161,7 +161,10 @@ class Judge:
         self._fence.claim(metadata.signed.version, digest, owes)  # (9)
         signed = carry.sign(metadata, self._signers)
         self._store.set_fact("bins_keys", offline.bins.keyids)
-        self._remember(signed, slim, replayed, chain, snapshot)
+        others = {
+            name: version for name, version in _versions(snapshot).items() if name not in offline.bin_names
+        }
+        self._remember(signed, slim, replayed, chain, others)
         # Committed when this returns. If we stop here the signature is in our database only: the next start
         # serves it. If we stop before, nothing was signed as far as anybody can tell, and its number is skipped.
         return signed
@@ -264,16 +267,15 @@ class Judge:
                     f"{role} has SHA-256 {digest}, the log says {told.files[role]['sha256']}",
                 )
 
-    def _check_versions(self, snapshot: Snapshot, offline: Offline) -> None:
-        last: dict[str, int] = self._store.fact("versions") or {}
+    def _check_versions(self, snapshot: Snapshot, offline: Offline, accepted: Accepted) -> None:
+        # The fact is about all but the bins, of which each is remembered with its leaf.
+        last: dict[str, int] = (self._store.fact("versions") or {}) | accepted.versions
         now = _versions(snapshot)
         for name in [name for name, version in last.items() if now.get(name, 0) < version]:
             if name not in now:
                 raise RefusalError("role-dropped", f"the snapshot does not list {name} any more")
             raise RefusalError("version-back", f"{name} went from version {last[name]} to {now[name]}")
-        expected = (
-            {name for _, name in offline.bin_files} | {f"{role}.json" for role in OFFLINE} | {"snapshot"}
-        )
+        expected = offline.bin_names | {f"{role}.json" for role in OFFLINE} | {"snapshot"}
         others = {name.removesuffix(".json") for name in now.keys() - expected}
         left = {
             f"{role}.json" for role in former(others, offline.bins.bit_length)
@@ -282,7 +284,7 @@ class Judge:
             raise RefusalError(
                 "role-unexpected", f"{moved[0]} has another version, and nobody delegates to it"
             )
-        if strange := sorted(set(now) ^ (expected | left)):
+        if strange := sorted(now.keys() ^ (expected | left)):
             raise RefusalError(
                 "role-unexpected", f"the snapshot lists other roles than it must: {strange[:3]}"
             )
@@ -293,7 +295,7 @@ class Judge:
         checkpoint: VerifiedCheckpoint,
         replayed: History,
         chain: Chain,
-        snapshot: Snapshot,
+        versions: dict[str, int],
     ) -> None:
         store = self._store
         store.put_all(replayed.kept.writes)
@@ -302,7 +304,7 @@ class Judge:
             store.set_fact("won", signed.version)
         store.set_fact("checkpoint", checkpoint.raw.decode())
         store.set_fact("root", base64.b64encode(chain.root_raw).decode())
-        store.set_fact("versions", _versions(snapshot))
+        store.set_fact("versions", versions)
         store.set_fact("tuf_index", replayed.told.index)
         store.set_fact("predicate", dict(replayed.told.predicate or {}))
         store.set_fact("files", replayed.told.files)

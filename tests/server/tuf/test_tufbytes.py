@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Delegations, Metadata, SuccinctRoles, TargetFile, Targets
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
+from countermark_server.timestamper.chain import Offline
 from countermark_server.tufbytes import expected_bin, sign_bin, spell
 from tests.mutations import mutants
 from tests.simulator import signing_key
@@ -89,3 +90,28 @@ def test_no_other_file_passes_for_the_expected_one():
     other = {"files/acme/acme-1.0.tar.gz": {**ONE["files/acme/acme-1.0.tar.gz"], "length": 10}}
     for version, targets in ((4, ONE), (3, other), (3, {}), (3, {**ONE, "files/b/b": other})):
         assert expected_bin(honest, version, targets) is None
+
+
+@pytest.mark.parametrize("signers", [["bins"], ["bins", "snapshot"], ["curve"]])
+@pytest.mark.parametrize("threshold", [1, 2])
+def test_one_signature_is_enough_only_where_index_asks_for_one_of_ed25519(signers, threshold):
+    """More keys, a threshold or another kind of key are tuf's to judge; nobody else's signature passes either."""
+    keys = [
+        CryptoSigner.generate_ecdsa() if name == "curve" else CryptoSigner(signing_key(name))
+        for name in signers
+    ]
+    ids = [each.public_key.keyid for each in keys]
+    threshold = min(threshold, len(keys))
+    below = Delegations(
+        {each.public_key.keyid: each.public_key for each in keys},
+        succinct_roles=SuccinctRoles(ids, threshold, 4, "bins"),
+    )
+    offline = Offline(Targets(1), Targets(1), Targets(1, delegations=below), {})
+    good = {ids[0]: keys[0].sign(b"a bin")}
+    alone = signers == ["bins"]
+    assert offline.has_signed_bin(b"a bin", good) is alone
+    assert (offline.bins_key is not None) is alone
+    assert not offline.has_signed_bin(b"another", good)
+    forged = {ids[0]: CryptoSigner(signing_key("timestamp")).sign(b"a bin")}
+    assert not offline.has_signed_bin(b"a bin", forged)
+    assert not offline.has_signed_bin(b"a bin", {})
