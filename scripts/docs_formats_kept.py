@@ -1,4 +1,4 @@
-"""Examples of what is kept on disk, travels to a ceremony, or is answered by the registry; and of every entry type.
+"""Examples of what is kept on disk, travels to a ceremony, or is answered by the registry.
 
 Made like those of `docs_formats.py`, from the same seeds. Where a module's docstring shows the format itself, that is
 the example.
@@ -6,7 +6,6 @@ the example.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import importlib
 import json
@@ -16,24 +15,23 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from countermark import keyfile, keyreference, manifest, rules, schema
+from countermark import keyfile, keyreference, rules
 from countermark.actfile import Act
 from countermark.bundle import Logged
-from countermark.entry import make_entry, make_imported
-from countermark.filelist import files_digest
-from countermark.imported import Imported
+from countermark.entry import make_entry
 from countermark.logbundle import LogBundle, open_log_bundle
-from countermark.machine import publisher_id
 from countermark.namespaces import Namespace
 from countermark.replay import DictView, put_all
-from countermark.statement import Statement, sign, spki_of
+from countermark.statement import sign, spki_of
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.tlog import merkle, tile
 from countermark.tlog.checkpoint import Checkpoint
 from countermark.tlog.note import sign_note
 from countermark.tufjson import Root
 from countermark.values import replace
+from docs_formats_entries import statements
 from docs_samples import (
+    HASH,
     ORIGIN,
     TIME,
     cosigned_checkpoint,
@@ -49,47 +47,6 @@ from docs_samples import (
     witness_signer,
 )
 
-_HASH = {name: f"{number:x}a" * 32 for number, name in enumerate(("leaf", "evidence", "rules", "bins"), 1)}
-_FILES = files_digest([("hello_countermark-1.0.0-py3-none-any.whl", "5e" * 32)])
-_PREDICATES: dict[str, tuple[str, dict[str, object]]] = {
-    "attest": ("", {"about": _HASH["leaf"], "statement_sha256": _HASH["evidence"], "kind": "pep740"}),
-    "yank": ("", {"reason": "broken"}),
-    "unyank": ("", {"reason": "fixed"}),
-    "remove": ("", {"reason": "secret"}),
-    "key-revoke": ("key:" + "8c" * 32, {"keyid": "8c" * 32, "reason": "lost", "compromised_since": None}),
-    "owner": ("project:hello-countermark", {"action": "add", "account": "ab" * 16, "role": "maintainer"}),
-    "approve": (
-        "project:hello-countermark",
-        {"version": "1.0.0", "files_sha256": _FILES, "decision": "approve"},
-    ),
-    "require-approvals": ("project:hello-countermark", {"needed": 2}),
-    "verdict": (
-        "",
-        {
-            "tier": "none",
-            "classification": "no-findings",
-            "confidence": "high",
-            "ruleset_sha256": _HASH["rules"],
-            "analyzers": [{"name": "archive", "version": "1"}],
-            "findings_sha256": _HASH["evidence"],
-        },
-    ),
-    "hold": ("", {"reason": "malware", "about": None, "evidence_sha256": None}),
-    "clear": ("", {"reason": "false-positive", "about": _HASH["leaf"], "evidence_sha256": None}),
-    "takedown": ("", {"reason": "malware", "about": None, "evidence_sha256": None}),
-    "log-freeze": (f"log:{ORIGIN}", {"reason": "successor", "project": ""}),
-    "predecessor": (
-        "log:old.example/registry",
-        {
-            "log": "old.example/registry",
-            "tree_size": 4711,
-            "root_hash": _HASH["bins"],
-            "project": "",
-            "prev": None,
-        },
-    ),
-}
-
 
 def _docstring(module: str, *blocks: int) -> str:
     """The n-th indented block of a module's docstring, the first where none is named; several are joined."""
@@ -97,79 +54,6 @@ def _docstring(module: str, *blocks: int) -> str:
     found = [part for part in text.split("\n\n") if part.startswith("    ")]
     shown = "\n\n".join(found[block] for block in blocks or (0,))
     return fence("\n".join(line.removeprefix("    ") for line in shown.splitlines()))
-
-
-def _statements() -> list[Statement]:
-    publish = publish_statement()
-    binding = {name: publish.predicate[name] for name in ("origin", "namespace", "project")}
-    key = base64.b64encode(publisher_signer().public_key).decode()
-    enrol = {"key": key, "scope": "project", "valid_for": None, "threshold": 1}
-    metadata = {"length": 4096, "sha256": _HASH["bins"], "version": 7}
-    tuf = dict.fromkeys(schema.TUF_ROLES) | {
-        "snapshot": metadata,
-        "timestamps": [_HASH["evidence"]],
-        "bins_old": _HASH["bins"],
-        "bins_new": _HASH["leaf"],
-        "changed_sha256": _HASH["rules"],
-        "applied": 41,
-    }
-    made = [publish]
-    for kind, (subject, predicate) in _PREDICATES.items():
-        members = {**binding, "prev": _HASH["leaf"], **predicate}
-        if subject:
-            made.append(Statement.about(subject, kind, members))
-        else:
-            made.append(Statement(publish.subject_name, publish.subject_sha256, kind, members))
-    made.append(
-        Statement.about(f"key:{publisher_signer().keyid}", "key-enroll", {**binding, "prev": None, **enrol})
-    )
-    trusts = {
-        "issuer": "https://token.actions.githubusercontent.com",
-        "ref": "refs/tags/*",
-        "repository": "acme/hello",
-        "repository_id": "4711",
-        "workflow": "release.yml",
-    }
-    subject = f"publisher:{publisher_id(trusts)}"
-    trusted = {**binding, "prev": _HASH["leaf"], "action": "add", **trusts}
-    made.append(Statement.about(subject, "trusted-publisher", trusted))
-    made.append(Statement.about("tuf:7", "tuf", {**binding, "project": "", "prev": None, **tuf}))
-    said = manifest.predicate(_lines(), origin=binding["origin"], prev=None, source="old.example")
-    made.append(Statement.about(f"import:{said['manifest_sha256']}", "import", said))
-    return made
-
-
-def _lines() -> list[manifest.Line]:
-    return [
-        manifest.Line("hello-countermark", version, f"hello_countermark-{version}.tar.gz", digest * 32, 1234)
-        for version, digest in (("0.1", "6e"), ("0.2", "7e"))
-    ]
-
-
-@example
-def manifest_lines() -> str:
-    """The manifest of an import of two files."""
-    return fence(manifest.format_manifest(_lines()).decode())
-
-
-@example
-def imported_leaf() -> str:
-    """The leaf of its first line."""
-    rest = manifest.links([line.row for line in _lines()])[1]
-    return fence(make_imported(Imported(_lines()[0], 9, 1, rest, None), time=TIME).raw.decode(), "json")
-
-
-@example
-def every_type() -> str:
-    """A statement of each type, in the order of the table, each of which has its type's form."""
-    made = {statement.type: statement for statement in _statements()}
-    assert made.keys() | {"opaque"} == schema.SCHEMAS.keys() | {"opaque"}
-    text = ""
-    for kind in schema.SCHEMAS:
-        schema.check_statement(Statement.parse(made[kind].payload()))
-        text += f"`{kind}`, about `{made[kind].subject_name[:48]}`:\n\n"
-        text += fence(json.dumps(dict(made[kind].predicate), indent=1, sort_keys=True), "json") + "\n"
-    return text
 
 
 @example
@@ -222,7 +106,7 @@ def pins() -> str:
 @example
 def act_file() -> str:
     """An act that one of two has signed."""
-    statement = next(each for each in _statements() if each.type == "require-approvals")
+    statement = next(each for each in statements() if each.type == "require-approvals")
     raw = Act.begin("https://registry.example", statement, publisher_signer()).format()
     return fence(json.dumps(shortened(json.loads(raw)), indent=1), "json")
 
@@ -398,7 +282,7 @@ def ceremony_response() -> str:
     """A custodian's response."""
     from countermark_ceremony.exchange import Response, Signed
 
-    made = Response("ada", _HASH["leaf"], (Signed("1.root.json", "8c" * 32, _HASH["rules"], bytes(71)),))
+    made = Response("ada", HASH["leaf"], (Signed("1.root.json", "8c" * 32, HASH["rules"], bytes(71)),))
     assert Response.parse(made.format()) == made
     return fence(made.format().decode(), "json")
 
@@ -409,7 +293,7 @@ def transcript() -> str:
     from countermark_ceremony.transcript import Transcript
 
     now = datetime.fromtimestamp(TIME, UTC)
-    made = Transcript().add("plan accepted", now=now, origin=ORIGIN, plan_sha256=_HASH["rules"])
-    made = made.add("payloads frozen", now=now, root_sha256=_HASH["bins"])
+    made = Transcript().add("plan accepted", now=now, origin=ORIGIN, plan_sha256=HASH["rules"])
+    made = made.add("payloads frozen", now=now, root_sha256=HASH["bins"])
     assert Transcript.parse(made.format()) == made
     return fence(f"{made.format().decode()}\nSHA-256: {hashlib.sha256(made.format()).hexdigest()}")

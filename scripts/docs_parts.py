@@ -21,7 +21,8 @@ BIN = Path(sys.executable).parent
 def part(name: str) -> str:
     """The text of one generated part. Raises KeyError for a marker that nobody writes."""
     import docs_formats  # noqa: F401
-    import docs_formats_kept  # noqa: F401  (both note their examples in one place)
+    import docs_formats_entries  # noqa: F401
+    import docs_formats_kept  # noqa: F401  (all note their examples in one place)
     from docs_samples import EXAMPLES
 
     return (PARTS | EXAMPLES)[name]()

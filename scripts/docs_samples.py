@@ -25,6 +25,7 @@ from countermark.trustfile import CentralPolicy, TrustFile
 
 ORIGIN = "registry.example"
 TIME = 1_790_000_000
+HASH = {name: f"{number:x}a" * 32 for number, name in enumerate(("leaf", "evidence", "rules", "bins"), 1)}
 EXAMPLES: dict[str, Callable[[], str]] = {}
 
 

@@ -87,6 +87,7 @@ def test_every_part_has_a_page() -> None:
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
         import docs_formats  # noqa: F401
+        import docs_formats_entries  # noqa: F401
         import docs_formats_kept  # noqa: F401
         import docs_parts
         from docs_samples import EXAMPLES
