@@ -53,7 +53,6 @@ from countermark.values import dataclass, field
 
 if TYPE_CHECKING:
     import urllib3
-    from tuf.ngclient.fetcher import FetcherInterface
 
 USER_AGENT = "countermark/0.1.0"
 MAX_REDIRECTS = 3
@@ -378,27 +377,3 @@ def _plain(error: Exception) -> str:
     """urllib3's messages lead with the connection object; people need the end of them."""
     text = str(getattr(error, "reason", None) or error)
     return text.rsplit(">: ", 1)[-1].rsplit("): ", 1)[-1]
-
-
-def tuf_fetcher(fetcher: Fetcher) -> FetcherInterface:
-    """`fetcher` in the shape ngclient asks for."""
-    from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError  # noqa: PLC0415
-    from tuf.ngclient.fetcher import FetcherInterface  # noqa: PLC0415
-
-    class Adapter(FetcherInterface):
-        def download_bytes(self, url: str, max_length: int) -> bytes:
-            try:
-                data = fetcher.get(url, max_bytes=max_length, missing_ok=True)
-            except StatusError as error:
-                raise DownloadHTTPError(str(error), error.answer.status) from error
-            if data is None:
-                raise DownloadHTTPError(f"{url} answered 404", 404)
-            if len(data) > max_length:
-                raise DownloadLengthMismatchError(f"{url} is longer than {max_length} bytes")
-            return data
-
-        def _fetch(self, url: str) -> Iterator[bytes]:
-            yield self.download_bytes(url, FETCH_MAX_BYTES)
-
-    adapter: Any = Adapter()
-    return adapter  # type: ignore[no-any-return]

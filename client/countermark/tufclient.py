@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from countermark.binfiles import TILES
 from countermark.disk import copy_files, remove_file
 from countermark.errors import EvidenceError, NetworkError, SignatureError, StaleError
-from countermark.fetch import Fetcher, tuf_fetcher
+from countermark.fetch import Fetcher, StatusError
+from countermark.limits import FETCH_MAX_BYTES
 from countermark.pins import Registry
 from countermark.snapshotfile import quick
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
+    from tuf.ngclient.fetcher import FetcherInterface
 
 
 KEPT_WITHIN = ("root_history", TILES)  # the folders in the cache: ngclient's own, and ours
@@ -49,6 +51,30 @@ def refresh(registry: Registry, fetcher: Fetcher, cache: Path, now: int) -> Upda
         read_snapshots_quickly(updater)
         updater.refresh()
     return updater
+
+
+def tuf_fetcher(fetcher: Fetcher) -> FetcherInterface:
+    """`fetcher` in the shape ngclient asks for."""
+    from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError  # noqa: PLC0415
+    from tuf.ngclient.fetcher import FetcherInterface  # noqa: PLC0415
+
+    class Adapter(FetcherInterface):
+        def download_bytes(self, url: str, max_length: int) -> bytes:
+            try:
+                data = fetcher.get(url, max_bytes=max_length, missing_ok=True)
+            except StatusError as error:
+                raise DownloadHTTPError(str(error), error.answer.status) from error
+            if data is None:
+                raise DownloadHTTPError(f"{url} answered 404", 404)
+            if len(data) > max_length:
+                raise DownloadLengthMismatchError(f"{url} is longer than {max_length} bytes")
+            return data
+
+        def _fetch(self, url: str) -> Iterator[bytes]:
+            yield self.download_bytes(url, FETCH_MAX_BYTES)
+
+    adapter: Any = Adapter()
+    return adapter  # type: ignore[no-any-return]
 
 
 def set_reference_time(updater: Updater, now: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Timestamp
 
 from countermark.errors import CountermarkError, NetworkError
-from countermark.fetch import Answer, tuf_fetcher
+from countermark.fetch import Answer
 from countermark.limits import (
     BIN_MAX_BYTES,
     BUNDLE_MAX_BYTES,
@@ -22,7 +22,7 @@ from countermark.limits import (
 )
 from countermark.timeline import Timeline
 from countermark.tlog.cosignature import MlDsaSigner
-from countermark.tufclient import set_reference_time
+from countermark.tufclient import set_reference_time, tuf_fetcher
 from countermark.verify import verify
 from tests.machine import Machine, artifact
 from tests.simulator import HOUR, Published, World, signing_key

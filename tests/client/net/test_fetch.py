@@ -14,8 +14,9 @@ from datetime import timedelta
 import pytest
 
 from countermark.errors import NetworkError, UsageError
-from countermark.fetch import HttpFetcher, StatusError, tuf_fetcher
+from countermark.fetch import HttpFetcher, StatusError
 from countermark.serving import Request, Response, listening, parse_listen
+from countermark.tufclient import tuf_fetcher
 
 
 @contextmanager

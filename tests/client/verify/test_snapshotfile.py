@@ -39,8 +39,7 @@ from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 
 from countermark import snapshotfile
 from countermark.errors import NetworkError
-from countermark.fetch import tuf_fetcher
-from countermark.tufclient import read_snapshots_quickly
+from countermark.tufclient import read_snapshots_quickly, tuf_fetcher
 from tests.log_world import key
 from tests.mutations import changed_members, mutants
 

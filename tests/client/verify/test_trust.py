@@ -10,12 +10,11 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
 from countermark.errors import MalformedError, NetworkError, UsageError
-from countermark.fetch import tuf_fetcher
 from countermark.freshness import Level
 from countermark.pins import Home, RootInfo, normalise_url
 from countermark.timeline import SeenTimestamp, Timeline
 from countermark.trust import opened
-from countermark.tufclient import set_reference_time
+from countermark.tufclient import set_reference_time, tuf_fetcher
 from countermark.verify import verify
 from tests.machine import Machine, artifact
 from tests.simulator import HOUR, World
