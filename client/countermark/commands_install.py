@@ -351,6 +351,8 @@ def _talk_outcome(outcome: Outcome) -> None:
         put(f"{name}: {word}, entry #{outcome.index}, {signed}", colour=colour)
         for text in (*outcome.remarks, *map(str, outcome.findings)):
             say(f"{name}: {text}", colour=YELLOW)
+        for text in outcome.told:
+            say(f"{name}: {text}")
         for each in outcome.attested or ():
             say(f"{name}: {each.sentence}")
         return

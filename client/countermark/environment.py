@@ -113,7 +113,7 @@ def _held_against_its_wheel(installed: Installed, held: Held, proxy: Proxy) -> O
     outcome = offer.outcome
     if isinstance(outcome, Verified):
         words = f"{held.compared - before} files here are those of the wheel"
-        return replace(outcome, remarks=(*outcome.remarks, words))
+        return replace(outcome, told=(*outcome.told, words))
     return outcome
 
 

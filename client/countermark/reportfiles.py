@@ -115,7 +115,7 @@ def _tell(case: Xml.Element, outcome: Outcome, told: Sequence[_Told]) -> None:
     said = [f"let pass: {each.error} ({each.because})" for each in told if each.level == "warning"]
     if isinstance(outcome, Verified):
         said += [f"step {step.number}: {step.proved}, by {step.by}" for step in outcome.steps]
-        said += outcome.remarks
+        said += (*outcome.remarks, *outcome.told)
     if said:
         Xml.SubElement(case, "system-out").text = _plain("\n".join(said))
 

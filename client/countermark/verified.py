@@ -123,6 +123,7 @@ class Verified:
     remarks: tuple[str, ...]
     findings: tuple[CountermarkError, ...] = ()
     attested: tuple[Attested, ...] | None = None  # None: nobody asked for it
+    told: tuple[str, ...] = ()  # remarks that nobody need mind
 
     exit_code = 0
 
@@ -140,7 +141,7 @@ class Verified:
             "findings": [_finding_json(f) for f in self.findings],
             "index": self.index,
             "leaf_hash": self.leaf_hash,
-            "remarks": list(self.remarks),
+            "remarks": [*self.remarks, *self.told],
             "signed_by": None if signed is None else signed.to_json(),
             "steps": [{"by": s.by, "proved": s.proved, "step": s.number} for s in self.steps],
             "verified": self.verified,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from countermark import bytecode
+from countermark import bytecode, commands_install
 from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
 from countermark.demands import read_demands
 from countermark.environment import verify_environment
@@ -26,8 +26,10 @@ from countermark.errors import UsageError
 from countermark.filestore import FileStore
 from countermark.installed import read_place
 from countermark.proxy import Proxy
+from countermark.values import replace
 from countermark.verified import LetPass, Refused, Report, Verified
 from tests import archives
+from tests.client.cli.test_progress import Terminal
 from tests.machine import Machine
 from tests.simulator import Published, World
 
@@ -170,7 +172,7 @@ def test_an_untouched_environment_is_clean(tmp_path: Path, installer: str) -> No
     verified = {o.artifact.project: o for o in report.outcomes if isinstance(o, Verified)}
     assert verified.keys() == {"acme", "other-name"}
     # 9 members but RECORD, 3 starters, METADATA and WHEEL: what was compared is said.
-    assert f"{len(FILES) + 2 + 3} files here are those of the wheel" in verified["acme"].remarks
+    assert f"{len(FILES) + 2 + 3} files here are those of the wheel" in verified["acme"].to_json()["remarks"]
     others = [o for o in report.outcomes if not isinstance(o, Verified)]
     if installer == "pip":  # the pip that Python put there, held against Python's own copy
         assert {type(o) for o in others} == {LetPass}
@@ -178,6 +180,18 @@ def test_an_untouched_environment_is_clean(tmp_path: Path, installer: str) -> No
         assert "that Python carries" in others[0].to_json()["because"]
     else:
         assert others == [] and report.to_json()["verified"]
+
+
+def test_what_is_as_it_should_be_is_told_without_a_warning(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That files are those of the wheel is no remark to mind, so it is not yellow, as those are."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    report = replace(env.verify(), remarks=("a trial registry",))
+    commands_install._talk(report, report.outcomes)
+    lines = terminal.getvalue().splitlines()
+    assert "countermark: \x1b[33ma trial registry\x1b[0m" in lines
+    (told,) = [line for line in lines if "files here are those of the wheel" in line]
+    assert told.isprintable()
 
 
 @pytest.mark.parametrize(
