@@ -44,6 +44,7 @@ FLOORS: list[set[str]] = [
     {"accesstokens", "afterwards", "ahead", "ambient", "devicelogin", "jobs", "logonlypublish", "team"},
     {"publish", "bundling", "audit", "monitor", "mirror", "proxy", "witness", "evidence_replay"},
     {"audit_log", "audit_tuf", "audit_index", "audit_predecessor"},
+    {"audit_bins"},
     {"audit_state"},
     {"audit_report"},
     {"offers", "proxyanswers"},

@@ -11,7 +11,7 @@
     (5) every entry through the rules; no leaf time ahead of the quorum
     (6) every `tuf` entry's digests against the served files              audit_tuf.py
     (7) the timestamp against the `tuf` entry in force; those before it are logged
-    (8) snapshot: roles and versions
+    (8) snapshot: roles and versions                                      audit_bins.py
     (9) every bin equals the listing after `applied` entries; the bins root is theirs
     (10) the simple index equals the listing                              audit_index.py
     (11) metadata files, and artifacts if asked
@@ -34,12 +34,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
+from countermark.audit_bins import Seen
 from countermark.audit_index import IndexAudit, check_blobs, check_manifests
 from countermark.audit_log import LogAudit, Say, check_applied, read_head
 from countermark.audit_predecessor import Old, check_predecessor
 from countermark.audit_report import AuditReport, Finding, Notes, evidence_of, finding, view_finding
 from countermark.audit_state import AuditState
-from countermark.audit_tuf import Seen, TufAudit
+from countermark.audit_tuf import TufAudit
 from countermark.disk import locked, remove_file
 from countermark.errors import CountermarkError, EvidenceError
 from countermark.evidence import save
