@@ -11,7 +11,6 @@ from countermark.filelist import files_digest
 from countermark.imported import Imported
 from countermark.machine import publisher_id
 from countermark.statement import Statement
-from countermark.subjects import check_statement
 from docs_samples import HASH, ORIGIN, TIME, example, fence, publish_statement, publisher_signer
 
 _FILES = files_digest([("hello_countermark-1.0.0-py3-none-any.whl", "5e" * 32)])
@@ -123,7 +122,7 @@ def every_type() -> str:
     assert made.keys() | {"opaque"} == schema.SCHEMAS.keys() | {"opaque"}
     text = ""
     for kind in schema.SCHEMAS:
-        check_statement(Statement.parse(made[kind].payload()))
+        schema.check_statement(Statement.parse(made[kind].payload()))
         text += f"`{kind}`, about `{made[kind].subject_name[:48]}`:\n\n"
         text += fence(json.dumps(dict(made[kind].predicate), indent=1, sort_keys=True), "json") + "\n"
     return text

@@ -19,8 +19,8 @@ from countermark.canonical import encode_canonical, parse_canonical
 from countermark.errors import MalformedError
 from countermark.limits import ENTRY_MAX_BYTES
 from countermark.place import Place
+from countermark.schema import check_statement
 from countermark.statement import Envelope, Signer, Statement, sign
-from countermark.subjects import check_statement
 from countermark.values import dataclass
 
 FORMAT = "countermark-act/v1"

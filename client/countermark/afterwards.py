@@ -49,10 +49,10 @@ from countermark.schema import (
     REVOKE_REASONS,
     UNYANK_REASONS,
     YANK_REASONS,
+    check_statement,
 )
 from countermark.session import Session
 from countermark.statement import Envelope, Signer, Statement, is_sha256, sign
-from countermark.subjects import check_statement
 from countermark.trust import View
 from countermark.values import dataclass, replace
 from countermark.verified import Artifact

@@ -47,9 +47,8 @@ from countermark.names import (
     normalise_version,
     parse_filename,
 )
-from countermark.schema import RESERVED, SCHEMAS, check_members
+from countermark.schema import RESERVED, SCHEMAS, check_members, check_statement
 from countermark.statement import Envelope, Statement, is_words
-from countermark.subjects import check_statement
 from countermark.tlog import merkle
 from countermark.values import cached, dataclass, replace
 
