@@ -93,7 +93,7 @@ class Project:
 
     def refuse(self, code: int, command: Sequence[str], *words: str) -> None:
         """Expect this exit code and words, a child that never started, and unchanged locks."""
-        before = {path: path.read_bytes() for path in self.folder.iterdir()}
+        before = self._files()
         try:
             finished = self.run(command)
         except CountermarkError as error:
@@ -107,4 +107,7 @@ class Project:
             )
         assert all(word in said for word in words), said
         assert self.started == []
-        assert {path: path.read_bytes() for path in self.folder.iterdir()} == before
+        assert self._files() == before
+
+    def _files(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.folder.iterdir() if path.is_file()}

@@ -21,6 +21,7 @@ Refused by name, because of what they do: options that turn hashes off or let co
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from countermark.errors import PolicyError, UsageError
-from countermark.lockfile import LockFile, is_pylock, read_lock
+from countermark.lockfile import ADDRESS, LockFile, is_pylock, read_lock
 from countermark.plans import INDEXES, KNOWN, Options, Plan, digest_of, option_set, toml
 from countermark.poetryplan import poetry_plan
 
@@ -125,7 +126,7 @@ def _uv_pip(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
 def _locks(options: Options, names: Sequence[str], folder: Path) -> tuple[LockFile, ...]:
     if not names:
         raise PolicyError("no lock or requirements file on the command line", hint=KNOWN)
-    if any("://" in name or name == "-" for name in names):
+    if any(ADDRESS.match(name) or name == "-" for name in names):
         raise PolicyError("requirements from elsewhere than a file can change between two looks", hint=KNOWN)
     if not all(is_pylock(Path(name).name) for name in names) and "--require-hashes" not in options.flags:
         raise PolicyError("requirements without --require-hashes pin nothing", hint="add --require-hashes")
@@ -136,8 +137,8 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
     options = Options.parse(words, UV_SYNC_FLAGS, UV_SYNC_VALUES | INDEXES)
     if options.positional != ("sync",):
         raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=KNOWN)
-    start = (folder / options.last("--directory") / options.last("--project")).resolve()
-    folders = list(_uv_folders(start))
+    start = (folder / options.last("--directory")).resolve() / options.last("--project")
+    folders = _uv_folders_of(start)
     has_lock = any((each / "uv.lock").exists() for each in folders)
     is_plain = not {"--frozen", "--locked"} & options.flags
     if is_plain and not has_lock:
@@ -225,6 +226,17 @@ def _elsewhere(path: Path) -> Iterator[str]:
         yield "the build backend"
 
 
+def _uv_folders_of(start: Path) -> list[Path]:
+    """The same, where `--project` may lead through a link: uv goes up by its name, and both ways are verified."""
+    by_name, behind = Path(os.path.normpath(start)), start.resolve()
+    if ".." in start.parts and by_name != behind:
+        raise PolicyError(f'"{start}" leads through a link and back', hint="name the project's folder itself")
+    found: dict[str, Path] = {}
+    for each in (*_uv_folders(by_name), *_uv_folders(behind)):
+        found.setdefault(os.path.realpath(each), each)
+    return list(found.values())
+
+
 def _uv_folders(start: Path) -> Iterator[Path]:
     """The project's folder, and its workspace's: uv takes the lock of one of them, so both are verified.
 
@@ -246,9 +258,12 @@ def _may_have_member(workspace: Path, project: Path) -> bool:
     if not isinstance(members, list) or not all(isinstance(pattern, str) for pattern in members):
         return True
     where = project.relative_to(workspace).as_posix()
-    # fnmatch lets `*` cross folders, which uv does not: ours match more, never less.
+    # fnmatch lets `*` cross folders, and so does uv; but to uv `**/` may be no folder at all.
     patterns = [posixpath.normpath(pattern) for pattern in members]
-    return any(pattern.startswith(("..", "/")) or fnmatchcase(where, pattern) for pattern in patterns)
+    return any(
+        pattern.startswith(("..", "/")) or "**" in pattern or fnmatchcase(where, pattern)
+        for pattern in patterns
+    )
 
 
 def _is_workspace(folder: Path) -> bool:

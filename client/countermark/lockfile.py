@@ -41,6 +41,9 @@ UV_SOURCES = frozenset({"registry", "git", "url", "path", "directory", "editable
 HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 IDENTITY_KIND = "countermark"  # of an `attestation-identities` whose member `key` is a key ID of the log
 REQUIREMENTS_DEPTH = 8  # files including files
+ADDRESS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]+:"
+)  # what installers fetch; one letter alone is a drive of Windows
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,10 @@ def _sources(document: Mapping[str, Any]) -> set[str]:
 def _uv_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
     if document["version"] != 1:
         raise ValueError(f"lock version {document['version']}, we know 1")
+    if "distribution" in document:  # uv reads it as it reads `package`
+        raise ValueError(
+            "`distribution` is how uv spelled `package` before it had a stable format; lock anew"
+        )
     members = {normalise_project(name) for name in document.get("manifest", {}).get("members", [])}
     for package in document.get("package", []):
         name, version, source = normalise_project(package["name"]), package.get("version"), package["source"]
@@ -156,7 +163,9 @@ def _uv_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovable]:
             own = name in members or (not members and folder == ".")
             yield Unprovable(name, version, f'built from the folder "{folder}"', folder, own)
         elif kind == "registry":
-            yield from _distributions(name, version, package.get("wheels", []), package.get("sdist"), "hash")
+            yield from _distributions(
+                name, version, package.get("wheels", []), _one(package.get("sdist")), "hash"
+            )
         else:
             yield Unprovable(name, version, f"comes from {_source_words(source)}, not from an index")
 
@@ -176,7 +185,7 @@ def _pylock_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovabl
                 name,
                 version,
                 package.get("wheels", []),
-                package.get("sdist"),
+                _one(package.get("sdist")),
                 "hashes",
                 keys=_identities(package),
             )
@@ -203,15 +212,19 @@ def _poetry_packages(document: Mapping[str, Any]) -> Iterator[Pinned | Unprovabl
             continue
         files = [{"name": item["file"], "hash": item["hash"]} for item in package.get("files", [])]
         wheels = [item for item in files if item["name"].endswith(".whl")]
-        sdist = next((item for item in files if not item["name"].endswith(".whl")), None)
-        yield from _distributions(name, version, wheels, sdist, "hash")
+        sources = [item for item in files if not item["name"].endswith(".whl")]
+        yield from _distributions(name, version, wheels, sources, "hash")
+
+
+def _one(sdist: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+    return [sdist] if sdist else []
 
 
 def _distributions(
     name: str,
     version: str | None,
     wheels: Sequence[Mapping[str, Any]],
-    sdist: Mapping[str, Any] | None,
+    sources: Sequence[Mapping[str, Any]],
     key: str,
     *,
     keys: frozenset[str] = frozenset(),
@@ -220,7 +233,7 @@ def _distributions(
     if version is None:
         yield Unprovable(name, None, "has no pinned version")
         return
-    for item in [*wheels, *([sdist] if sdist else [])]:
+    for item in [*wheels, *sources]:
         digest, url = _sha256(item.get(key)), item.get("url")
         filename = item.get("name") or item.get("filename") or _basename(url or item.get("path") or "")
         if digest is None:
@@ -230,8 +243,8 @@ def _distributions(
         else:
             yield Pinned(name, version, filename or None, digest, url, keys)
     if not wheels:
-        reason = "exists only as source; a build runs code that no hash pins" if sdist else "lists no file"
-        yield Unprovable(name, version, reason, is_source=bool(sdist))
+        reason = "exists only as source; a build runs code that no hash pins" if sources else "lists no file"
+        yield Unprovable(name, version, reason, is_source=bool(sources))
 
 
 def _requirements(path: Path) -> LockFile:
@@ -311,6 +324,11 @@ def logical_lines(path: Path, inputs: dict[Path, str], depth: int = 0) -> Iterat
         include = re.fullmatch(
             r"(?:-[rc]|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))([^\s\\\"'=]+)", line
         )
+        if include and ADDRESS.match(include[1]):
+            raise UsageError(
+                f'"{path}": an installer would fetch "{include[1]}", which can change between two looks',
+                hint="download it, and name the file",
+            )
         if include and not VARIABLE.search(line):
             yield from logical_lines(path.parent / include[1], inputs, depth + 1)
         elif line:

@@ -60,6 +60,29 @@ def test_what_pip_reads_in_requirements_is_verified_or_refused(
 
 
 @pytest.mark.parametrize(
+    "command", [PIP, ["uv", "pip", "install", "--require-hashes", "-r", "requirements.txt"]]
+)
+@pytest.mark.parametrize("name", ["http://evil.test/more.txt", "HTTPS:evil.test/more.txt", "file:/evil.txt"])
+def test_requirements_that_an_installer_fetches_are_refused(
+    project: Project, name: str, command: list[str]
+) -> None:
+    """`-r http://...` in a file is an address to pip and uv; to us it was a folder that may lie beside it."""
+    path = project.folder / "requirements.txt"
+    decoy = project.folder / name
+    decoy.parent.mkdir(parents=True, exist_ok=True)
+    decoy.write_text("# nothing\n")
+    path.write_text(f"{path.read_text()}-r {name}\n")
+    project.refuse(2, command, "fetch")
+
+
+def test_a_command_that_names_a_file_by_its_address_is_refused(project: Project) -> None:
+    """pip reads `file:/x` as /x; here lies a decoy of that very name."""
+    (project.folder / "file:").mkdir()
+    (project.folder / "file:" / "more.txt").write_text("# nothing\n")
+    project.refuse(5, ["pip", "install", "--require-hashes", "-r", "file:/more.txt"], "elsewhere")
+
+
+@pytest.mark.parametrize(
     "tail",
     [
         f" --hash=sha512:{'e' * 128}",
@@ -148,6 +171,8 @@ def test_a_decoy_lock_is_not_the_one_uv_reads(project: Project, world: World, wh
         ('["packages/*"]', 2),
         ('["./packages/**"]', 2),
         ('["../x"]', 2),
+        ('["**/packages/inner"]', 2),
+        ('["packages/**/inner"]', 2),
         ('"packages/*"', 2),
         ('["libs/*"]', 1),
         ("[]", 1),
@@ -164,6 +189,27 @@ def test_a_workspace_counts_only_for_what_it_may_hold(
     (inner / "pyproject.toml").write_text("[project]\n")
     (project.folder / "pyproject.toml").write_text(f"[tool.uv.workspace]\nmembers = {members}\n")
     assert len(plan(UV, folder=inner).locks) == read
+
+
+def test_a_project_behind_a_link_is_read_where_uv_reads_it(project: Project, wheel: Published) -> None:
+    """uv goes up from `--project` by its name, so a link leads to other folders than where its target lies."""
+    bad = project.uv_lock(wheel, sha256=EVIL).read_text()
+    decoy = project.folder / "decoy" / "app"
+    decoy.mkdir(parents=True)
+    (decoy / "pyproject.toml").write_text("[project]\n")
+    (decoy / "uv.lock").write_text(bad.replace(EVIL, wheel.sha256))
+    (project.folder / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["packages/*"]\n')
+    (project.folder / "packages").mkdir()
+    (project.folder / "packages" / "app").symlink_to(decoy)
+    project.refuse(7, [*UV, "--project", "packages/app"])
+    project.refuse(5, [*UV, "--project", "packages/app/../app"], "link")
+
+
+def test_the_old_name_of_a_package_hides_nothing(project: Project, wheel: Published) -> None:
+    """uv still reads `[[distribution]]`, its first spelling of `[[package]]`."""
+    lock = project.uv_lock(wheel, sha256=EVIL)
+    lock.write_text(lock.read_text().replace("[[package]]", "[[distribution]]"))
+    project.refuse(2, UV, "distribution")
 
 
 def test_a_source_of_two_kinds_is_refused(project: Project, wheel: Published) -> None:

@@ -161,6 +161,13 @@ def test_poetry_lock(tmp_path: Path) -> None:
     assert [item.project for item in lock.unprovable] == ["local"]
 
 
+def test_each_source_of_a_poetry_lock_is_pinned(tmp_path: Path) -> None:
+    """poetry builds any of them; a second one is as good to it as the first."""
+    second = f'    {{file = "acme_demo-1.0.zip", hash = "sha256:{C}"}},\n]\n[[package]]\nname = "local"'
+    lock = read(tmp_path, "poetry.lock", POETRY.replace(']\n[[package]]\nname = "local"', second))
+    assert {pin.sha256 for pin in lock.pinned} == {A, B, C}
+
+
 def test_requirements(tmp_path: Path) -> None:
     """Continuations, extras, markers, includes and options are read as pip reads them."""
     (tmp_path / "more.txt").write_text(f"other==2.0 --hash sha256:{C}\n")
