@@ -7,6 +7,7 @@ that live as long as the process, and on taking everything apart at the end. `cl
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -55,11 +56,39 @@ def _without(names: Sequence[str]) -> None:
     sys.modules.update(missing)  # Python's own way: what is None there raises ModuleNotFoundError
 
 
+class _Late(ModuleType):
+    """A module of which only what was put here is there; it is imported when anything else of it is asked for."""
+
+    def real(self) -> ModuleType:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return importlib.import_module(self.__name__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real(), name)
+
+
+def _later(name: str = "importlib.metadata") -> None:
+    """Let `importlib.metadata` be imported when somebody asks it something.
+
+    urllib3 wants its `version` at hand for HTTP/2, which no command of ours speaks, and it brings zipfile and csv: a
+    fortieth of a warm check of a lock.
+    """
+    if name in sys.modules:
+        return
+    late: Any = _Late(name)
+    late.version = lambda package: late.real().version(package)
+    late.__path__ = [f"{folder}{os.sep}metadata" for folder in importlib.__path__]
+    sys.modules[name] = late
+    setattr(importlib, name.rpartition(".")[2], late)
+
+
 def run() -> NoReturn:
     """Run one command, and end this process with its exit code."""
     _spare()
     if sys.argv[1:2] and sys.argv[1] in _UNSIGNED:
         _without(_SIGNERS)
+        _later()
     from countermark.cli import main  # noqa: PLC0415  (it loads modules)
 
     try:

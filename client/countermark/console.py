@@ -78,6 +78,8 @@ def fail(message: str, hint: str | None, exit_code: int, *, json: bool) -> int:
 
 def plain(text: str) -> str:
     """The text with its control characters made visible."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -41,6 +41,9 @@ DEVICES = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$"}
     | {f"{port}{n}" for port in ("com", "lpt") for n in "123456789"}
 )
+PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(
+    os, "O_NONBLOCK", 0
+)  # to open: no link, and no waiting for a pipe
 FORBIDDEN = frozenset(
     '<>:"/\\|?*%'
 )  # in a name on Windows or elsewhere; `%` begins what stands in their place
@@ -175,13 +178,26 @@ def read_own(path: Path, *, max_bytes: int) -> bytes | None:
 def read_plain(path: Path, *, max_bytes: int) -> bytes | None:
     """The same for a file of a cache: None for one that cannot be read, or for whatever else is in its place.
 
-    A link is not followed, a pipe not waited for.
+    A link is not followed, a pipe not waited for. A cache has hundreds, so they are read without what a stream takes.
     """
     try:
-        if not stat.S_ISREG(path.lstat().st_mode) or not os.access(path, os.R_OK):
-            return None
+        if _is_windows():
+            return read_file(path, max_bytes=max_bytes) if stat.S_ISREG(path.lstat().st_mode) else None
+        descriptor = os.open(path, os.O_RDONLY | PLAIN)
     except OSError:
         return None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        if found.st_size <= max_bytes:
+            data = os.read(descriptor, found.st_size + 1)
+            if len(data) == found.st_size:  # it is whole, and nobody is writing it
+                return data
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return read_file(path, max_bytes=max_bytes)
 
 

@@ -358,13 +358,13 @@ def _check_url(url: str) -> None:
 
 def _proxy_for(url: str) -> str | None:
     """The proxy the environment names for this URL; none for this machine itself."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
-
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host):
+    if host in ("localhost", "::1") or host.startswith("127."):
         return None
-    return getproxies().get(parts.scheme)
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415
+
+    return None if proxy_bypass(host) else getproxies().get(parts.scheme)
 
 
 def _was_closed(error: urllib3.exceptions.ProtocolError) -> bool:

@@ -307,12 +307,25 @@ def _verify(key: PublicKey, signature: EnvelopeSignature, message: bytes) -> Non
         raise SignatureError(f"signature by key {signature.keyid} does not verify") from None
 
 
+@lru_cache(maxsize=1)
 def ecdsa() -> ec.ECDSA:
-    """The one way in which P-256 keys sign."""
+    """The one way in which P-256 keys sign; without what `ECDSA(...)` imports to ask for deterministic signing.
+
+    That is RSA and ciphers, and takes as long as fifty signatures. What is inside is cryptography's own business and
+    may move; then the public way is taken.
+    """
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
-    return ec.ECDSA(hashes.SHA256())
+    sha256 = hashes.SHA256()
+    made = ec.ECDSA.__new__(ec.ECDSA)
+    vars(made).update(_algorithm=sha256, _deterministic_signing=False)
+    try:
+        if made.algorithm is sha256 and made.deterministic_signing is False:
+            return made
+    except AttributeError:
+        pass
+    return ec.ECDSA(sha256)
 
 
 def decode_base64(value: object, *, max_bytes: int, what: str) -> bytes:

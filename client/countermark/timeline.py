@@ -28,17 +28,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from countermark.digest import sha256
 from countermark.disk import read_own, replace_file
 from countermark.errors import EvidenceError, MalformedError, NetworkError, UsageError
 from countermark.evidence import Evidence, EvidenceClass
 from countermark.limits import LOCAL_FILE_MAX_BYTES, TRUST_OVERLAP
-from countermark.logreader import LogReader, TreeReader
 from countermark.tlog.checkpoint import Checkpoint, VerifiedCheckpoint
 from countermark.tlog.note import Note, format_base64
 from countermark.tufjson import canonical, load
 from countermark.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from countermark.logreader import LogReader, TreeReader
 
 
 class InconsistentError(EvidenceError):

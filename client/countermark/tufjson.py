@@ -21,6 +21,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -45,15 +46,17 @@ def canonical(value: Any) -> bytes:
 
 def _spell(value: Any) -> str:
     if isinstance(value, str):
+        if '"' not in value and "\\" not in value:
+            return f'"{value}"'
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int):
         return str(value)
     if isinstance(value, list):
-        return "[" + ",".join(map(_spell, value)) + "]"
+        return "[" + ",".join([_spell(each) for each in value]) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_spell(key)}:{_spell(value[key])}" for key in sorted(value)) + "}"
+        return "{" + ",".join([f"{_spell(key)}:{_spell(value[key])}" for key in sorted(value)]) + "}"
     raise TypeError(f"a {type(value).__name__}")
 
 
@@ -195,7 +198,7 @@ def verifies(key: Any, signature: str, message: bytes) -> bool:
         scheme, public = (key["keytype"], key["scheme"]), key["keyval"]["public"]
         sig = bytes.fromhex(signature)
         if scheme == ("ed25519", "ed25519"):
-            ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(sig, message)
+            _ed25519(public).verify(sig, message)
             return True
         if scheme in (("ecdsa", "ecdsa-sha2-nistp256"), ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256")):
             match = _PEM.fullmatch(public)
@@ -206,6 +209,11 @@ def verifies(key: Any, signature: str, message: bytes) -> bool:
     except (InvalidSignature, MalformedError, binascii.Error, *LEAK):
         return False
     return False
+
+
+@lru_cache(maxsize=64)  # the same one signs every bin
+def _ed25519(public: str) -> ed25519.Ed25519PublicKey:
+    return ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def test_evidence_is_explained_in_three_sentences(desk: Desk, tmp_path: Path) ->
 # What a cold `bundle verify` may load beside the standard library: each module costs every later check its time.
 OFFLINE_MODULES = (
     "__main__ bins bundle canonical claims cli cli_parts cli_verify clientpolicy commands_bundle console demanded "
-    "demands digest disk entry errors evidence identities imported limits logreader machine manifest matching names "
+    "demands digest disk entry errors evidence identities imported limits machine manifest matching names "
     "offline pins policyfile schema signature statement timeline timestamp tlog trustfile tufjson values "
     "verified"
 )
@@ -272,6 +272,24 @@ def test_what_is_spared_is_there_for_whoever_asks() -> None:
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("file:///a%20b\n<function translation") and done.stdout.endswith(" b\n")
     assert done.returncode == 2 and done.stderr.endswith("error: unrecognized arguments: x\n")
+
+
+def test_what_comes_later_is_there_for_whoever_asks() -> None:
+    """urllib3 is loaded without `importlib.metadata`; then it is the real one, by every way to it."""
+    program = (
+        "import sys; from countermark.__main__ import _later; _later(); import urllib3, importlib; "
+        "from urllib3.http2 import version; assert 'zipfile' not in sys.modules; assert version('urllib3') > '2'; "
+        "import importlib.metadata; from importlib import metadata; "
+        "assert metadata is importlib.metadata is sys.modules['importlib.metadata']; "
+        "assert metadata.__file__ and metadata.version is not version and version('urllib3') > '2'"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], check=True)
+    program = (
+        "import sys; from countermark.__main__ import _later; _later(); import importlib; "
+        "assert importlib.metadata.distribution('urllib3').files; assert importlib.metadata.__spec__; "
+        "from importlib.metadata import entry_points; assert entry_points.__module__ == 'importlib.metadata'"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], check=True)
 
 
 def test_a_process_that_signs_nothing_does_without_the_modules_of_tokens() -> None:
