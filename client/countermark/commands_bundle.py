@@ -169,13 +169,12 @@ def _talk(report: OfflineReport) -> None:
 def _talk_result(result: Result) -> None:
     outcome, name = result.outcome, result.outcome.artifact.name
     if isinstance(outcome, Refused):
-        told = str(outcome.error)
-        say(f"refused: {told if name in told else f'{name}: {told}'}", colour=RED)
+        say(f"refused: {outcome.sentence}", colour=RED)
         if outcome.error.hint:
             say(f"hint: {outcome.error.hint}")
         return
     if isinstance(outcome, LetPass):
-        put(f"{name}: let pass, not verified: {outcome.error} ({outcome.because})", colour=YELLOW)
+        put(outcome.sentence, colour=YELLOW)
     elif isinstance(outcome, Verified) and outcome.signed_by is not None:
         word, colour = ("verified", GREEN) if outcome.verified else ("let pass", YELLOW)
         put(f"{name}: {word} offline, entry #{outcome.index}, {outcome.signed_by.sentence}", colour=colour)

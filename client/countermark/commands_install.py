@@ -340,8 +340,7 @@ def _talk(report: Report, outcomes: Sequence[Outcome], *, remarks_only: bool = F
 def _talk_outcome(outcome: Outcome) -> None:
     name = outcome.artifact.name
     if isinstance(outcome, Refused):
-        told = str(outcome.error)
-        say(f"refused: {told if name in told else f'{name}: {told}'}", colour=RED)
+        say(f"refused: {outcome.sentence}", colour=RED)
         if outcome.error.hint:
             say(f"hint: {outcome.error.hint}")
         return
@@ -356,7 +355,7 @@ def _talk_outcome(outcome: Outcome) -> None:
         for each in outcome.attested or ():
             say(f"{name}: {each.sentence}")
         return
-    put(f"{name}: let pass, not verified: {outcome.error} ({outcome.because})", colour=YELLOW)
+    put(outcome.sentence, colour=YELLOW)
 
 
 def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -160,6 +160,12 @@ class Refused:
     def exit_code(self) -> int:
         return self.error.exit_code
 
+    @property
+    def sentence(self) -> str:
+        """Why it is refused, with its name."""
+        name, told = self.artifact.name, str(self.error)
+        return told if name in told else f"{name}: {told}"
+
     def to_json(self) -> dict[str, Any]:
         return {
             **_artifact_json(self.artifact),
@@ -181,6 +187,11 @@ class LetPass:
     because: str = ""
 
     exit_code = 0
+
+    @property
+    def sentence(self) -> str:
+        """That it was let pass, and why, with its name."""
+        return f"{self.artifact.name}: let pass, not verified: {self.error} ({self.because})"
 
     def to_json(self) -> dict[str, Any]:
         return {
