@@ -47,8 +47,9 @@ def spell(value: Any) -> bytes | None:
 
 def signed_file(message: bytes, *signers: Signer) -> bytes:
     """The file of a signed part that is canonical: tuf's compact form of it, byte for byte."""
-    signatures = _ENCODE([signer.sign(message).to_dict() for signer in signers])
-    return b'{"signatures":' + signatures.encode() + b',"signed":' + message + b"}"
+    signatures = [signer.sign(message).to_dict() for signer in signers]
+    text = spell(signatures) or _ENCODE(signatures).encode()
+    return b'{"signatures":' + text + b',"signed":' + message + b"}"
 
 
 def sign_bin(version: int, targets: Mapping[str, Target], signer: Signer, expires: datetime) -> bytes | None:

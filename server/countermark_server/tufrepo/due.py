@@ -53,7 +53,7 @@ class Due:
         """Whether the timestamper may be asked again."""
         return self._parts.clock() >= self._retry_at
 
-    def is_due(self, pending: Pending, relay: Relay, root: Root) -> bool:
+    def is_due(self, pending: Pending, renewal: Mapping[str, int] | None, relay: Relay, root: Root) -> bool:
         """Whether something waits that a publish would bring, and it may be written now."""
         now = self._parts.clock()
         return (
@@ -63,7 +63,7 @@ class Due:
                 bool(pending.contents)
                 or pending.status_since is not None
                 or pending.imported
-                or self._renewal_due(now, root)
+                or self._renewal_due(now, renewal, root)
                 or self._heartbeat_due(now, relay)
             )
         )
@@ -101,9 +101,8 @@ class Due:
         self._bridge_tried = renewal is not None and not self._is_ready(renewal, root)
         return self._bridge_tried
 
-    def _renewal_due(self, now: float, root: Root) -> bool:
+    def _renewal_due(self, now: float, renewal: Mapping[str, int] | None, root: Root) -> bool:
         """Whether what a ceremony brought can be published now, or a publish for either root was not tried."""
-        renewal = self.renewal()
         if renewal is None or now < self._look_at:
             return False
         if not self._bridge_tried or self._is_ready(renewal, root):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Table, select
 
 from countermark import rules
 from countermark.rules import Key
@@ -19,17 +19,21 @@ from countermark_server.ruleview import SqlView
 
 HELD = ("held", "removed")
 # Built once: building a statement costs more than running it.
-_WAITING = select(db.submission).where(db.submission.c.state == State.CLEARED)
-_FIRST = _WAITING.with_only_columns(db.submission.c.id).limit(1)
+_TABLE = db.submission
+_WAITING = select(_TABLE.c.id, _TABLE.c.namespace, _TABLE.c.project, _TABLE.c.filename).where(
+    _TABLE.c.state == State.CLEARED
+)
+_FIRST = _WAITING.with_only_columns(_TABLE.c.id).limit(1)
 
 
-def list_cleared(engine: Engine, *, now: int) -> None:
+def is_any_cleared(connection: Connection) -> bool:
+    """Whether a submission waits for it."""
+    return quick.run(connection, _FIRST, {}).fetchone() is not None
+
+
+def list_cleared(connection: Connection, *, now: int) -> None:
     """Move the submissions that wait for it. The state of the last candidate is the one that is public."""
-    with db.read(engine) as connection:
-        if quick.run(connection, _FIRST, {}).fetchone() is None:
-            return
-    with db.write(engine) as connection:
-        move(connection, quick.mappings(connection, _WAITING, {}), now=now)
+    move(connection, quick.mappings(connection, _WAITING, {}), now=now)
 
 
 def move(connection: Connection, cleared: Iterable[Mapping[Any, Any]], *, now: int) -> None:

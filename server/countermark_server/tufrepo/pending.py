@@ -9,8 +9,6 @@ applied.
 
 from __future__ import annotations
 
-import json
-
 from sqlalchemy import Engine
 
 from countermark import rules
@@ -21,7 +19,7 @@ from countermark.replay import Finding, put_all, replay
 from countermark.tlog.checkpoint import VerifiedCheckpoint, open_checkpoint
 from countermark.tlog.policy import Policy
 from countermark.trustfile import TrustFile
-from countermark_server import db, telemetry
+from countermark_server import db, jsontext, telemetry
 from countermark_server.listing import STATUS_TYPES, Overlay, Target, Touched, updated
 from countermark_server.ruleview import SqlView
 from countermark_server.stores.public import CHECKPOINT, Public
@@ -106,7 +104,7 @@ class Pending:
         raw = self._public.read(f"tuf/{version}.{role}.json")
         if raw is None:
             raise EvidenceError(f"{version}.{role}.json is missing from the public tree")
-        targets: dict[str, Target] = json.loads(raw)["signed"]["targets"]
+        targets: dict[str, Target] = jsontext.decode(raw.decode())["signed"]["targets"]
         return targets
 
     def _below(self, key: rules.Key) -> rules.State | None:

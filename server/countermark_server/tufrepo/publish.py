@@ -33,7 +33,7 @@ from countermark_server.tufrepo.candidate import (
     build,
 )
 from countermark_server.tufrepo.due import Due
-from countermark_server.tufrepo.ending import Ending, ending, offline_expires
+from countermark_server.tufrepo.ending import Ending, ending, find_closed, offline_expires
 from countermark_server.tufrepo.keys import bins_of, read_index
 from countermark_server.tufrepo.parts import Parts
 from countermark_server.tufrepo.pending import Checkpoints, Pending
@@ -117,13 +117,19 @@ class Repository:
         if self._genesis:
             self._publish_genesis()
             return True
-        if not self._forced:  # otherwise the state is ahead of the public timestamp
-            listed.list_cleared(self._engine, now=int(self._parts.clock()))
+        with db.read(self._engine) as connection:
+            cleared = listed.is_any_cleared(connection)
+            closed, renewal = find_closed(connection, self._origin), store.renewal(connection)
+        if cleared and not self._forced:  # otherwise the state is ahead of the public timestamp
+            with db.write(self._engine) as connection:
+                listed.list_cleared(connection, now=int(self._parts.clock()))
         self._pending.read()
-        end = None if self._forced else ending(self._engine, self._origin, self._current, self._pending)
+        end = None
+        if not self._forced:
+            end = ending(self._engine, self._origin, closed, self._current, self._pending)
         if end is Ending.DUE and self._due.may_retry:
             return self._publish_last()
-        if end is None and self._is_due():
+        if end is None and self._is_due(renewal):
             return self._publish()
         return self._relay_recarried() or self._clean()
 
@@ -165,11 +171,11 @@ class Repository:
         self._write(self._every_bin(), True, applied, binding(self._origin), timestamps, last=until)
         return True
 
-    def _is_due(self) -> bool:
+    def _is_due(self, renewal: Mapping[str, int] | None) -> bool:
         """A superseded candidate's second half is always due; only the timestamper may make it wait."""
         if self._forced:
             return self._due.may_retry
-        return self._due.is_due(self._pending, self._relay, self._root)
+        return self._due.is_due(self._pending, renewal, self._relay, self._root)
 
     def _unlogged(self) -> list[str] | None:
         """The timestamps that this publish brings into the log; None when the timestamper does not answer."""
@@ -306,7 +312,6 @@ class Repository:
         try:
             if self._take(candidate, entry):
                 self._finish(candidate, store.TIMESTAMPED)
-                listed.list_cleared(self._engine, now=int(self._parts.clock()))
                 self._clean()  # one publish's files for each publish, so that a busy registry keeps pace
                 return True
             logged = set(candidate.body["predicate"]["timestamps"])
@@ -335,11 +340,13 @@ class Repository:
         )
 
     def _finish(self, candidate: store.CandidateRow, state: str) -> None:
+        now = int(self._parts.clock())
         with db.write(self._engine) as connection:
             store.move(connection, candidate, state)
             if state == store.TIMESTAMPED:
-                retention.begin(connection, now=int(self._parts.clock()))
-        # Noted. If we stop before, the same timestamp is found in its place and the row moves then.
+                retention.begin(connection, now=now)
+                listed.list_cleared(connection, now=now)
+        # Noted, and listed. If we stop before, the same timestamp is found in its place and the rows move then.
         self._candidate = None
         self._pending = self._nothing_pending()
 

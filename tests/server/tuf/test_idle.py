@@ -85,7 +85,7 @@ def test_the_count_of_leaves_can_fail(world, monkeypatch):
     """The test of the test: a tufrepo that publishes because the log grew writes a leaf after its own leaf."""
     grown = []
 
-    def due(self):
+    def due(self, _renewal):
         size = world.logs.sequencer.checkpoint.size
         grown.append(size)
         return size > min(grown)
