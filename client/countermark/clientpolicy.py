@@ -18,7 +18,6 @@ alone to say, namespace by namespace (`log-only`): the central policy is about w
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -26,6 +25,7 @@ from enum import IntEnum
 from countermark.demands import Demands, Facts
 from countermark.errors import CountermarkError, UsageError
 from countermark.limits import EXCEPTION_MAX
+from countermark.names import matches
 from countermark.trustfile import CentralPolicy
 from countermark.values import dataclass, field, replace
 
@@ -111,20 +111,20 @@ class ClientPolicy:
 
     def mode_for(self, project: str) -> Mode:
         """The strictest of the global mode and every pattern that matches."""
-        return max([self.mode, *(rule.mode for rule in self.rules if _matches(rule.project, project))])
+        return max([self.mode, *(rule.mode for rule in self.rules if matches(rule.project, project))])
 
     def pins_for(self, project: str) -> frozenset[str]:
         """The key IDs a publish of this project must come from; empty: any enrolled key."""
-        pins = [rule.keys for rule in self.rules if rule.keys and _matches(rule.project, project)]
+        pins = [rule.keys for rule in self.rules if rule.keys and matches(rule.project, project)]
         return frozenset().union(*pins)
 
     def pin_mode(self, project: str) -> Mode | None:
         """How strict this file is where none of the keys that it pins signed; None: it pins none."""
-        modes = [rule.binds for rule in self.rules if rule.keys and _matches(rule.project, project)]
+        modes = [rule.binds for rule in self.rules if rule.keys and matches(rule.project, project)]
         return max(modes, default=None)
 
     def exception_for(self, project: str, *, now: int) -> Exemption | None:
-        found = (e for e in self.exceptions if e.is_in_force(now) and _matches(e.project, project))
+        found = (e for e in self.exceptions if e.is_in_force(now) and matches(e.project, project))
         return next(found, None)
 
     def demand_mode(self, project: str) -> Mode:
@@ -259,7 +259,3 @@ class Policies:
     def log_only_for(self, namespace: str) -> LogOnly | None:
         """What this machine says of files that are in the log only; None: nothing, so they are refused."""
         return next((each for each in self.local.log_only if each.namespace == namespace), None)
-
-
-def _matches(pattern: str, project: str) -> bool:
-    return fnmatch.fnmatchcase(project, pattern)

@@ -23,7 +23,7 @@ from countermark.limits import LOCAL_FILE_MAX_BYTES, LOCK_MAX_BYTES
 from countermark.lockcheck import verify_locks
 from countermark.lockfile import is_pylock, read_lock
 from countermark.mirrors import fetcher_for
-from countermark.names import normalise_project
+from countermark.names import is_project, normalise_project
 from countermark.offers import judge, look_up
 from countermark.pinning import Move, annotated, move, newest_signer, signers_of, unannotated, with_pins
 from countermark.pins import Home, Registry
@@ -47,7 +47,8 @@ def update(arguments: argparse.Namespace) -> int:
     names = [normalise_project(name) for name in arguments.projects]
     if arguments.lock is not None:
         names += sorted({pin.project for pin in read_lock(arguments.lock).pinned} - set(names))
-    names = names or sorted(rule.project for rule in policy.rules if rule.keys and "*" not in rule.project)
+    pinned_here = {normalise_project(r.project) for r in policy.rules if r.keys and is_project(r.project)}
+    names = names or sorted(pinned_here)
     if not names:
         raise UsageError(f'nothing is pinned in "{path}"', hint="name projects, or --lock FILE")
     moves = [found for name in names if (found := _move(registry, name, policy.pins_for(name))) is not None]

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from countermark.errors import CountermarkError, PolicyError, StaleError, UsageError
+from countermark.names import matches
 from countermark.values import dataclass, pattern
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
@@ -75,10 +75,10 @@ class Demands:
 
     def of_name(self, project: str) -> Iterator[CountermarkError]:
         """Objections to a project, whatever is proved of its files."""
-        denied = next((p for p in self.deny if fnmatchcase(project, p)), None)
+        denied = next((p for p in self.deny if matches(p, project)), None)
         if denied is not None:
             yield _objection("denied", f'{project} is denied (deny = "{denied}")')
-        if self.allow and not any(fnmatchcase(project, p) for p in self.allow):
+        if self.allow and not any(matches(p, project) for p in self.allow):
             yield _objection(
                 "not-allowed", f"{project} is none of the {len(self.allow)} patterns that are allowed"
             )

@@ -92,13 +92,13 @@ class _RefusedError(Exception):
 def _held_against_its_wheel(installed: Installed, held: Held, proxy: Proxy) -> Outcome:
     """Find the wheel, verify it, hold it against what is here."""
     judged = proxy.judged(installed.project) if installed.project else None
+    if judged is not None and judged.error is not None:
+        raise judged.error
     offers = [] if judged is None else _offers(installed, judged)
     if not offers:
         return _carried(
             installed, held, "unknown to the registry" if judged is None else "not a wheel of the registry"
         )
-    if judged is not None and judged.error is not None:
-        raise judged.error
     good = [offer for offer in offers if offer.error is None]
     if not good:
         if isinstance(offers[0].outcome, Refused):

@@ -13,6 +13,7 @@ only the key of a file's state; what is served, signed and shown keeps the publi
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from countermark.errors import MalformedError
@@ -51,6 +52,21 @@ def normalise_project(name: str) -> str:
         raise MalformedError(f"project name {_shown(name)} is not a legal name (PEP 508)")
     words = name.replace("_", "-").replace(".", "-").split("-")
     return "-".join(filter(None, words)).lower()
+
+
+def matches(pattern: str, project: str) -> bool:
+    """Whether a policy's pattern (`Acme_*`, as a shell reads it) means this normalised project name."""
+    return fnmatchcase(project, _normal_pattern(pattern))
+
+
+def is_project(pattern: str) -> bool:
+    """Whether a policy's pattern is one project's name."""
+    return _is_name(pattern, "._-")
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _normal_pattern(pattern: str) -> str:
+    return _SEPARATORS.sub("-", pattern).lower()
 
 
 def normalise_version(version: str, *, strip_zeros: bool = False) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 from countermark.edits import line_end, lines_of, statement
 from countermark.errors import UsageError
 from countermark.lockfile import IDENTITY_KIND
-from countermark.names import normalise_project
+from countermark.names import is_project, matches, normalise_project
 from countermark.signature import SignedBy
 from countermark.values import dataclass
 from countermark.verified import Outcome, Verified
@@ -89,6 +89,7 @@ def move(project: str, old: frozenset[str], signed_by: SignedBy) -> Move | None:
 def with_pins(text: str, path: Path, pins: Mapping[str, Sequence[str]]) -> str:
     """A policy file with these pins in its table `pins`, and everything else as it was."""
     document = _parsed(text, path)
+    pins = {name: keys for project, keys in pins.items() for name in _spelled(document, project)}
     wanted = {**document, "pins": {**document.get("pins", {}), **{k: list(v) for k, v in pins.items()}}}
     lines, end = lines_of(text), line_end(text)
     for project, keys in pins.items():
@@ -108,6 +109,12 @@ def with_pins(text: str, path: Path, pins: Mapping[str, Sequence[str]]) -> str:
     return _checked(
         "".join(lines), path, wanted, "; ".join(f"{k} = {json.dumps(list(v))}" for k, v in pins.items())
     )
+
+
+def _spelled(document: Mapping[str, Any], project: str) -> list[str]:
+    """How the file names this project; all of its spellings count, so none may keep the old keys."""
+    written = [name for name in document.get("pins", {}) if is_project(name) and matches(name, project)]
+    return written or [project]
 
 
 def _key(project: str) -> str:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +30,7 @@ from countermark.demands import Demands
 from countermark.digest import sha256
 from countermark.errors import MalformedError
 from countermark.limits import NAME_MAX_CHARS, TRUST_FILE_MAX_BYTES
+from countermark.names import matches
 from countermark.statement import load_public_key
 from countermark.tlog.note import VerifierKey
 from countermark.tlog.policy import Policy
@@ -61,8 +61,8 @@ class CentralPolicy:
 
     def mode_for(self, project: str) -> str:
         """The mode of a normalised project name."""
-        matches = (pattern.mode for pattern in self.patterns if fnmatchcase(project, pattern.project))
-        return next(matches, self.mode)
+        found = (pattern.mode for pattern in self.patterns if matches(pattern.project, project))
+        return next(found, self.mode)
 
     def to_dict(self) -> dict[str, Any]:
         """As the trust file holds it; `demands` only where there are any, so that older files stay what they are."""

@@ -113,6 +113,13 @@ def test_pins_that_are_spelled_otherwise_are_left_alone(text: str) -> None:
         assert tomllib.loads(edited) == {"pins": {"acme": ["bb"]}}
 
 
+def test_a_pin_is_moved_in_every_spelling_of_its_name() -> None:
+    """A second line would leave the old key as good as the new one."""
+    text = "[pins]\nAcme_Demo = ['aa']\n\"acme.demo\" = ['bb']\n\"acme-*\" = ['cc']\n"
+    edited = tomllib.loads(with_pins(text, Path("countermark.toml"), {"acme-demo": ["dd"]}))
+    assert edited == {"pins": {"Acme_Demo": ["dd"], "acme.demo": ["dd"], "acme-*": ["cc"]}}
+
+
 def test_simulate_counts_what_enforcing_would_refuse(desk: Desk) -> None:  # noqa: F811
     """By reason, most first; nothing is changed, and the exit code is 0."""
     world = desk.world

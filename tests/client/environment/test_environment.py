@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from countermark import bytecode, commands_install
 from countermark.clientpolicy import ClientPolicy, Mode, Policies, Rule
 from countermark.demands import read_demands
 from countermark.environment import verify_environment
-from countermark.errors import UsageError
+from countermark.errors import NetworkError, UsageError
 from countermark.filestore import FileStore
 from countermark.installed import read_place
 from countermark.proxy import Proxy
@@ -475,6 +476,23 @@ def test_the_pip_of_a_new_environment_is_held_against_pythons_own(tmp_path: Path
     grow(env.site / "pip/__init__.py")
     (told,) = env.refused()
     assert "modified" in told and "pip/__init__.py" in told
+
+
+def test_a_project_that_cannot_be_asked_for_is_not_taken_for_an_unknown_one(
+    env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who withholds a page would else hide a changed file behind "not provable", which a policy may let pass."""
+    get = env.world.get
+
+    def withheld(url: str, **how: Any) -> bytes | None:
+        if url.endswith("/simple/acme/"):
+            raise NetworkError(f"{url}: no answer")
+        return get(url, **how)
+
+    monkeypatch.setattr(env.world, "get", withheld)
+    grow(env.site / "acme/__init__.py")
+    report = env.verify()
+    assert report.exit_code == 3, report.to_json()
 
 
 def test_a_registry_that_serves_other_bytes_proves_nothing(env: Env) -> None:

@@ -185,3 +185,18 @@ def test_a_team_without_keys_is_refused(tmp_path: Path, old: str, new: str, word
     """A name that the file does not explain pins nothing, so the file is not taken."""
     with pytest.raises(UsageError, match=words):
         load(tmp_path, TEAMS.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("spelling", ["Acme_Demo", "acme.demo", "ACME-demo", "Acme_*", "acme__demo"])
+def test_a_project_is_meant_however_its_name_is_spelled(tmp_path: Path, spelling: str) -> None:
+    """Names are one project in all their spellings (PEP 503); else such a line would protect from nothing."""
+    pinned = load(tmp_path, f'mode = "enforce"\n[pins]\n"{spelling}" = ["{"aa" * 32}"]\n')
+    assert pinned.pins_for("acme-demo") and not pinned.pins_for("acmedemo")
+    strict = load(tmp_path, f'[[pattern]]\nproject = "{spelling}"\nmode = "enforce"\n')
+    assert strict.mode_for("acme-demo") is Mode.ENFORCE
+    denied = load(tmp_path, f'deny = ["{spelling}"]\n')
+    assert [error.reason for error in denied.demands.of_name("acme-demo")] == ["denied"]
+    allowed = load(tmp_path, f'allow = ["{spelling}"]\n')
+    assert not list(allowed.demands.of_name("acme-demo")) and list(allowed.demands.of_name("other"))
+    central = CentralPolicy(0, "warn", patterns=(Pattern("enforce", spelling),))
+    assert central.mode_for("acme-demo") == "enforce" and central.mode_for("other") == "warn"
