@@ -4,7 +4,7 @@ At the start, before anything is signed (design, section 5):
 
 * the public checkpoint is larger than the head, or of its size with another root: refuse
 * a witness has cosigned a larger size, or another root: refuse
-* a tile that the head stands on is not in the public tree: refuse
+* a tile that the head stands on, or an entry behind the public checkpoint, is not in the public tree: refuse
 * fewer witnesses than the quorum answer: refuse, unless `--accept-unwitnessed-start` (which is logged)
 
 A restored backup of the database, or of the public tree, ends here instead of in a second history. A database
@@ -30,6 +30,7 @@ from countermark.tlog.checkpoint import LogCheckpoint
 from countermark.tlog.merkle import check_consistency, prove_consistency
 from countermark.tlog.note import NoteSigner
 from countermark.tlog.policy import Policy
+from countermark.tlog.tile import WIDTH
 from countermark_server import adopted, db, logkeys, signing, telemetry
 from countermark_server.bells import Desk
 from countermark_server.contradiction import StartRefusedError, check_not_older
@@ -51,6 +52,7 @@ START_PATIENCE = 15.0  # seconds for witnesses that start together with us
 START_RETRY = 0.05  # seconds between two tries
 SWITCH_SECONDS = 0.0005  # the publisher, back from the disk or a witness, need not wait 5 ms for its turn
 BREATH = 0.001  # seconds between two rounds
+SPAN = 16 * WIDTH  # entries that the start reads at once
 PACE = 0.05  # seconds that a round waits at most for the publication of the last one
 RELOAD_SECONDS = 1.0  # between two attempts to load after a failure
 FAILURES = (OSError, SQLAlchemyError, StoreError, CountermarkError)  # of a round: reload, then go on
@@ -121,6 +123,7 @@ class Station:
             if raw is not None:
                 public = open_by_any(raw, self._keys)
                 self._check_public(public, head)
+            self._check_entries(0 if raw is None else public.size, head)
             self._ask_witnesses(head, accept_unwitnessed, time.monotonic() + patience)
             self._known = head
         except MissingTileError as error:
@@ -153,6 +156,18 @@ class Station:
     def _check_public(self, public: LogCheckpoint, head: LogCheckpoint) -> None:
         check_not_older(public.size, head.size)
         self._check_prefix(public, head, "the public checkpoint")
+
+    def _check_entries(self, start: int, head: LogCheckpoint) -> None:
+        """What the head has and no public checkpoint covers is in the public tree, each entry in its slot.
+
+        The right edge alone does not say so: the last round's bundle may have put that there, in a tree from
+        yesterday's backup.
+        """
+        tree = public_tree(self.public)
+        while start < head.size:
+            end = min(head.size, start // SPAN * SPAN + SPAN)
+            tree.entries(start // WIDTH * WIDTH, end, tree.reader(head.size, head.root_hash))
+            start = end
 
     def _check_prefix(self, old: LogCheckpoint, head: LogCheckpoint, whose: str) -> None:
         read = public_tree(self.public).reader(head.size, head.root_hash)

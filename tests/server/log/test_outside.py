@@ -15,6 +15,7 @@ import pytest
 from countermark.errors import NetworkError
 from countermark.fetch import Answer
 from countermark.tlog.cosignature import Ed25519CosignatureSigner
+from countermark_server import db, proposal
 from countermark_server.contradiction import StartRefusedError
 from countermark_server.log.publish import NoQuorumError
 from countermark_server.log.sequence import LogError
@@ -96,6 +97,38 @@ def test_a_backup_that_was_put_back_is_refused(
         world.restore_store(PUBLIC, today)
         grow(world, range(20, 22))
         world.check()
+
+
+def test_a_hole_behind_an_old_public_checkpoint_is_refused(either_backend: str, tmp_path: Path) -> None:
+    """Yesterday's store, and a last round whose bundle brings the right edge back: what lies between is missed."""
+    world = LogWorld(tmp_path, raw_add=True)
+    world.create()
+    station = started(world)
+    raw(world, range(256))
+    drain(station)
+    yesterday = world.save_store(PUBLIC)
+    raw(world, range(256, 600))
+    drain(station)
+    today = world.save_store(PUBLIC)
+    raw(world, range(600, 800))
+    assert station.sequencer.round() == 200
+    station.engine.dispose()
+    world.restore_store(PUBLIC, yesterday)
+    again = world.station()
+    with pytest.raises(LogError, match=OLDER_STORE[1]):
+        again.check_start()
+    again.engine.dispose()
+    world.restore_store(PUBLIC, today)
+    last = started(world)
+    drain(last)
+    last.engine.dispose()
+    world.check()
+    world.close()
+
+
+def raw(world: LogWorld, numbers: range) -> None:
+    with db.write(world.engine) as connection:
+        proposal.propose_raw(connection, [b"%d" % number for number in numbers], now=NOW)
 
 
 @pytest.mark.parametrize("grown", [False, True], ids=["and left", "and gone on from elsewhere"])
