@@ -5,9 +5,10 @@
 * **Durable.** A commit that returned survives a power loss, or the server is refused: one with `fsync = off`,
   or where this role commits with `synchronous_commit = off`, would lose what the log has acknowledged.
 * **Reading** is one snapshot (repeatable read, read only), as in SQLite.
-* **Writing** is read committed: statements see what others committed meanwhile, and rows are locked as they are
-  touched. So every move names the state it starts from and counts the rows it changed, names are unique by
-  constraint, and a round of the log first locks the head row (`stores.heads.hold`), which fences it.
+* **Writing** is read committed, whatever the server's default: statements see what others committed meanwhile,
+  and rows are locked as they are touched. So every move names the state it starts from and counts the rows it
+  changed, names are unique by constraint, and a round of the log first locks the head row (`stores.heads.hold`),
+  which fences it.
 * **Ids are not in the order of commits.** A proposal with a lower id may appear after a higher one was taken:
   whoever looks for work asks for a state, never for "ids beyond the last one".
 * **Who stops in the middle** (a paused machine, a cut cable) loses its transaction after a while; the locks it
@@ -28,6 +29,7 @@ LOCK_SECONDS = 30  # for a row lock; then the transaction fails, having changed 
 IDLE_SECONDS = 120  # in a transaction without a statement: longer than any round stages
 CONNECT_SECONDS = 10
 MIGRATION_LOCK = 0x636F756E  # any fixed number: two processes must not migrate at once
+WRITES = "READ COMMITTED"
 READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _PROMISES = (
     "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"
@@ -43,7 +45,9 @@ class UnfitServerError(UsageError):
 def open_engine(url: str, *, pool_size: int) -> Engine:
     """The engine for a PostgreSQL server. UnfitServerError, at the first connection: it may lose commits."""
     arguments = {"connect_timeout": CONNECT_SECONDS}
-    engine = create_engine(url, connect_args=arguments, pool_size=pool_size, pool_use_lifo=True)
+    engine = create_engine(
+        url, connect_args=arguments, isolation_level=WRITES, pool_size=pool_size, pool_use_lifo=True
+    )
 
     @event.listens_for(engine, "checkout")
     def _look(connection: Any, _record: Any, _proxy: Any) -> None:

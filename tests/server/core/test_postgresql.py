@@ -78,6 +78,21 @@ def test_a_read_sees_one_moment_and_writes_nothing(engine: Engine) -> None:
         assert len(reading.execute(db.proposal.select()).all()) == 1
 
 
+@pytest.mark.parametrize("default", ["serializable", "repeatable read"])
+def test_a_server_with_another_isolation_writes_no_differently(url: str, default: str) -> None:
+    """What the server, the database or the role says of isolation is a default: our transactions say theirs."""
+    spelled = default.replace(" ", "%5C%20")
+    strict = db.open_engine(f"{url}&options=-cdefault_transaction_isolation%3D{spelled}")
+    with db.write(strict) as connection:
+        assert connection.execute(text("SHOW default_transaction_isolation")).scalar() == default
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
+    with db.read(strict) as connection:
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "repeatable read"
+    with db.write(strict) as connection:
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
+    strict.dispose()
+
+
 def test_news_is_heard_once_and_never_missed(engine: Engine) -> None:
     """Nothing while a writer works, yes after its commit, no after that; yes when the server went away."""
     news = News(engine)
