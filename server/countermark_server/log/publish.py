@@ -24,7 +24,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from countermark.errors import CountermarkError
-from countermark.tlog.checkpoint import LogCheckpoint, VerifiedCheckpoint, open_checkpoint
+from countermark.tlog.checkpoint import (
+    LogCheckpoint,
+    VerifiedCheckpoint,
+    open_checkpoint,
+    open_log_checkpoint,
+)
 from countermark.tlog.note import Note
 from countermark.tlog.policy import Policy
 from countermark_server import db, proposal, submission, telemetry
@@ -153,7 +158,8 @@ class Publisher:
         if found is None or found == self._newest:
             return
         try:
-            public = open_checkpoint(found, self._policy, now=None)
+            # The log's own lines count: which witnesses there are may have changed while we were paused.
+            public = open_log_checkpoint(found, self._policy.log_keys(self._origin))
         except CountermarkError:
             return  # nobody can use it; ours is good
         if public.size > ours.size:
@@ -165,7 +171,6 @@ class Publisher:
     def settle(self, size: int) -> int:
         """Tell those whose entries a public checkpoint of this size covers; returns how many proposals."""
         now = int(self._clock())
-        staged = [name for bundle_size, name in self._staging.sizes() if bundle_size <= size]
         with self._mutex, db.write(self._engine) as connection:
             # Nothing is sequenced meanwhile (the mutex): both are about the same rows.
             # Each index has its row before its checkpoint is offered, so below `_told` nobody was left out.
@@ -174,8 +179,7 @@ class Publisher:
                     "a published entry's submission was not waiting", submission=elsewhere
                 )
             told = proposal.publish(connection, size, told=self._told)
-            for name in staged:
-                heads.applied(connection, self._origin, name)
+            heads.applied(connection, self._origin, size)
         # Committed. If we stop here everybody finds it where they look by themselves.
         self._told = max(size, self._told or 0)
         self._ring()

@@ -45,7 +45,11 @@ _SWAP = (
 )
 _APPLIED = (
     update(_TABLE)
-    .where(_TABLE.c.origin == bindparam("o"), _TABLE.c.staging == bindparam("s"))
+    .where(
+        _TABLE.c.origin == bindparam("o"),
+        _TABLE.c.tree_size <= bindparam("size"),
+        _TABLE.c.staging.is_not(None),
+    )
     .values(staging=None)
 )
 
@@ -124,6 +128,6 @@ def swap(connection: Connection, old: Head, new: Head) -> None:
         raise HeadLostError(_lost(old))
 
 
-def applied(connection: Connection, origin: str, staging: str) -> None:
-    """Note that a staging bundle is in the public tree and published; a newer bundle's name stays."""
-    quick.run(connection, _APPLIED, {"o": origin, "s": staging})
+def applied(connection: Connection, origin: str, size: int) -> None:
+    """Note that the tree of this size is public: a head of it needs no staging bundle, a newer one keeps its own."""
+    quick.run(connection, _APPLIED, {"o": origin, "size": size})

@@ -205,12 +205,12 @@ def test_a_log_is_created_once(engine) -> None:
         assert heads.load(connection, "log.test/x") == head(2)
 
 
-def test_applied_forgets_only_the_bundle_it_names(engine) -> None:
+def test_applied_forgets_only_what_is_public(engine) -> None:
     """A newer staging bundle's name stays in the head."""
     with db.write(engine) as connection:
         heads.create(connection, head(2))
-        heads.applied(connection, "log.test/x", "staged 1")
+        heads.applied(connection, "log.test/x", 1)
         assert heads.load(connection, "log.test/x") == head(2)
-        heads.applied(connection, "log.test/x", "staged 2")
+        heads.applied(connection, "log.test/x", 2)
         found = heads.load(connection, "log.test/x")
     assert found is not None and found.staging is None

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from countermark.tlog.checkpoint import Checkpoint
+from countermark.tlog.note import sign_note
 from countermark_server.log.station import Station
 from countermark_server.stores.heads import HeadLostError
 from countermark_server.stores.public import CHECKPOINT
 from tests import postgres, s3
-from tests.log_world import LogWorld, begun, drain
+from tests.log_world import NOW, ORIGIN, LogWorld, begun, drain
 
 pytestmark = pytest.mark.usefixtures("either_backend")
 
@@ -89,6 +91,19 @@ def test_one_that_was_paused_before_it_published_takes_nothing_back(world: LogWo
     assert (world.rows(), world.files()) == before
     assert world.public.read(CHECKPOINT) == public
     world.check()
+
+
+def test_a_checkpoint_that_unknown_witnesses_cosigned_is_not_taken_back(world: LogWorld) -> None:
+    """Who was paused while the witnesses changed can't count them, but knows the log's own keys."""
+    paused = started(world)
+    ours = paused.sequencer.checkpoint
+    text = Checkpoint(ORIGIN, ours.size + 1, b"\1" * 32).text()
+    newer = sign_note(text, world.signers, time=NOW).format()
+    world.public.replace(CHECKPOINT, newer)
+    with pytest.raises(HeadLostError, match=f"is at size {ours.size + 1}, ours is of size {ours.size}"):
+        paused.publisher.publish(ours)
+    assert world.public.read(CHECKPOINT) == newer
+    paused.engine.dispose()
 
 
 @pytest.mark.parametrize("either_backend", ["postgresql s3"], indirect=True)

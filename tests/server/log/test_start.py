@@ -350,6 +350,21 @@ def test_a_publication_that_could_not_be_told_is_told_at_the_next_try(world: Log
     world.check()
 
 
+def test_a_bundle_that_was_listed_late_is_forgotten_before_it_goes(world: LogWorld, monkeypatch) -> None:
+    """An object store may list what is new a little later: the head names no bundle that is dropped."""
+    station = world.station()
+    station.check_start()
+    world.upload(20)
+    assert station.sequencer.round() == 1
+    late, listed = [iter(())], station.staging.sizes
+    monkeypatch.setattr(station.staging, "sizes", lambda: late.pop() if late else listed())
+    station.publisher.publish(station.sequencer.checkpoint)
+    assert world.head().staging is None
+    station.engine.dispose()
+    grow(world, 1, first=30)
+    world.check()
+
+
 def test_an_idle_log_is_cosigned_again(world: LogWorld, monkeypatch) -> None:
     """The head does not change, its cosignature's time does."""
     monkeypatch.setattr(publish, "RECOSIGN_SECONDS", 0.05)
