@@ -8,8 +8,9 @@ other finds the file there; it compares, and bytes that differ are a ConflictErr
 
 Several files of one round are synced together: every file, then every folder once, each group at the same time
 (syncs.py). If the power fails in between, any subset of the names exists, each of them whole; writing the same files
-again completes them. Whoever knows early what it will write may have the bytes synced ahead (`Prepared`): until it
-gives them their names, readers see nothing, and a crash leaves temporary files.
+again completes them, and syncs the folders of those that are there: who gave them their names may not have come so
+far. Whoever knows early what it will write may have the bytes synced ahead (`Prepared`): until it gives them their
+names, readers see nothing, and a crash leaves temporary files.
 Files of equal bytes (a new registry has thousands of empty bins) are one synced file with several names, which
 is what a file that never changes may be.
 """
@@ -68,13 +69,17 @@ class Prepared:
         self._open: list[int] = []  # descriptors of what is not synced
         self._synced: syncs.Call | None = None
         written: dict[tuple[str, bytes], list[str]] = {}  # the temporary file, once for each name it gets
+        found_in = set[str]()  # folders with files that are there
         try:
             for name, data in files.items():
                 # Plain text: a Path for each of a thousand names costs more than its file.
                 path = f"{root}/{checked_name(name)}"
-                if _is_there(path, data):
-                    continue
                 folder = path.rpartition("/")[0]
+                if _is_there(path, data):
+                    if folder not in found_in:
+                        self._folders |= _down_to(Path(folder), root)
+                        found_in.add(folder)
+                    continue
                 if folder not in self._named_in:
                     self._folders |= make_folders(Path(folder), root)
                     self._named_in.add(folder)
@@ -272,6 +277,11 @@ def checked_name(name: str) -> str:
     if "\0" in name or any(part in ("", ".", "..") or part.startswith(".new-") for part in parts):
         raise StoreError(f"{name!r} is not a path inside a store")
     return name
+
+
+def _down_to(folder: Path, root: Path) -> set[Path]:
+    """The folders from `root` down to this one."""
+    return {each for each in (folder, *folder.parents) if each.is_relative_to(root)}
 
 
 def _is_there(path: str, data: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -120,6 +121,32 @@ def test_an_open_file_never_replaces_a_blob(tmp_path: Path) -> None:
             with pytest.raises(ConflictError):
                 blobs.keep({name: file})
     assert list(files(tmp_path).values()) == [b"genuine"]
+
+
+def test_names_that_nobody_synced_are_synced_by_who_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's sync failed, or its writer died before: the names are there, and now no power failure takes them."""
+    written = {"log/tile/0/000.p/1": b"a", "log/tile/entries/000.p/1": b"b"}
+    real, synced, failing = os.fsync, set[str](), True
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            if failing:
+                raise OSError(errno.EIO, "Input/output error")
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            synced.add(path.relative_to(tmp_path).as_posix())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    public = Public(tmp_path / "public")
+    with pytest.raises(OSError, match="Input/output"):
+        public.put_all(written)
+    assert files(tmp_path / "public") == written
+    failing = False
+    public.put_all(written)
+    folders = {folder.as_posix() for name in written for folder in Path("public", name).parents}
+    assert synced == folders - {"."}
 
 
 def test_public_files_never_change(tmp_path: Path) -> None:
