@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 LOCK_NAMES = re.compile(r"uv\.lock|poetry\.lock|pylock(\..+)?\.toml|.*\.txt")
 DISTRIBUTIONS = (".whl", ".tar.gz", ".zip")
+ARCHIVES = re.compile(
+    r".*\.(?:whl|egg|zip|tgz|tbz|txz|tlz|tar(?:\.(?:gz|bz2|xz|lz|lzma|zst))?)", re.IGNORECASE
+)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 REFUSALS_SHOWN = 20  # the gravest come first; a lock of a thousand pins must not bury them
 
@@ -371,9 +374,14 @@ def _sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """The distributions in a folder, by name."""
-    found = [
-        path for path in sorted(folder.iterdir()) if path.name.endswith(DISTRIBUTIONS) and path.is_file()
-    ]
+    archives = [p for p in sorted(folder.iterdir()) if ARCHIVES.fullmatch(p.name) and p.is_file()]
+    found = [path for path in archives if path.name.endswith(DISTRIBUTIONS)]
+    for path in archives:
+        if path not in found:
+            raise UsageError(
+                f'"{path}": an installer may take it, and no registry lists a file of that kind',
+                hint="move it away, or name the files to verify",
+            )
     if not found:
         raise UsageError(f'there is no wheel and no source distribution in "{folder}"')
     return found

@@ -17,8 +17,8 @@ not changed, so what it pins by URL (uv.lock, pylock.toml) is fetched from there
 
 An install by name pins nothing, so everything it asks for comes through a proxy (proxy.py) that lives as long as
 the child and hands out verified files only. Nothing else can be reached: the child's settings for web proxies lead
-to a closed door, so that a dependency that names a URL is not fetched past the proof. A lock that `uv sync` writes
-names the registry, not the proxy.
+to a closed door, and its git fetches nothing, so that a dependency that names a URL is not fetched past the proof.
+A lock that `uv sync` writes names the registry, not the proxy.
 
 Other commands are refused with a sentence that says what to do; so are, in a lock, sources without a hash, where the
 policy enforces, and packages that exist only as source. `--allow-build` lets those and the project's own folder be
@@ -251,6 +251,9 @@ def _shut_in(environment: Mapping[str, str], url: str) -> dict[str, str]:
     for name in WEB_PROXIES:
         kept |= {name: url, name.lower(): url}  # it lets nobody through
     kept |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    kept["GIT_ALLOW_PROTOCOL"] = (
+        "none"  # git:// and ssh ask no web proxy, and git's own settings name another
+    )
     return _patient(kept) | {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "PIP_NO_CACHE_DIR": "1"}
 
 

@@ -159,6 +159,19 @@ def test_of_any_codes_the_worst_is_the_result() -> None:
     assert errors.worst([]) == 0
 
 
+@pytest.mark.parametrize("name", ["acme-2.0.tar.bz2", "acme-2.0.tgz", "acme-2.0.tar.XZ", "acme-2.0.ZIP"])
+def test_a_folder_with_what_no_registry_lists_is_not_verified(bench: Bench, name: str) -> None:
+    """`--find-links` takes archives of more kinds than are uploaded; passed over here, one would be installed."""
+    folder = bench.desk.folder / "found"
+    folder.mkdir()
+    path, _ = bench.file("good")
+    path.rename(folder / path.name)
+    bench.desk.run("verify", folder)
+    (folder / name).write_bytes(b"evil")
+    bench.desk.run("verify", folder, expect=2)
+    assert name in bench.desk.err
+
+
 def test_reports_of_a_lock_point_at_its_lines(bench: Bench) -> None:
     """The command gives both files of the same result, at the lines of the pins."""
     lines = [bench.file(fate)[1] for fate in ("good", "held", "swapped")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +149,21 @@ def test_the_child_has_no_way_out_but_the_proxy(project: Project, world: World) 
 
     assert proxied(project, child, environment=environment).exit_code == 0
     assert "cleared PIP_EXTRA_INDEX_URL, UV_INDEX" in project.said[0]
+
+
+def test_git_is_no_way_out(project: Project, world: World) -> None:
+    """`acme @ git+git://...` in a package's metadata makes pip call git, which asks web proxies for http alone."""
+    world.publish("acme-demo")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0)
+        url = f"git://127.0.0.1:{other.getsockname()[1]}/x"
+
+        def child(_: str, env: Mapping[str, str]) -> int:
+            return subprocess.run(["git", "ls-remote", url], env=env, check=False, timeout=5).returncode
+
+        assert proxied(project, child, environment={"PATH": os.environ["PATH"]}).exit_code
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_a_first_sync_leaves_a_lock_that_names_the_registry(project: Project, world: World) -> None:
