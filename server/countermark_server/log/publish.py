@@ -43,6 +43,7 @@ from countermark_server.stores.public import CHECKPOINT, Public
 
 RECOSIGN_SECONDS = 3600  # an unchanged head's cosignatures are renewed after this
 RETRY_SECONDS = 0.25  # after a failed publication
+IDLE_SECONDS = 0.05  # without a checkpoint to publish: then clean-up, if it is behind, goes on by a step
 
 
 class NoQuorumError(Exception):
@@ -87,6 +88,7 @@ class Publisher:
         self._published = -1  # size of the public checkpoint
         self._published_at = float("-inf")  # monotonic seconds
         self._told: int | None = None  # everybody below this index was told, as far as this process knows
+        self._is_tidy = True  # the last clean-up removed what it tried to
         self._without_quorum: float | None = None  # monotonic seconds: since when
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -150,7 +152,7 @@ class Publisher:
             self._news.notify_all()
         # Told, and the head names no bundle that this covers. If we stop here such bundles stay on the disk;
         # the next publication drops them.
-        self.tidy(verified.size)
+        self._is_tidy = self.tidy(verified.size)
         return verified
 
     def _check_newer(self, ours: VerifiedCheckpoint, found: bytes | None) -> None:
@@ -185,8 +187,11 @@ class Publisher:
         self._ring()
         return told
 
-    def tidy(self, size: int) -> None:
-        """Drop what a public checkpoint covers: staging bundles, then partial tiles. A failure costs disk space."""
+    def tidy(self, size: int) -> bool:
+        """Drop what a public checkpoint covers: staging bundles, then some partial tiles.
+
+        False: something could not be removed, which costs disk space and is tried again behind the next checkpoint.
+        """
         try:
             for bundle_size, name in list(self._staging.sizes()):
                 if bundle_size <= size:
@@ -195,6 +200,8 @@ class Publisher:
         except (OSError, StoreError) as error:
             telemetry.LOG_CLEANUP_FAILURES.inc()
             telemetry.logger().warning("not cleaned up", error=str(error))
+            return False
+        return True
 
     def _run(self) -> None:
         while (checkpoint := self._next()) is not None:
@@ -223,12 +230,16 @@ class Publisher:
         telemetry.QUORUM_MISSING.set(0 if since is None else now - since)
 
     def _next(self) -> LogCheckpoint | None:
-        """Wait for a checkpoint that is not public yet, or whose cosignatures are an hour old."""
-        with self._news:
-            while not self._stopping:
+        """Wait for a checkpoint that is not public yet, or whose cosignatures are an hour old; clean up meanwhile."""
+        while not self._stopping:
+            with self._news:
                 offered = self._offered
                 left = self._published_at + RECOSIGN_SECONDS - time.monotonic()
                 if offered is not None and offered.size and (offered.size > self._published or left <= 0):
                     return offered
-                self._news.wait(timeout=None if offered is None or left == float("-inf") else max(left, 0.01))
+                behind = self._is_tidy and self._cleanup.is_behind(self._published)
+                until = None if offered is None or left == float("-inf") else max(left, 0.01)
+                told = self._news.wait(timeout=IDLE_SECONDS if behind else until)
+            if behind and not told:
+                self._is_tidy = self.tidy(self._published)
         return None

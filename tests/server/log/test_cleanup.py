@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from countermark.tlog.checkpoint import open_checkpoint
-from countermark_server.log.cleanup import CLEANED, Cleanup, completed_by
+from countermark_server.log.cleanup import CLEANED, FILES, Cleanup, completed_by
+from countermark_server.log.publish import IDLE_SECONDS
+from countermark_server.log.station import Station
 from countermark_server.log.tree import public_tree
 from countermark_server.stores import places
 from countermark_server.stores.immutable import StoreError
@@ -125,16 +132,101 @@ def test_a_damaged_memory_costs_work_and_nothing_else(world: LogWorld, raw: byte
 
 
 def test_a_partial_file_that_disagrees_stays(world: LogWorld) -> None:
-    """What is no beginning of the full file is evidence, and nothing of its tile is removed."""
+    """What is no beginning of the full file is evidence: it stays, and so does the full one, step after step."""
     grow(world, 0, 270)
     place = places.place(world.settings, "staging")
     place.replace(CLEANED, b"0\n")
-    world.public.put("log/tile/0/000.p/7", b"x" * 224)
-    world.public.put("log/tile/0/000.p/8", (world.public.read("log/tile/0/000") or b"")[:256])
-    before = world.files()
-    with pytest.raises(StoreError, match=r"000\.p/7 is not the beginning"):
-        Cleanup(world.public, place).step(270)
-    assert world.files() == before
+    full = world.public.read("log/tile/0/000") or b""
+    left_over(world, range(3, 40))
+    world.public.put("log/tile/0/000.p/77", b"x" * 32 * 77)
+    cleanup = Cleanup(world.public, place)
+    for _ in range(8):
+        with contextlib.suppress(StoreError):
+            cleanup.step(270)
+    with pytest.raises(StoreError, match=r"000\.p/77 is not the beginning"):
+        cleanup.step(270)
+    assert world.public.read("log/tile/0/000.p/77") == b"x" * 32 * 77
+    assert world.public.read("log/tile/0/000") == full
+    assert place.read(CLEANED) == b"0\n"
+    world.public.remove("log/tile/0/000.p/77")
+    while cleanup.is_behind(270):
+        cleanup.step(270)
+    assert not here(world)
+
+
+def left_over(world: LogWorld, sizes: range) -> None:
+    """Partial tiles of these sizes, as so many rounds leave them."""
+    full = world.public.read("log/tile/0/000") or b""
+    for size in sizes:
+        world.public.put(f"log/tile/0/000.p/{size}", full[: 32 * size])
+
+
+def here(world: LogWorld) -> list[str]:
+    """The partial files of the first level-0 tile."""
+    return list(world.public.names("log/tile/0/000.p"))
+
+
+def test_a_step_is_short_whatever_a_full_tile_leaves(world: LogWorld) -> None:
+    """The next checkpoint waits for it: no more than a few files are even looked at."""
+    grow(world, 0, 270)
+    place = places.place(world.settings, "staging")
+    place.replace(CLEANED, b"0\n")
+    left_over(world, range(1, 101))
+    cleanup, steps = Cleanup(world.public, place), list[int]()
+    while here(world):
+        assert place.read(CLEANED) == b"0\n"
+        steps.append(cleanup.step(270))
+    assert steps == [FILES] * 12 + [100 - 12 * FILES]
+    assert place.read(CLEANED) == b"1\n" and not cleanup.is_behind(270)
+    assert cleanup.step(270) == 0
+    world.check()
+
+
+def test_an_idle_log_goes_on_to_the_end(world: LogWorld) -> None:
+    """No checkpoint comes any more, and what the last one left to do is done all the same."""
+    grow(world, 0, 270)
+    places.place(world.settings, "staging").replace(CLEANED, b"0\n")
+    left_over(world, range(1, 41))
+    with published(world):
+        wait_for(lambda: not here(world))
+    world.check()
+
+
+def test_what_cannot_be_removed_is_not_tried_again_and_again(world: LogWorld) -> None:
+    """An idle log waits for its next checkpoint, instead of failing twenty times a second."""
+    grow(world, 0, 270)
+    places.place(world.settings, "staging").replace(CLEANED, b"0\n")
+    world.public.put("log/tile/0/000.p/77", b"x" * 32 * 77)
+    failed = REGISTRY.get_sample_value("countermark_log_cleanup_failures_total") or 0
+    with published(world) as station:
+        # Whatever waits for the publication has it before anything is cleaned up.
+        wait_for(lambda: REGISTRY.get_sample_value("countermark_log_cleanup_failures_total") != failed)
+        before = REGISTRY.get_sample_value("countermark_log_cleanup_failures_total")
+        time.sleep(5 * IDLE_SECONDS)
+        assert REGISTRY.get_sample_value("countermark_log_cleanup_failures_total") == before
+        assert world.published_size() == station.sequencer.checkpoint.size
+
+
+@contextmanager
+def published(world: LogWorld) -> Iterator[Station]:
+    """A station whose publisher has the newest checkpoint, and gets no other."""
+    station = world.station()
+    station.sequencer.load()
+    station.publisher.start()
+    station.publisher.offer(station.sequencer.checkpoint)
+    try:
+        yield station
+    finally:
+        station.publisher.stop()
+        station.engine.dispose()
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    """Until it is, or half a minute has gone."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_work_follows_the_index(monkeypatch) -> None:
