@@ -187,7 +187,8 @@ def _row(number: int, file: tuple[str, str]) -> tuple[object, ...]:
 def _state(number: int, version: str) -> tuple[str, str]:
     from countermark.rules import file_key
     from countermark.rules_state import new_file
-    from countermark_server.ruleview import encode_key, encode_value
+    from countermark_server import jsontext
+    from countermark_server.ruleview import encode_key
 
     name = f"{LARGE.replace('-', '_')}-{version}.tar.gz"
     key = file_key("", LARGE, name)
@@ -195,12 +196,13 @@ def _state(number: int, version: str) -> tuple[str, str]:
         key=key, filename=name, version=version, sha256=f"{number:064x}", length=1000, index=10_000_000 + number,
         leaf_hash=f"{number:064x}", time=1763800000,
     )  # fmt: skip
-    return encode_key(key), encode_value({**state, "status": 0})
+    return encode_key(key), jsontext.encode({**state, "status": 0})
 
 
 def _holder() -> tuple[str, str]:
     from countermark.rules import project_key
     from countermark.rules_state import new_holder
-    from countermark_server.ruleview import encode_key, encode_value
+    from countermark_server import jsontext
+    from countermark_server.ruleview import encode_key
 
-    return encode_key(project_key("", LARGE)), encode_value(new_holder({"0" * 32: "owner"}))
+    return encode_key(project_key("", LARGE)), jsontext.encode(new_holder({"0" * 32: "owner"}))

@@ -131,7 +131,7 @@ class SqlView:
             if value is None:
                 gone.append({"k": self._name(key)})
             else:
-                rows.append({"key": self._name(key), "value": encode_value(value)})
+                rows.append({"key": self._name(key), "value": jsontext.encode(value)})
         self._write(self._table, rows)
         if self._table is db.rules_state:
             self._write(db.logged_elsewhere, list(self._elsewhere.values()))
@@ -203,6 +203,3 @@ def skeleton(project: str) -> str:
 def encode_key(key: Key) -> str:
     """A key as the table spells it: a JSON array. Part by part, since only strings have a quick way."""
     return f"[{','.join(map(encode_basestring_ascii, key))}]"
-
-
-encode_value = jsontext.encode  # a value as the table spells it: equal states are equal rows

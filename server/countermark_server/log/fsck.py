@@ -19,10 +19,10 @@ from countermark.replay import DictView, replay
 from countermark.tlog.checkpoint import LogCheckpoint, open_checkpoint, open_log_checkpoint
 from countermark.tlog.merkle import RightEdge, check_consistency, leaf_hash, prove_consistency
 from countermark.trustfile import TrustFile
-from countermark_server import db
+from countermark_server import db, jsontext
 from countermark_server.log.tree import public_tree
 from countermark_server.log.treewalk import Counts, walk
-from countermark_server.ruleview import encode_key, encode_value
+from countermark_server.ruleview import encode_key
 from countermark_server.stores import heads
 from countermark_server.stores.public import CHECKPOINT, Public
 
@@ -97,7 +97,7 @@ def check_public(public: Public, raw: bytes | None, head: LogCheckpoint, trust: 
 def check_rules(connection: Connection, view: DictView) -> list[str]:
     """The entries lead to the very state that the sequencer goes on from."""
     findings: list[str] = []
-    replayed = {encode_key(key): encode_value(value) for key, value in view.items()}
+    replayed = {encode_key(key): jsontext.encode(value) for key, value in view.items()}
     stored = {row.key: row.value for row in connection.execute(select(db.rules_state))}
     for key in sorted(replayed.keys() | stored.keys()):
         if replayed.get(key) != stored.get(key):

@@ -11,14 +11,14 @@ from sqlalchemy import event, select
 
 from countermark.errors import UsageError
 from countermark.rules_state import new_holder
-from countermark_server import cli_orgs, db, migrations, orgtables
+from countermark_server import cli_orgs, db, jsontext, migrations, orgtables
 from countermark_server.accounts import orgapply, orgfile
 from countermark_server.accounts.codes import create_login_code
 from countermark_server.accounts.organisations import check_name, granted, has_role, role_in
 from countermark_server.accounts.people import add_account, find_account
 from countermark_server.cli import commands
 from countermark_server.errors import ServerError
-from countermark_server.ruleview import encode_key, encode_value
+from countermark_server.ruleview import encode_key
 
 FILE = """\
 [[organisation]]
@@ -265,7 +265,7 @@ def test_a_grant_takes_nothing_away_and_says_so(data: Path) -> None:
     with db.write(engine_of(data)) as connection:
         eve = account(connection, "eve@example.com")
         key = encode_key(("project", "", "acme-ml-old"))
-        value = encode_value(new_holder({eve: "owner"}))
+        value = jsontext.encode(new_holder({eve: "owner"}))
         connection.execute(db.rules_state.insert().values(key=key, value=value))
         connection.execute(db.project_name.insert().values(skeleton="x", project="acme-ml-old"))
     done = run(data, "org", "apply", str(data / "organisations.toml"))
@@ -280,7 +280,7 @@ def test_owners_of_all_granted_projects_are_asked_for_at_once(either: Path) -> N
     names = [f"acme-{number}" for number in range(30)]
     with db.write(engine) as connection:
         for name in names:
-            value = encode_value(new_holder({"0" * 32: "owner"}))
+            value = jsontext.encode(new_holder({"0" * 32: "owner"}))
             connection.execute(
                 db.rules_state.insert().values(key=encode_key(("project", "", name)), value=value)
             )

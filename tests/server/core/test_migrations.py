@@ -8,8 +8,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
-from countermark_server import db, migrations
-from countermark_server.ruleview import encode_key, encode_value
+from countermark_server import db, jsontext, migrations
+from countermark_server.ruleview import encode_key
 
 
 def test_upgrade_from_empty_gives_the_declared_tables(database_url: str) -> None:
@@ -61,7 +61,7 @@ def test_files_logged_before_revision_3_get_their_rows(database_url: str) -> Non
     with db.write(engine) as connection:
         for namespace, number in (("corp", 7), ("", 8)):
             key = encode_key(("file", namespace, "widget", f"widget-{number}.tar.gz"))
-            value = encode_value({"index": number, "sha256": f"{number}" * 64})
+            value = jsontext.encode({"index": number, "sha256": f"{number}" * 64})
             connection.execute(db.rules_state.insert().values(key=key, value=value))
     migrations.upgrade(engine)
     with db.read(engine) as connection:
