@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, Final
 
 from countermark.digest import sha256
@@ -31,7 +30,7 @@ from countermark.errors import MalformedError
 from countermark.limits import JSON_MAX_INTEGER, MANIFEST_MAX_BYTES, MANIFEST_MAX_LINES, NAME_MAX_CHARS
 from countermark.names import FileName, parse_filename
 from countermark.statement import is_sha256
-from countermark.values import dataclass, pattern
+from countermark.values import cached, dataclass, pattern
 
 END: Final = "0" * 64  # the link behind the last line
 ZERO_NONCE: Final = bytes(32)  # before the bytes of a blob that is public from the start
@@ -49,12 +48,12 @@ class Line:
     sha256: str
     length: int
 
-    @cached_property
+    @cached
     def row(self) -> bytes:
         """The one spelling of this line, with its newline."""
         return f"{self.project} {self.version} {self.filename} {self.sha256} {self.length}\n".encode()
 
-    @cached_property
+    @cached
     def name(self) -> FileName:
         """The file name, taken apart."""
         return parse_filename(self.filename)

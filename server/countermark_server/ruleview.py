@@ -23,7 +23,9 @@ The sequencer keeps the state at the head in `rules_state`; tufrepo keeps its ow
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from json.encoder import encode_basestring_ascii
 from types import TracebackType
 from typing import Any
@@ -33,9 +35,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from countermark.rules import LOG
 from countermark_server import db, jsontext, quick, serials
+from countermark_server.stores import syncs
 
 Key = tuple[str, ...]
 Value = dict[str, Any]
+Write = Callable[[], object]
+MANY = 256  # rows that are worth a thread
 _ALIKE = str.maketrans("lio", "110")
 # What a page shows of a file that is listed, or does not; a verdict alone takes nothing from a page.
 _SHOWN = ("cleared", "hold", "removed", "takedown", "yank")
@@ -125,35 +130,64 @@ class SqlView:
 
     def flush(self) -> None:
         """Write what was put."""
-        rows, gone = list[Value](), list[Value]()
-        for key in sorted(self._changed):
+        _in_turn(self._writes())
+
+    @contextmanager
+    def flushing(self) -> Iterator[None]:
+        """Write what was put, done when the block is, which works meanwhile and does not speak to the database.
+
+        That saves time where a server does the writing, and is no use for a few rows: a thread costs as much.
+        """
+        if self._connection.dialect.name != "postgresql" or len(self._changed) < MANY:
+            self.flush()
+            yield
+            return
+        written = syncs.begin([partial(_in_turn, self._writes())])
+        try:
+            yield
+        finally:
+            written()
+
+    def _writes(self) -> list[Write]:
+        """What writes all that was put, in turn, and is spelled already: that much is this process's own work."""
+        rows, gone, writes = list[Value](), list[Value](), list[Write]()
+        for key in sorted(self._changed, key=self._name):
             value = self._known[key]
             if value is None:
                 gone.append({"k": self._name(key)})
             else:
                 rows.append({"key": self._name(key), "value": jsontext.encode(value)})
-        self._write(self._table, rows)
+        writes += self._write(self._table, rows)
         if self._table is db.rules_state:
-            self._write(db.logged_elsewhere, list(self._elsewhere.values()))
-            self._write(db.project_name, [{"skeleton": skeleton(p), "project": p} for p in self._begun])
+            writes += self._write(db.logged_elsewhere, list(self._elsewhere.values()))
+            begun = [{"skeleton": skeleton(project), "project": project} for project in self._begun]
+            writes += self._write(db.project_name, begun)
             if self._shown:
-                log = self.get(LOG)
-                serials.touch(self._connection, self._shown, now=log["time"] if log else 0)
+                log, shown = self.get(LOG), set(self._shown)
+                writes.append(partial(serials.touch, self._connection, shown, now=log["time"] if log else 0))
         if gone:
-            self._connection.execute(delete(self._table).where(self._table.c.key == bindparam("k")), gone)
+            removed = delete(self._table).where(self._table.c.key == bindparam("k"))
+            writes.append(partial(self._connection.execute, removed, gone))
         self._changed.clear()
         self._elsewhere.clear()
         self._begun.clear()
         self._shown.clear()
+        return writes
 
-    def _write(self, table: Table, rows: Sequence[Value]) -> None:
+    def _write(self, table: Table, rows: Sequence[Value]) -> list[Write]:
         """Insert or replace: row by row on SQLite, which runs in this process; on PostgreSQL in one statement."""
         dialect = self._connection.dialect.name
-        if rows and dialect == "postgresql":
-            lines = {name: "\n".join(str(row[name]) for row in rows) for name in rows[0]}
-            quick.run(self._connection, _WRITES[table.name, dialect], lines)
-        elif rows:
-            quick.each(self._connection, _WRITES[table.name, dialect], rows)
+        if not rows:
+            return []
+        if dialect == "postgresql":
+            lines = {name: "\n".join([str(row[name]) for row in rows]) for name in rows[0]}
+            return [partial(quick.run, self._connection, _WRITES[table.name, dialect], lines)]
+        return [partial(quick.each, self._connection, _WRITES[table.name, dialect], rows)]
+
+
+def _in_turn(writes: Sequence[Write]) -> None:
+    for write in writes:
+        write()
 
 
 def _changes_page(key: Key, before: Value | None, after: Mapping[str, Any] | None) -> bool:

@@ -67,11 +67,17 @@ class Judged:
     """What the rules made of a round's proposals."""
 
     entries: list[bytes]
+    hashes: list[bytes]  # their leaf hashes
     sequenced: list[dict[str, Any]]
     refused: list[dict[str, Any]]
     time: int
     lines: int = 0  # of an import, at the end of `entries`
     opened: Mapping[str, Any] | None = None  # the import as it is afterwards
+
+    def add(self, entry: Entry) -> None:
+        """The next entry. `_sign` hashes the bytes that come back from the disk, and holds them against its hash."""
+        self.entries.append(entry.raw)
+        self.hashes.append(entry.leaf_hash)
 
 
 class Sequencer:
@@ -184,12 +190,16 @@ class Sequencer:
         with self._mutex, db.write(self._engine) as connection:
             heads.check_held(connection, old)
             rows = self._waiting(connection, old, limit=self._batch)
-            judged = self._judge(connection, rows, old.tree_size)
+            view = SqlView(connection, db.rules_state)
+            judged = self._judge(view, rows, old.tree_size)
             _settle(connection, judged)
             if judged.entries:
-                bundle, edge = self._stage(old, checkpoint, judged.entries)
-                self._public.prepare(_files(bundle))  # synced beside the bundle; no names before the commit
-                name = self._staging.put(bundle)
+                with view.flushing():  # the database takes the state while the disk takes the bundle
+                    bundle, edge = self._stage(old, checkpoint, judged)
+                    self._public.prepare(
+                        _files(bundle)
+                    )  # synced beside the bundle; no names before the commit
+                    name = self._staging.put(bundle)
                 # Staged. If we stop here the transaction is gone, nothing was signed, and sweep() drops
                 # this bundle: the proposals are still pending.
                 body = self._sign(old, checkpoint, self._staging.read(name), edge, judged.time)
@@ -225,34 +235,32 @@ class Sequencer:
         # A successor's entry 0 was proposed with the enrolments, in one transaction: it is there if it ever will be.
         return [*(row for row in rows if row["type"] == PREDECESSOR), *genesis]
 
-    def _judge(self, connection: Connection, rows: Sequence[Mapping[str, Any]], size: int) -> Judged:
-        """Ask the rules about each proposal in turn; what one changes, the next one sees."""
-        judged = Judged([], [], [], 0)
-        with SqlView(connection, db.rules_state) as view:
-            time = max(int(self._clock()), last_time(view))  # a clock that went back stands still here
-            entries = [formed(row, time) for row in rows]
-            view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
-            for row, asked in zip(rows, entries, strict=True):
-                entry, refusal = _try(view, row, asked)
-                if entry is None:
-                    judged.refused.append({"p": row["id"], "s": row["submission_id"], **refusal})
-                    continue
-                index = size + len(judged.entries)
-                judged.sequenced.append({"p": row["id"], "i": index, "h": entry.leaf_hash.hex()})
-                judged.entries.append(entry.raw)
-            lines = self._append_lines(view, judged.entries, time)
-            opened = opened_import(view)
+    def _judge(self, view: SqlView, rows: Sequence[Mapping[str, Any]], size: int) -> Judged:
+        """Ask the rules about each proposal in turn; what one changes, the next one sees. Nothing is written yet."""
+        judged = Judged([], [], [], [], 0)
+        time = max(int(self._clock()), last_time(view))  # a clock that went back stands still here
+        entries = [formed(row, time) for row in rows]
+        view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
+        for row, asked in zip(rows, entries, strict=True):
+            entry, refusal = _try(view, row, asked)
+            if entry is None:
+                judged.refused.append({"p": row["id"], "s": row["submission_id"], **refusal})
+                continue
+            index = size + len(judged.entries)
+            judged.sequenced.append({"p": row["id"], "i": index, "h": entry.leaf_hash.hex()})
+            judged.add(entry)
+        lines = self._append_lines(view, judged, time)
         if size == 0 and judged.refused and not self._raw_add:
             raise LogError(f"a genesis entry was refused: {judged.refused[0]['message']}")
-        return Judged(judged.entries, judged.sequenced, judged.refused, time, lines, opened)
+        return replace(judged, time=time, lines=lines, opened=opened_import(view))
 
-    def _append_lines(self, view: SqlView, entries: list[bytes], time: int) -> int:
+    def _append_lines(self, view: SqlView, judged: Judged, time: int) -> int:
         """The next lines of the open import, behind the proposals: how many. LogError: the rules refuse one."""
         opened = opened_import(view)
         if self._backfill is None or not self._backfill.due(opened):
             return 0
         lines = self._backfill.lines(opened, most=LINES_PER_ROUND)
-        view.fetch({key for line in lines for key in line_keys(line)})
+        view.fetch(key for line in lines for key in line_keys(line))
         for line in lines:
             passed = why_passed_over(view, line.line, time)
             entry = make_imported(line if passed is None else replace(line, passed=passed), time=time)
@@ -261,26 +269,25 @@ class Sequencer:
                 raise LogError(f"line {line.number} of import #{line.index}: {result.message}")
             for key, value in result.writes.items():
                 view.put(key, value)
-            entries.append(entry.raw)
+            judged.add(entry)
         return len(lines)
 
-    def _stage(self, old: Head, checkpoint: LogCheckpoint, added: list[bytes]) -> tuple[Bundle, RightEdge]:
+    def _stage(self, old: Head, checkpoint: LogCheckpoint, judged: Judged) -> tuple[Bundle, RightEdge]:
         """Everything the new tree has and the old one has not, and the new right edge."""
         size, root = checkpoint.size, checkpoint.root_hash
-        hashes = [leaf_hash(entry) for entry in added]
         partial = self._tree.edge(size, root)
-        tiles = grow(size, partial, hashes)
+        tiles = grow(size, partial, judged.hashes)
         stored = self._tree.last_entries(size)
         if b"".join(map(leaf_hash, stored)) != partial.get(0, b""):
             raise ProofError(f"an entry of the last bundle at size {size} is not in the tree")
-        entries = stored + added
+        entries = stored + judged.entries
         first = size // WIDTH
         files = {tile.path(): raw for tile, raw in tiles.items()}
         for start in range(0, len(entries), WIDTH):
             group = entries[start : start + WIDTH]
             bundle = Tile(ENTRIES, first + start // WIDTH, len(group))
             files[bundle.path()] = encode_bundle(group)
-        edge = _edge(old).extend(hashes)
+        edge = _edge(old).extend(judged.hashes)
         return Bundle(size, edge.size, edge.root(), files), edge
 
     def _sign(self, old: Head, checkpoint: LogCheckpoint, staged: Bundle, edge: RightEdge, time: int) -> str:

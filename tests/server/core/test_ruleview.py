@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from countermark_server import db, jsontext
+from countermark_server import db, jsontext, ruleview
 from countermark_server.ruleview import SqlView, encode_key
 
 
@@ -62,6 +63,46 @@ def test_an_error_writes_nothing(engine) -> None:
             view.put(("a",), {"n": 1})
             raise RuntimeError
         assert connection.execute(db.rules_state.select()).all() == []
+
+
+@pytest.mark.parametrize("rows", [1, ruleview.MANY])
+def test_rows_are_written_while_the_caller_works(engine, rows: int) -> None:
+    """Few or many: all are there when the block ends."""
+    with db.write(engine) as connection:
+        view = SqlView(connection, db.rules_state)
+        for number in range(rows):
+            view.put(("key", str(number)), {"n": number})
+        with view.flushing():
+            pass
+        found = connection.execute(db.rules_state.select()).all()
+    assert {row.key: row.value for row in found} == {
+        encode_key(("key", str(number))): jsontext.encode({"n": number}) for number in range(rows)
+    }
+
+
+@pytest.mark.parametrize("rows", [1, ruleview.MANY])
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_the_database_refuses_is_raised_by_the_block(
+    engine, monkeypatch, rows: int, broken: bool
+) -> None:
+    """Also when the caller's own work failed meanwhile; and nothing runs on behind the block."""
+
+    def refuse(*_: object) -> None:
+        time.sleep(0.05)
+        ended.append(True)
+        raise RuntimeError("no space")
+
+    ended = list[bool]()
+    monkeypatch.setattr(ruleview.quick, "run", refuse)
+    monkeypatch.setattr(ruleview.quick, "each", refuse)
+    with db.write(engine) as connection:
+        view = SqlView(connection, db.tufrepo_state)
+        for number in range(rows):
+            view.put(("key", str(number)), {"n": number})
+        with pytest.raises(RuntimeError, match="no space"), view.flushing():
+            if broken:
+                raise OSError("staging")
+    assert ended == [True]
 
 
 def test_a_row_is_spelled_one_way(engine) -> None:

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import update
 
 from countermark.entry import Entry
+from countermark.errors import ProofError
 from countermark.statement import KeySigner, Statement, sign
 from countermark_server import db, proposal
-from countermark_server.log.sequence import LogError
+from countermark_server.log import sequence
+from countermark_server.log.sequence import Judged, LogError
 from countermark_server.log.tree import public_tree
 from tests.log_world import ACCOUNT, NOW, ORIGIN, LogWorld, drain, key
 
@@ -178,6 +180,34 @@ def test_over_a_tile_boundary(world: LogWorld) -> None:
         drain(station)
     assert world.published_size() == 287
     assert world.public.read("log/tile/0/000") and world.public.read("log/tile/1/000.p/1")
+    world.check()
+
+
+def test_a_wrong_hash_that_was_handed_on_is_found_before_anything_is_signed(
+    world: LogWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New entries are hashed when they are judged; what comes back from the disk is hashed and held against that."""
+    world.begin()
+    station = world.station()
+    station.check_start()
+    drain(station)
+    waiting, before = world.upload(1), world.head()
+    real = Judged.add
+
+    def wrong(self: Judged, entry: Entry) -> None:
+        real(self, entry)
+        self.hashes[-1] = bytes(32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Judged, "add", wrong)
+        patch.setattr(sequence, "sign_note", lambda *_, **__: pytest.fail("signed"))
+        with pytest.raises(ProofError, match="entry 4 has the leaf hash"):
+            station.sequencer.round()
+    assert world.head() == before
+    assert world.outcome(waiting).state == "pending"
+    station.sequencer.load()
+    drain(station)
+    assert world.outcome(waiting).index == 4
     world.check()
 
 
