@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuf.api.metadata import Metadata, Root
 
 from countermark import moment
 from countermark.errors import CountermarkError, NetworkError
@@ -22,7 +23,7 @@ from countermark.moment import Kept, Refreshed
 from countermark.trust import opened
 from countermark.tufjson import canonical
 from tests.machine import Machine, artifact
-from tests.simulator import HOUR, Published, World
+from tests.simulator import HOUR, Published, World, when
 from tests.trust_chain import TrustChain
 
 WITHOUT = (
@@ -310,3 +311,20 @@ def test_ngclient_looks_where_something_is_new(machine: Machine) -> None:
     machine.world.heartbeat()
     assert _kind(machine) is Refreshed
     assert _kind(machine) is Kept
+
+
+def test_a_root_that_has_expired(machine: Machine, wheel: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All else is good for months: a kept moment does not outlive its root."""
+    world = machine.world
+    root = Metadata[Root].from_bytes(world.root)
+    root.signed.version, root.signed.expires = 2, when(world.now + 2 * HOUR)
+    root.signatures.clear()
+    for role in ("root-a", "root-b"):
+        root.sign(world.keys.tuf[role], append=True)
+    world.tuf["2.root.json"] = root.to_bytes()
+    machine.accept(wheel)
+    world.now += HOUR
+    assert _both_ways(machine, monkeypatch, wheel)["verified"] and _kind(machine) is Kept
+    world.now += HOUR
+    said = _both_ways(machine, monkeypatch, wheel)
+    assert said[0] == 4 and "root" in said[1]
