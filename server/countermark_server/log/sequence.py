@@ -343,9 +343,9 @@ def last_time(view: SqlView) -> int:
 
 
 def opened_import(view: SqlView) -> Mapping[str, Any] | None:
-    """What the rules know of the newest import; None before the first."""
+    """What the rules know of the newest import; None before the first, and in a log that is frozen: no line comes."""
     state = view.get(("log",))
-    return None if state is None else state.get("import")
+    return None if state is None or state.get("frozen") is not None else state.get("import")
 
 
 def check_kind(view: SqlView, *, raw_add: bool) -> None:

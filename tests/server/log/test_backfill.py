@@ -145,6 +145,28 @@ def run(world: LogWorld, lines: list[Line], **options: Any) -> Summary:
     return importer(world, **options).run(read_list(format_manifest(lines).splitlines(keepends=True)))
 
 
+def test_an_import_that_a_freeze_overtakes_has_no_lines(world: LogWorld) -> None:
+    """Both were proposed at once: the log ends with the entry that froze it, instead of dying over a line."""
+    begin(world, [line(1), line(2)])
+    predicate = {
+        "origin": ORIGIN,
+        "namespace": "",
+        "project": "",
+        "prev": state(world)["tuf"]["head"],
+        "reason": "successor",
+    }
+    about = Statement.about(f"log:{ORIGIN}", "log-freeze", predicate)
+    frozen = world.propose("log-freeze", sign(about, world.roles["moderation"]).to_dict(), {"case": None})
+    station = opened(world)
+    drain(station)
+    station.engine.dispose()
+    assert world.outcome(frozen).index == GENESIS + 1
+    last = opened(world)
+    assert last.sequencer.round() == 0 and not last.sequencer.importing
+    last.engine.dispose()
+    check(world, [])
+
+
 # --- the sequencer --------------------------------------------------------------------------------------
 def test_an_import_is_its_entry_and_every_line(world: LogWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Across several rounds, in order, without a proposal of their own."""
