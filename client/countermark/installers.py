@@ -27,6 +27,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from countermark.errors import PolicyError, UsageError
 from countermark.lockfile import ADDRESS, LockFile, is_pylock, read_lock
@@ -148,6 +149,12 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
     if not locks:
         raise UsageError(f'no uv.lock for "{start}"', hint="uv lock makes one")
     settings = [each / name for each in folders for name in ("pyproject.toml", "uv.toml")]
+    for path in settings if "--no-config" not in options.flags else ():
+        if "python-downloads-json-url" in _uv_table(path):
+            raise PolicyError(
+                f'"{path}" has uv download a Python that nobody logged, and run it',
+                hint="leave out python-downloads-json-url",
+            )
     sources: list[str] = []
     if is_locked:
         sources = [source for lock in locks for source in lock.sources]
@@ -165,12 +172,15 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
     )
 
 
+def _uv_table(path: Path) -> Any:
+    """What a settings file of a project says to uv."""
+    document = toml(path) if path.is_file() else {}
+    return document if path.name == "uv.toml" else document.get("tool", {}).get("uv", {})
+
+
 def _uv_indexes(path: Path) -> Iterator[str]:
     """The indexes that a project's settings name: uv asks them whether a lock is up to date."""
-    if not path.is_file():
-        return
-    document = toml(path)
-    table = document if path.name == "uv.toml" else document.get("tool", {}).get("uv", {})
+    table = _uv_table(path)
     for index in table.get("index", []):
         yield str(index.get("url", "")) if isinstance(index, dict) else str(index)
     for name in ("index-url", "extra-index-url", "find-links"):

