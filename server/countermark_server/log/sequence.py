@@ -196,9 +196,8 @@ class Sequencer:
             if judged.entries:
                 with view.flushing():  # the database takes the state while the disk takes the bundle
                     bundle, edge = self._stage(old, checkpoint, judged)
-                    self._public.prepare(
-                        _files(bundle)
-                    )  # synced beside the bundle; no names before the commit
+                    # Synced beside the bundle; no names before the commit.
+                    self._public.prepare(_files(bundle))
                     name = self._staging.put(bundle)
                 # Staged. If we stop here the transaction is gone, nothing was signed, and sweep() drops
                 # this bundle: the proposals are still pending.
