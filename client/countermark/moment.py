@@ -127,7 +127,7 @@ class _Found:
     timestamp: bytes
     versions: Mapping[str, str]
     trust: Mapping[str, Any]
-    index: Mapping[str, Any]
+    index: Mapping[str, Any] | None  # None: nobody has asked for a bin yet, or it is not what it must be
 
 
 class Kept:
@@ -138,7 +138,7 @@ class Kept:
     ) -> None:
         self._registry, self._recorder, self._folder, self._now = registry, recorder, folder, now
         self._found, self.root = found, found.root
-        self._bin_files = BinFiles(found.index, self.version_of, folder, now)
+        self._bin_files = None if found.index is None else BinFiles(found.index, self.version_of, folder, now)
 
     def trust_sha256(self) -> str:
         return str(self._found.trust["targets"][TARGET_PATH]["hashes"]["sha256"])
@@ -147,7 +147,7 @@ class Kept:
         return _version(self._found.versions, role)
 
     def bin_files(self, path: str) -> BinFiles:
-        return self._bin_files
+        return self._bin_files or self._refreshed.bin_files(path)
 
     def bring(self, path: str) -> None:
         self._refreshed.bring(path)
@@ -189,7 +189,7 @@ def _kept(registry: Registry, asked: Asked, folder: Folder, now: int) -> _Found 
     if tuple((each["name"], each["paths"]) for each in roles) != DELEGATED:
         return None
     trust, index = (held.read(each["name"], Delegator(delegations["keys"], each)) for each in roles)
-    if trust is None or index is None or index["targets"]:
+    if trust is None or (index is not None and index["targets"]):
         return None
     str(trust["targets"][TARGET_PATH]["hashes"]["sha256"])  # or a KeyError: no trust file is listed
     return _Found(root, timestamp, versions, trust, index)

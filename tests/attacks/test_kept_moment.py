@@ -90,6 +90,19 @@ def test_a_look_that_finds_nothing_new_loads_no_ngclient(
     assert {path: path.lstat().st_ino for path in machine.cache.rglob("*")} == inodes
 
 
+def test_who_never_asked_for_a_bin_needs_no_list_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`trust show` and an audit look at the moment alone; the bins are ngclient's when somebody asks."""
+    world = World()
+    wheel, machine = world.publish("acme-demo"), Machine(tmp_path, world)
+    assert _kind(machine) is Refreshed
+    assert not list(machine.cache.rglob("index.json"))
+    assert _kind(machine) is Kept
+    assert _both_ways(machine, monkeypatch, wheel)["verified"]
+    assert list(machine.cache.rglob("index.json"))
+
+
 def test_every_kept_file_changed(machine: Machine, wheel: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte of it, anywhere; cut; gone; another one's: all is as if ngclient had looked, and it is mended."""
     names = sorted(path.relative_to(machine.cache) for path in machine.cache.rglob("*") if path.is_file())
