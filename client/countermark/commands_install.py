@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from countermark import clientcerts
 from countermark.clientpolicy import Policies
 from countermark.console import GREEN, RED, YELLOW, Progress, put, put_json, say
 from countermark.credentials import NONE, Credentials, load, shown_to
-from countermark.disk import config_home, replace_file
+from countermark.disk import config_home, remove_file, replace_file
 from countermark.errors import CountermarkError, NetworkError, UsageError
 from countermark.fetch import FileFetcher, HttpFetcher, StatusError
 from countermark.limits import ENTRY_TIME_MAX
@@ -51,6 +52,7 @@ def pinned(arguments: argparse.Namespace) -> tuple[Home, Registry, list[str]]:
 
 
 def verify(arguments: argparse.Namespace) -> int:
+    _forget(arguments.junit, arguments.sarif)
     if not arguments.files and arguments.environment is None:
         raise UsageError("nothing to verify", hint="give a FILE, or --environment DIR")
     home, registry, remarks = pinned(arguments)
@@ -84,6 +86,13 @@ def verify(arguments: argparse.Namespace) -> int:
     else:
         report = verify_artifacts([Artifact.from_path(path) for path in files], registry, fetcher, **told)
     return _deliver(arguments, report, locks or files, locks=read)
+
+
+def _forget(*reports: Path | None) -> None:
+    """Remove what an earlier run said: whoever fails before there is a result leaves none behind."""
+    for path in reports:
+        if path is not None and path.is_file():
+            remove_file(path)
 
 
 def _deliver(
@@ -196,10 +205,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    _forget(arguments.json_file)
     from countermark import run as runner  # noqa: PLC0415
+    from countermark.configuring import Machine, uv_files  # noqa: PLC0415
     from countermark.installers import plan  # noqa: PLC0415
 
-    todo = plan(command, folder=Path.cwd())
+    machine = Machine(Path.cwd(), Path.home(), os.environ, sys.platform)
+    todo = plan(command, folder=machine.folder, own=uv_files(machine))
     home, registry, remarks = pinned(arguments)
     engine = _proxy(home, registry)
     if todo.is_pinned:

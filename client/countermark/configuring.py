@@ -96,6 +96,16 @@ def _uv_file(machine: Machine) -> Path:
     return _user_folder(machine, "uv") / "uv.toml"
 
 
+def uv_files(machine: Machine) -> list[Path]:
+    """Where uv looks for settings of this user and of this machine, beside those of a project."""
+    if machine.platform == "win32":
+        shared = [Path(machine.environment.get("PROGRAMDATA") or "C:/ProgramData")]
+    else:
+        named = machine.environment.get("XDG_CONFIG_DIRS") or "/etc/xdg"
+        shared = [*(Path(each) for each in named.split(":") if each), Path("/etc")]
+    return [folder / "uv.toml" for folder in (_user_folder(machine, "uv"), *(each / "uv" for each in shared))]
+
+
 def _project_file(machine: Machine) -> Path:
     path = machine.folder / "pyproject.toml"
     if not path.is_file():

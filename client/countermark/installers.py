@@ -81,8 +81,11 @@ UV_SYNC_VALUES = UV_VALUES | option_set(
 )
 
 
-def plan(command: Sequence[str], *, folder: Path) -> Plan:
-    """Read the child's command line; PolicyError when it is not an install we know."""
+def plan(command: Sequence[str], *, folder: Path, own: Sequence[Path] = ()) -> Plan:
+    """Read the child's command line; PolicyError when it is not an install we know.
+
+    `own`: files in which this user, or this machine, tells uv what holds for every project.
+    """
     if not command:
         raise UsageError("nothing to run", hint="countermark run -- uv sync --frozen")
     program, words = Path(command[0]).name.removesuffix(".exe").lower(), list(command[1:])
@@ -92,7 +95,7 @@ def plan(command: Sequence[str], *, folder: Path) -> Plan:
     if program == "uv" and "pip" in verbs:
         return _uv_pip(command, words, folder)
     if program == "uv" and "sync" in verbs:
-        return _uv_sync(command, words, folder)
+        return _uv_sync(command, words, folder, own)
     if program == "poetry":
         return poetry_plan(command, words, folder)
     if _PIP.fullmatch(program) and "install" in verbs:
@@ -134,7 +137,7 @@ def _locks(options: Options, names: Sequence[str], folder: Path) -> tuple[LockFi
     return tuple(read_lock(folder / name) for name in names)
 
 
-def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan:
+def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path, own: Sequence[Path]) -> Plan:
     options = Options.parse(words, UV_SYNC_FLAGS, UV_SYNC_VALUES | INDEXES)
     if options.positional != ("sync",):
         raise PolicyError(f"`{' '.join(command)}` is not a hash-pinned install", hint=KNOWN)
@@ -149,6 +152,7 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
     if not locks:
         raise UsageError(f'no uv.lock for "{start}"', hint="uv lock makes one")
     settings = [each / name for each in folders for name in ("pyproject.toml", "uv.toml")]
+    own = () if "--no-config" in options.flags else own
     for path in settings if "--no-config" not in options.flags else ():
         if "python-downloads-json-url" in _uv_table(path):
             raise PolicyError(
@@ -158,14 +162,14 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
     sources: list[str] = []
     if is_locked:
         sources = [source for lock in locks for source in lock.sources]
-        sources += [url for path in settings for url in _uv_indexes(path)]
+        sources += [url for path in (*settings, *own) for url in _uv_indexes(path)]
     return Plan(
         tuple(command),
         "uv sync",
         options,
         locks,
         folders[0],
-        {path: digest_of(path) for path in settings},
+        {path: digest_of(path) for path in (*settings, *own)},
         sources=tuple(sources),
         asks_registry=is_locked,
         added=("--locked",) if is_plain else (),  # or uv would write the lock anew before it installs
@@ -173,13 +177,13 @@ def _uv_sync(command: Sequence[str], words: Sequence[str], folder: Path) -> Plan
 
 
 def _uv_table(path: Path) -> Any:
-    """What a settings file of a project says to uv."""
+    """What a settings file says to uv."""
     document = toml(path) if path.is_file() else {}
     return document if path.name == "uv.toml" else document.get("tool", {}).get("uv", {})
 
 
 def _uv_indexes(path: Path) -> Iterator[str]:
-    """The indexes that a project's settings name: uv asks them whether a lock is up to date."""
+    """The indexes that settings name: uv asks them whether a lock is up to date."""
     table = _uv_table(path)
     for index in table.get("index", []):
         yield str(index.get("url", "")) if isinstance(index, dict) else str(index)

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from countermark import run
+from countermark import configuring, run
 from countermark.clientpolicy import Policies
+from countermark.errors import PolicyError
 from countermark.filestore import FileStore
 from countermark.installers import plan
 from countermark.proxy import Proxy
@@ -113,7 +114,8 @@ class Desk:
         """By `countermark run`: the child is a real one."""
         monkeypatch.chdir(self.folder)
         environment, policies = {**self.environment, **given}, Policies()
-        todo = plan(words, folder=self.folder)
+        machine = configuring.Machine(self.folder, self.home, environment, sys.platform)
+        todo = plan(words, folder=self.folder, own=configuring.uv_files(machine))
         proxy = Proxy(
             self.machine.registry, self.world, FileStore(self.home / "store"), policies=policies,
             clock=lambda: self.world.now, say=self.said.append,
@@ -255,3 +257,31 @@ def test_another_index_is_never_asked(
         assert desk.installed() == ["acme_demo-1.0.dist-info"], route
         assert other.asked == [], route
     assert not desk.keyring.exists()
+
+
+@pytest.mark.parametrize("setting", ["uv.toml of the user", "uv.toml of the project"])
+@pytest.mark.parametrize("options", [["--locked"], []])
+def test_another_index_is_not_asked_whether_a_lock_is_up_to_date(
+    desk: Desk, other: Other, monkeypatch: pytest.MonkeyPatch, options: list[str], setting: str
+) -> None:
+    """uv finds out by resolving anew, at every index it knows: then it is not started."""
+    for name in os.environ:
+        if name.startswith(("PIP_", "UV_")):
+            monkeypatch.delenv(name)
+    words = [str(executable("uv")), "sync", *options, "--python", sys.executable]
+    lock = desk.folder / "uv.lock"
+    lock.write_text(
+        f'version = 1\nrequires-python = ">=3.11"\n[[package]]\nname = "{PROJECT}"\nversion = "1.0"\n'
+        f'source = {{ registry = "{desk.world.base}/simple/" }}\nwheels = [{{ hash = "sha256:{desk.file.sha256}", '
+        f'url = "{desk.world.base}/packages/{PROJECT}/{desk.file.filename}" }}]\n',
+        encoding="utf-8",
+    )
+    before = lock.read_bytes()
+    SMUGGLED["uv"][setting](desk, other)
+    desk.plainly(words, {})
+    assert other.asked, "without us this setting has no effect, and so it proves nothing"
+    other.asked.clear()
+    lock.write_bytes(before)
+    with pytest.raises(PolicyError, match="would ask another index"):
+        desk.verified(words, {}, monkeypatch)
+    assert other.asked == []

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from countermark import cli, commands_configure, disk
-from countermark.configuring import TOOLS, Machine, Urls, configured
+from countermark.configuring import TOOLS, Machine, Urls, configured, uv_files
 from countermark.edits import undone
 from countermark.errors import UsageError
 from countermark.pins import Home
@@ -190,6 +190,27 @@ def test_each_tool_reads_its_own_place(
     """Where pip, uv and twine look on each platform."""
     machine = Machine(tmp_path / "project", tmp_path, environment, platform)
     assert TOOLS[tool].find(machine) == tmp_path / where
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "where"),
+    [
+        ("linux", {}, ["{}/.config/uv/uv.toml", "/etc/xdg/uv/uv.toml", "/etc/uv/uv.toml"]),
+        ("darwin", {"XDG_CONFIG_HOME": "/x"}, ["/x/uv/uv.toml", "/etc/xdg/uv/uv.toml", "/etc/uv/uv.toml"]),
+        (
+            "linux",
+            {"XDG_CONFIG_HOME": "/x", "XDG_CONFIG_DIRS": "/a:/b"},
+            ["/x/uv/uv.toml", "/a/uv/uv.toml", "/b/uv/uv.toml", "/etc/uv/uv.toml"],
+        ),
+        ("win32", {"APPDATA": "/r", "PROGRAMDATA": "/p"}, ["/r/uv/uv.toml", "/p/uv/uv.toml"]),
+    ],
+)  # fmt: skip
+def test_uv_has_settings_beside_those_of_a_project(
+    tmp_path: Path, platform: str, environment: dict[str, str], where: list[str]
+) -> None:
+    """Of this user and of this machine: they may name an index, too."""
+    found = uv_files(Machine(tmp_path / "project", tmp_path, environment, platform))
+    assert [path.as_posix() for path in found] == [each.format(tmp_path) for each in where]
 
 
 def test_the_project_comes_first(tmp_path: Path) -> None:

@@ -200,3 +200,35 @@ def test_the_command_writes_both_and_a_folder_means_its_distributions(
     (tmp_path / "empty").mkdir()
     assert cli.main(["verify", str(tmp_path / "empty")]) == 2
     assert "no wheel and no source distribution" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [5, 2])
+def test_who_has_no_result_leaves_none_of_an_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """No registry is pinned, or nothing was named to verify: a pipeline must not show the last build's files."""
+    monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / "v.xml", tmp_path / "v.sarif"]
+    for path in files:
+        path.write_text("all is well")
+    named = ["acme_demo-1.0-py3-none-any.whl"] if code == 5 else []
+    assert cli.main(["verify", "--junit", str(files[0]), "--sarif", str(files[1]), *named]) == code
+    assert not any(path.exists() for path in files)
+
+
+def test_a_run_that_breaks_leaves_no_result_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of ours, of which nothing can be written."""
+    monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    said = tmp_path / "run.json"
+    said.write_text("all is well")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("countermark.installers.plan", broken)
+    assert cli.main(["run", "--json", str(said), "--", "uv", "sync", "--frozen"]) == 1
+    assert not said.exists()
