@@ -32,7 +32,9 @@ FRESH_SECONDS = (
     1.0  # so long proofs are made to the checkpoint that was the newest, if it covers their entries
 )
 PROOFS_PER_READER = 10_000  # then what is remembered for one checkpoint is dropped, and memory with it
-BUNDLES_PER_READER = 32  # entry bundles taken apart: 256 entries each, some 400 kB
+BUNDLE_BYTES_PER_READER = (
+    16 * 1024 * 1024
+)  # entry bundles taken apart: one has some 400 kB, and this at the most
 
 
 @dataclass
@@ -44,6 +46,7 @@ class _Tree:
     looked: float  # when it was the newest, by the clock that never jumps
     proofs: int = 0
     bundles: dict[Tile, list[bytes]] = field(default_factory=dict)  # not verified
+    bundle_bytes: int = 0  # of these, together
     hashes: Known = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -170,11 +173,12 @@ class Published:
         raw = self._public.tile(at)
         if raw is None:
             raise ServerError("proof-invalid", f"the log has no {at.path()}")
-        if len(tree.bundles) >= BUNDLES_PER_READER:
-            tree.bundles = {}
+        if tree.bundle_bytes + len(raw) > BUNDLE_BYTES_PER_READER:
+            tree.bundles, tree.bundle_bytes = {}, 0
         entries = decode_bundle(raw, at.width)
         tree.read([(0, at.index * WIDTH)])  # believed now, and not by each of them
         tree.bundles[at] = entries
+        tree.bundle_bytes += len(raw)
         return entries
 
     def _fetch(self, tile: Tile) -> bytes:

@@ -156,7 +156,7 @@ class Publisher:
         return verified
 
     def _check_newer(self, ours: VerifiedCheckpoint, found: bytes | None) -> None:
-        """HeadLostError: what is public is ahead of us. A sequencer that was paused must not take it back."""
+        """HeadLostError: what is public is ahead of us, or another history of our length: it is not taken back."""
         if found is None or found == self._newest:
             return
         try:
@@ -168,6 +168,11 @@ class Publisher:
             raise heads.HeadLostError(
                 f"the public checkpoint is at size {public.size}, ours is of size {ours.size}: "
                 "is another sequencer running?"
+            )
+        if public.size == ours.size and public.root_hash != ours.root_hash:
+            raise heads.HeadLostError(
+                f"the public checkpoint of size {ours.size} has root {public.root_hash.hex()}, ours has "
+                f"{ours.root_hash.hex()}: two logs sign for {self._origin}"
             )
 
     def settle(self, size: int) -> int:

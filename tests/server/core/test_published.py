@@ -12,6 +12,7 @@ import pytest
 from countermark.tlog.checkpoint import open_checkpoint
 from countermark.tlog.proof import TlogProof, check
 from countermark.tlog.tile import Tile
+from countermark_server import published as published_module
 from countermark_server.errors import ServerError
 from countermark_server.published import FRESH_SECONDS, Published
 from countermark_server.stores.folder import Folder
@@ -112,3 +113,19 @@ def test_nothing_false_is_proved_from_what_is_remembered(world: LogWorld) -> Non
         published.prove(index, other)
     with pytest.raises(ServerError, match="not covered"):
         published.prove(leaves[-1][0] + 1, leaf)
+
+
+def test_what_is_remembered_of_bundles_is_bounded_in_bytes(
+    world: LogWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries may have 64 KiB each: what does not fit beside a new bundle goes, and is read again when asked for."""
+    leaves = grow(world, 0, 300)
+    monkeypatch.setattr(published_module, "BUNDLE_BYTES_PER_READER", 200_000)
+    published, public = reading(world, Clock())
+    for _ in range(2):
+        for at in (0, 299, 1, 298):
+            assert TlogProof.parse(published.prove(*leaves[at])).index == leaves[at][0]
+    assert published._tree is not None
+    assert len(published._tree.bundles) == 1
+    assert published._tree.bundle_bytes <= 300_000
+    assert public.reads["tile/entries/000"] > 1

@@ -106,6 +106,19 @@ def test_a_checkpoint_that_unknown_witnesses_cosigned_is_not_taken_back(world: L
     paused.engine.dispose()
 
 
+def test_another_root_of_our_size_is_left_where_everybody_can_read_it(world: LogWorld) -> None:
+    """Two logs signed for one size: the one that finds out stops, and takes no evidence away."""
+    station = started(world)
+    ours = station.sequencer.checkpoint
+    forked = sign_note(Checkpoint(ORIGIN, ours.size, b"\1" * 32).text(), world.signers, time=NOW).format()
+    world.public.replace(CHECKPOINT, forked)
+    said = f"size {ours.size} has root {'01' * 32}, ours has {ours.root_hash.hex()}: two logs sign"
+    with pytest.raises(HeadLostError, match=said):
+        station.publisher.publish(ours)
+    assert world.public.read(CHECKPOINT) == forked
+    station.engine.dispose()
+
+
 @pytest.mark.parametrize("either_backend", ["postgresql s3"], indirect=True)
 @pytest.mark.parametrize("victim", ["database", "store"])
 def test_a_server_that_dies_in_the_middle_of_a_batch(world: LogWorld, victim: str) -> None:
