@@ -10,6 +10,7 @@ It keeps one connection of its own, and gives it back when the server goes away;
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -42,8 +43,8 @@ class News:
             return True
         try:
             version = self._ask()
-        except SQLAlchemyError:
-            self.close()  # the server went away; the caller looks, and hears of it
+        except (SQLAlchemyError, sqlite3.Error):
+            self.close()  # the server went away, or the disk did; the caller looks, and hears of it
             return True
         changed, self._version = version != self._version, version
         return changed

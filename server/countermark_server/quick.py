@@ -8,7 +8,7 @@
 
 SQLAlchemy looks a statement's text up anew each time it runs, and wraps every row. Here a statement is spelled once,
 and rows come as the driver makes them. Transactions are SQLAlchemy's as before, and so are the errors: what a driver
-raises comes as a `DBAPIError`.
+raises, for the statement or for a row, comes as a `DBAPIError`.
 
 For statements that are built once and whose parameters are all named, each of them one value: no lists that are
 spelled out (`expanding`). Columns are those of plain types: numbers, text, bytes; a truth value may come as 0 or 1.
@@ -16,7 +16,7 @@ spelled out (`expanding`). Columns are those of plain types: numbers, text, byte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, Executable
@@ -48,7 +48,33 @@ def run(connection: Connection, statement: Executable, values: Values) -> Answer
         answer: Answer = raw.execute(text, {**fixed, **values})
     except raw.Error as error:
         raise _told(connection, text, error) from error
-    return answer
+    return answer if connection.dialect.name == "postgresql" else _Rows(connection, text, answer)
+
+
+class _Rows:
+    """An answer of SQLite, which reads on as rows are fetched: the disk may fail then, too."""
+
+    __slots__ = ("_answer", "_connection", "_text")
+
+    def __init__(self, connection: Connection, text: str, answer: Answer) -> None:
+        self._connection, self._text, self._answer = connection, text, answer
+
+    @property
+    def rowcount(self) -> int:
+        return self._answer.rowcount
+
+    def fetchone(self) -> Any:
+        return self._told(self._answer.fetchone)
+
+    def fetchall(self) -> Any:
+        return self._told(self._answer.fetchall)
+
+    def _told(self, fetch: Callable[[], Any]) -> Any:
+        raw: Any = self._connection.connection.dbapi_connection
+        try:
+            return fetch()
+        except raw.Error as error:
+            raise _told(self._connection, self._text, error) from error
 
 
 def mappings(connection: Connection, statement: Executable, values: Values) -> list[dict[str, Any]]:

@@ -85,6 +85,19 @@ def test_a_servers_refusal_is_sqlalchemys_error(engine: Engine) -> None:
         assert heads.hold(connection, "origin.test") is None
 
 
+@pytest.mark.parametrize(
+    "engine", ["sqlite"], indirect=True
+)  # PostgreSQL's driver has all rows before it answers
+def test_what_fails_while_rows_are_read_is_sqlalchemys_error_too(engine: Engine) -> None:
+    """SQLite reads on with each row, and so the disk may fail at the last of them; here a number overflows."""
+    asked = text("SELECT abs(value) FROM json_each('[1, -9223372036854775808]')")
+    for fetch in ("fetchone", "fetchall"):
+        with db.read(engine) as connection:
+            answer = quick.run(connection, asked, {})
+            with pytest.raises(DBAPIError, match="integer overflow"):
+                getattr(answer, fetch)()
+
+
 @ON_POSTGRESQL
 def test_a_server_that_goes_away_costs_one_transaction(engine: Engine) -> None:
     """A connection that is cut in the middle ends as an error of SQLAlchemy's; the next transaction has another."""
