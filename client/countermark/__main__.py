@@ -71,8 +71,8 @@ class _Late(ModuleType):
 def _later(name: str = "importlib.metadata") -> None:
     """Let `importlib.metadata` be imported when somebody asks it something.
 
-    urllib3 wants its `version` at hand for HTTP/2, which no command of ours speaks, and it brings zipfile and csv: a
-    fortieth of a warm check of a lock.
+    urllib3 wants its `version` at hand for HTTP/2, which no command of ours speaks, and it brings zipfile and
+    csv, which no check needs.
     """
     if name in sys.modules:
         return

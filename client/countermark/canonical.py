@@ -128,7 +128,7 @@ _ENCODER = json.JSONEncoder(  # what goes in a circle ends as a RecursionError
 
 
 def _encoder() -> Callable[[Any, int], Iterable[str]]:
-    """What `_ENCODER` makes anew for each document, made once: that is a third of what a short one takes."""
+    """What `_ENCODER` makes anew for each document, made once, which short ones notice."""
     inside: Any = json.encoder  # which tells type checkers nothing of what it is made of
     escape = inside.encode_basestring
     try:

@@ -27,7 +27,7 @@ from countermark_server.stores.public import Public
 
 CLEANED = "cleaned"  # beside the staging bundles: a number of level-0 tiles, and nothing is lost with it
 STEP = 4  # level-0 tiles a step; each public checkpoint makes one step, and an idle log goes on
-FILES = 8  # a step: a round leaves two or three, and a removal takes the file system up to a millisecond
+FILES = 8  # a step: more than a round leaves, and little enough to wait for
 
 
 class Cleanup:
