@@ -26,9 +26,10 @@ RECORD ?=
 SECONDS_OF_SOAK := $(or $(SECONDS),600)
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
-# A third of what tests do is wait for a registry: three keep two cores busy.
+# A third of what tests do is wait for a registry: three keep two cores busy. A worker that dies is a failure and ends
+# the run, as pytest-xdist may wait for its successor for ever.
 WORKERS ?= 3
-SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+SPREAD := -n $(WORKERS) --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 export PYTHON
 # Set in many containers; a registry starts six processes, and each would compile all it imports, a second at a time.

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 import countermark
 import countermark_server
+from tests import postgres
 
 # Processes that tests start are compiled once, as installed programs are, and not at each of a thousand starts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -63,6 +64,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; within a file and among the rest nothing moves."""
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """After a file's last test no database of its worlds is needed."""
+    yield
+    if (nextitem is None or nextitem.path != item.path) and postgres.server.cache_info().currsize:
+        postgres.server().forget()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A failure is named at once: a run that is stopped before its end has said what failed."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.outcome.upper()} {report.when} {report.nodeid}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(autouse=True)

