@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -214,7 +215,14 @@ def server_violations(name: str, source: str) -> list[str]:
             found.append(f"countermark_server.{name} imports the composition root {other}")
         if room == "timestamper" and other == "stores" and target[2:3] in PLACES:
             continue  # a folder or a bucket for its fence: no store of the registry
-        if room == "timestamper" and other in {"db", "submission", "proposal", "ruleview", "stores"}:
+        if room == "timestamper" and other in {
+            "db",
+            "tables",
+            "submission",
+            "proposal",
+            "ruleview",
+            "stores",
+        }:
             found.append(f"countermark_server.{name} imports {other} of the registry")
     return found
 
@@ -255,6 +263,41 @@ def test_a_planted_violation_is_seen() -> None:
     assert ceremony_violations("plan", "from countermark.fetch import Fetcher") != []
     with pytest.raises(AssertionError):
         list(imports("from . import merkle"))
+
+
+def circle(package: Path) -> list[str]:
+    """Modules that import each other in a circle; empty where there is none."""
+    paths = {
+        ".".join((package.name, *name.split("/"))).removesuffix(".__init__"): path
+        for name, path in modules(package)
+    }
+    arrows = {name: set[str]() for name in paths}
+    for name, path in paths.items():
+        for target in imports(path.read_text("utf-8")):
+            imported = ".".join(target)
+            while imported and imported not in paths:
+                imported = imported.rpartition(".")[0]
+            if imported and imported != name:
+                arrows[name].add(imported)
+    try:
+        graphlib.TopologicalSorter(arrows).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("package", [CLIENT, SERVER, CEREMONY], ids=["client", "server", "ceremony"])
+def test_no_modules_import_each_other_in_a_circle(package: Path) -> None:
+    assert circle(package) == []
+
+
+def test_a_planted_circle_is_seen(tmp_path: Path) -> None:
+    package = tmp_path / "acme"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text("from acme.two import b\n")
+    (package / "two.py").write_text("def b():\n    from acme import one\n")
+    assert set(circle(package)) == {"acme.one", "acme.two"}
 
 
 def test_law_has_no_io_and_no_clock() -> None:

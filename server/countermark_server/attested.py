@@ -38,7 +38,7 @@ from sqlalchemy import (
     update,
 )
 
-from countermark_server.db import metadata, submission
+from countermark_server.tables import metadata, submission
 
 YES, NO, NOT_CHECKED = "yes", "no", "not-checked"
 LEASE_SECONDS = 120  # longer than a check may take

@@ -1,15 +1,15 @@
 """Tables of organisations, and of people's sessions in a browser: what accounts/organisations.py and web read.
 
 None of it is in the log, and nothing a verifier believes depends on it. An organisation is an account too, as which
-nobody signs in: as that account it stands in the log among a project's owners. Declared apart from db.py, in the same
-metadata; only a backup holds these rows.
+nobody signs in: as that account it stands in the log among a project's owners. In the metadata of tables.py; only a
+backup holds these rows.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, ForeignKeyConstraint, Index, String, Table
 
-from countermark_server.db import metadata
+from countermark_server.tables import metadata
 
 _ACCOUNT, _ORGANISATION = "account.id", "organisation.name"
 

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Connection, Index, String, Table, bindparam, case, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from countermark_server.db import metadata
+from countermark_server.tables import metadata
 
 PROJECTS = ""  # the counter's name: that of no other
 MILLISECONDS = 1000
