@@ -94,6 +94,7 @@ class LogWorld:
     ) -> None:
         """`fetcher`: the witness is somebody else's, at `witness_url`; otherwise it is one of our own."""
         self.clock = clock or Clock()
+        self.elapsed = self.clock  # who sets the clock moves time itself, unless a test parts the two
         self.settings = Settings(
             folder,
             database=load(folder).database,  # from the environment, which tests/server/conftest.py sets
@@ -199,7 +200,13 @@ class LogWorld:
     def station(self, **options: Any) -> Station:
         """A sequencer process's insides, not loaded yet."""
         return Station(
-            self.settings, self.trust.policy, self.signers, fetcher=self.fetcher, clock=self.clock, **options
+            self.settings,
+            self.trust.policy,
+            self.signers,
+            fetcher=self.fetcher,
+            clock=self.clock,
+            elapsed=self.elapsed,
+            **options,
         )
 
     # --- proposals ------------------------------------------------------------------------------------

@@ -60,6 +60,11 @@ QUORUM_MISSING = Gauge(
     "how long publications have failed for want of a quorum; 0 while there is one",
     multiprocess_mode="max",
 )
+CLOCK_LEAPT = Gauge(
+    "countermark_clock_leapt_seconds",
+    "how long the log's clock has been ahead of what a quorum vouched for; 0 while it is not",
+    multiprocess_mode="max",
+)
 
 
 def configure(settings: Telemetry, process: str) -> None:

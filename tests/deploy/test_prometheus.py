@@ -34,6 +34,10 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"countermark_quorum_missing_seconds": "0+60x20"},
         {"countermark_quorum_missing_seconds": "0+30x20"},
     ),
+    "CountermarkClockLeapt": (
+        {"countermark_clock_leapt_seconds": "0+60x20"},
+        {"countermark_clock_leapt_seconds": "120x20"},
+    ),
     "CountermarkTimestampOld": (
         {"countermark_timestamp_signed_seconds": "-6300x30"},
         {"countermark_timestamp_signed_seconds": "-5900x30"},

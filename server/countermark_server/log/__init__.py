@@ -14,8 +14,8 @@ Law of this room:
 6. `create` is not `load`: only `adopt` begins a log.
 
 Files: `station` runs it; `sequence` is a round, `staging` its bundle, `tree` reads the public tree; `witnesses`
-asks for cosignatures, `publish` hands out checkpoints, `cleanup` removes partial tiles; `create` begins a log;
-`fsck` checks all of it.
+asks for cosignatures, `publish` hands out checkpoints, `cleanup` removes partial tiles; `clockwatch` says whether
+the clock can be right; `create` begins a log; `fsck` checks all of it.
 
 Trust: the log's keys and this machine are trusted not to sign two histories, and nothing else depends on
 them. Witnesses, timestamper and auditors exist because that trust may be misplaced.

@@ -8,7 +8,7 @@ when the database says so, too (`settle`).
 
 Its own thread, so that sequencing goes on while witnesses are slow: it always takes the newest checkpoint
 offered, and one publication may cover many rounds. Fail-closed: without the policy's quorum nothing becomes
-public, nothing is acknowledged, and it tries again.
+public, nothing is acknowledged, and it tries again. So it is while this machine's clock has leapt (clockwatch.py).
 
 An idle log is cosigned again every hour, so that its checkpoint does not look stale.
 """
@@ -34,6 +34,7 @@ from countermark.tlog.note import Note
 from countermark.tlog.policy import Policy
 from countermark_server import db, proposal, submission, telemetry
 from countermark_server.log.cleanup import Cleanup
+from countermark_server.log.clockwatch import ClockLeaptError, ClockWatch
 from countermark_server.log.staging import Staging
 from countermark_server.log.tree import PublicTree
 from countermark_server.log.witnesses import Quorum
@@ -64,7 +65,7 @@ class Publisher:
         quorum: Quorum,
         policy: Policy,
         origin: str,
-        clock: Callable[[], float],
+        clockwatch: ClockWatch,
         mutex: threading.Lock,
         on_fatal: Callable[[BaseException], None],
         ring: Callable[[], None] = lambda: None,
@@ -77,7 +78,7 @@ class Publisher:
         self._quorum = quorum
         self._policy = policy
         self._origin = origin
-        self._clock = clock
+        self._clockwatch = clockwatch
         self._mutex = mutex
         self._on_fatal = on_fatal
         self._ring = ring
@@ -117,16 +118,22 @@ class Publisher:
         if self._thread.is_alive():
             self._thread.join()
 
-    def cosigned(self, checkpoint: LogCheckpoint, *, everybody: bool = False) -> VerifiedCheckpoint:
+    def cosigned(
+        self, checkpoint: LogCheckpoint, *, everybody: bool = False, clock: Callable[[], float] | None = None
+    ) -> VerifiedCheckpoint:
         """The checkpoint with its quorum's cosignatures, opened the way everybody will open it.
 
         `everybody`: every witness is heard out, also beyond the quorum; one of them may know more than we do.
+        `clock`: by which their times are judged; as a rule ours, which must not have leapt (ClockLeaptError).
         """
+        clock = clock or self._clockwatch.now
+        clock()  # before anybody is asked: a witness on this machine would state the time of the leap
         read = self._tree.reader(checkpoint.size, checkpoint.root_hash)
         lines, problems = self._quorum.cosign(checkpoint, read, everybody=everybody)
         raw = Note(checkpoint.text(), (*checkpoint.log_signatures, *lines)).format()
+        now = int(clock())
         try:
-            return open_checkpoint(raw, self._policy, now=int(self._clock()))
+            return open_checkpoint(raw, self._policy, now=now)
         except CountermarkError as error:
             said = "; ".join(problems)
             raise NoQuorumError(f"{error}{': ' + said if said else ''}") from None
@@ -135,6 +142,7 @@ class Publisher:
         """Cosign, publish, tell, tidy: one checkpoint, in this order."""
         started = time.perf_counter()
         verified = self.cosigned(checkpoint)
+        self._clockwatch.vouch(verified.quorum_time)
         # Cosigned. If we stop here witnesses remember this size; the head row holds it, so the next start
         # offers the same checkpoint again and they cosign it again.
         telemetry.LOG_SIZE.labels("witnessed").set(verified.size)
@@ -177,7 +185,7 @@ class Publisher:
 
     def settle(self, size: int) -> int:
         """Tell those whose entries a public checkpoint of this size covers; returns how many proposals."""
-        now = int(self._clock())
+        now = int(self._clockwatch.nearest())
         with self._mutex, db.write(self._engine) as connection:
             # Nothing is sequenced meanwhile (the mutex): both are about the same rows.
             # Each index has its row before its checkpoint is offered, so below `_told` nobody was left out.
@@ -218,11 +226,16 @@ class Publisher:
                 # Nothing was acknowledged that is not public; the entries wait for the next try.
                 self._report_quorum(error)
                 telemetry.logger().warning("not published", size=checkpoint.size, error=str(error))
-                with self._news:
-                    self._news.wait_for(lambda: self._stopping, timeout=RETRY_SECONDS)
+                self._pause()
+            except ClockLeaptError:
+                self._pause()  # who saw it first has said so
             except BaseException as error:
                 self._on_fatal(error)
                 return
+
+    def _pause(self) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._stopping, timeout=RETRY_SECONDS)
 
     def _report_quorum(self, error: Exception | None) -> None:
         """Say how long the quorum has been missing; a failure of another kind says nothing about it."""

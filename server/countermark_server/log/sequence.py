@@ -19,7 +19,7 @@ them are in the log, the rules' state says, which the same transaction changes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from countermark_server import db, proposal, quick, submission, telemetry
 from countermark_server.contradiction import ContradictionError
 from countermark_server.log.asked import formed
 from countermark_server.log.backfill import LINES_PER_ROUND, Backfill
+from countermark_server.log.clockwatch import ClockWatch
 from countermark_server.log.keysets import signed_by_all
 from countermark_server.log.staging import Bundle, Staging
 from countermark_server.log.tree import PREFIX, public_tree
@@ -91,7 +92,7 @@ class Sequencer:
         signers: Sequence[NoteSigner],
         *,
         origin: str,
-        clock: Callable[[], float],
+        clockwatch: ClockWatch,
         batch: int = 1024,
         mutex: threading.Lock | None = None,
         raw_add: bool = False,
@@ -107,7 +108,7 @@ class Sequencer:
         self._staging = staging
         self._signers = signers
         self._origin = origin
-        self._clock = clock
+        self._clockwatch = clockwatch
         self._batch = batch
         self._mutex = mutex or threading.Lock()  # this process's writers take turns here, not inside SQLite
         self._head: Head | None = None
@@ -130,8 +131,9 @@ class Sequencer:
             with SqlView(connection, db.rules_state) as view:
                 check_kind(view, raw_add=self._raw_add)
                 self._opened_import = opened_import(view)
+                time = last_time(view)
         telemetry.LOG_SIZE.labels("next").set(head.tree_size)
-        checkpoint = self._opened(head)
+        checkpoint = self._opened(head, time)
         if head.staging is not None:
             # The round happened, its tiles may not be there: a crash between commit and apply ends here.
             self._apply(self._staging.read(head.staging), checkpoint)
@@ -163,15 +165,16 @@ class Sequencer:
         self._news.close()
 
     def round(self) -> int:
-        """One round. After an exception nothing is sequenced until `load` has succeeded."""
+        """One round. After an exception nothing is sequenced until `load` succeeded; ClockLeaptError: none began."""
         old, checkpoint = self._head, self._checkpoint
         if old is None or checkpoint is None:
             raise LogError("the log is not loaded")
         if not self.importing and not self._is_waited_for(old):
             return 0
+        now = int(self._clockwatch.now())  # read once: the time that was found right is the entries'
         self._head = None
         with telemetry.LOG_ROUND.time():
-            settled, new, checkpoint, bundle = self._round(old, checkpoint)
+            settled, new, checkpoint, bundle = self._round(old, checkpoint, now)
             # Committed. If we stop here the head is ahead of the public tree; load() finds the staging
             # bundle it names and applies it. No index can be given twice: the next round starts there.
             telemetry.LOG_SIZE.labels("next").set(new.tree_size)
@@ -184,14 +187,16 @@ class Sequencer:
         telemetry.LOG_SIZE.labels("signed").set(checkpoint.size)
         return settled
 
-    def _round(self, old: Head, checkpoint: LogCheckpoint) -> tuple[int, Head, LogCheckpoint, Bundle | None]:
+    def _round(
+        self, old: Head, checkpoint: LogCheckpoint, now: int
+    ) -> tuple[int, Head, LogCheckpoint, Bundle | None]:
         """The transaction of a round: the new head, and the bundle it names (None: all were refused)."""
         new, signed, bundle = old, checkpoint, None
         with self._mutex, db.write(self._engine) as connection:
             heads.check_held(connection, old)
             rows = self._waiting(connection, old, limit=self._batch)
             view = SqlView(connection, db.rules_state)
-            judged = self._judge(view, rows, old.tree_size)
+            judged = self._judge(view, rows, old.tree_size, now)
             _settle(connection, judged)
             if judged.entries:
                 with view.flushing():  # the database takes the state while the disk takes the bundle
@@ -205,7 +210,7 @@ class Sequencer:
                 # Signed, in memory only. If we stop here the signature is destroyed with this process: it
                 # was never stored, logged, returned or sent, so the size may be signed again.
                 new = Head(self._origin, body, edge.size, b"".join(edge.hashes), name)
-                signed = self._opened(new)  # a signature that is false, or of something else, ends here
+                signed = self._opened(new, judged.time)  # false, or of something else: it ends here
                 heads.swap(connection, old, new)
                 # Swapped, not committed. If we stop here the database forgets it, and us.
         telemetry.LOG_ROUND_ENTRIES.labels("sequenced").inc(len(judged.sequenced))
@@ -234,10 +239,10 @@ class Sequencer:
         # A successor's entry 0 was proposed with the enrolments, in one transaction: it is there if it ever will be.
         return [*(row for row in rows if row["type"] == PREDECESSOR), *genesis]
 
-    def _judge(self, view: SqlView, rows: Sequence[Mapping[str, Any]], size: int) -> Judged:
+    def _judge(self, view: SqlView, rows: Sequence[Mapping[str, Any]], size: int, now: int) -> Judged:
         """Ask the rules about each proposal in turn; what one changes, the next one sees. Nothing is written yet."""
         judged = Judged([], [], [], [], 0)
-        time = max(int(self._clock()), last_time(view))  # a clock that went back stands still here
+        time = max(now, last_time(view))  # a clock that went back stands still here
         entries = [formed(row, time) for row in rows]
         view.fetch(key for entry in entries if isinstance(entry, Entry) for key in rules.keys(entry))
         for row, asked in zip(rows, entries, strict=True):
@@ -315,9 +320,9 @@ class Sequencer:
             raise LogError(f"staging bundle is for size {bundle.size}, the head is at {checkpoint.size}")
         self._public.put_all(_files(bundle))
 
-    def _opened(self, head: Head) -> LogCheckpoint:
-        """The head's checkpoint, signed by all our keys and agreeing with the row it stands in."""
-        checkpoint = signed_by_all(head.body.encode(), self._signers, time=int(self._clock()))
+    def _opened(self, head: Head, time: int) -> LogCheckpoint:
+        """The head's checkpoint, signed by all our keys (as of `time`) and agreeing with the row it stands in."""
+        checkpoint = signed_by_all(head.body.encode(), self._signers, time=time)
         agreed = (self._origin, head.tree_size, _edge(head).root())
         if (checkpoint.origin, checkpoint.size, checkpoint.root_hash) != agreed:
             raise LogError(f"the head row of size {head.tree_size} disagrees with the checkpoint in it")

@@ -36,6 +36,7 @@ from countermark_server.bells import Desk
 from countermark_server.contradiction import StartRefusedError, check_not_older
 from countermark_server.log.backfill import Backfill
 from countermark_server.log.cleanup import Cleanup
+from countermark_server.log.clockwatch import ClockLeaptError, ClockWatch, seconds_elapsed
 from countermark_server.log.keysets import open_by_any
 from countermark_server.log.publish import NoQuorumError, Publisher
 from countermark_server.log.sequence import LogError, Sequencer
@@ -69,6 +70,7 @@ class Station:
         *,
         fetcher: Fetcher,
         clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = seconds_elapsed,
     ) -> None:
         origin = settings.registry.origin
         check_quorum_allowed(policy, origin)
@@ -83,6 +85,7 @@ class Station:
         seconds = settings.log.witness_timeout
         asked = [Witness(w.name, w.key, urls[w.name], fetcher, timeout=seconds) for w in policy.witnesses]
         self.quorum = Quorum(policy, asked)
+        self.clockwatch = ClockWatch(clock, elapsed)
         mutex = threading.Lock()
         self.desk = Desk(settings.data)
         self.sequencer = Sequencer(
@@ -91,7 +94,7 @@ class Station:
             self.staging,
             signers,
             origin=origin,
-            clock=clock,
+            clockwatch=self.clockwatch,
             batch=settings.log.batch,
             mutex=mutex,
             raw_add=settings.testing.raw_add,
@@ -106,7 +109,7 @@ class Station:
             quorum=self.quorum,
             policy=policy,
             origin=origin,
-            clock=clock,
+            clockwatch=self.clockwatch,
             mutex=mutex,
             on_fatal=self._fail,
             ring=self.desk.ring,
@@ -141,11 +144,13 @@ class Station:
     def _ask_witnesses(self, head: LogCheckpoint, accept_unwitnessed: bool, deadline: float) -> None:
         while True:
             try:
-                self.publisher.cosigned(head, everybody=True)
+                answered = self.publisher.cosigned(head, everybody=True)
+                self.clockwatch.begin(answered.quorum_time)
                 return
             except NoQuorumError as error:
                 if accept_unwitnessed:
                     telemetry.logger().warning("accepted an unwitnessed start", error=str(error))
+                    self.clockwatch.begin(None)
                     return
                 if time.monotonic() >= deadline:
                     raise StartRefusedError(
@@ -191,14 +196,18 @@ class Station:
         news, again, rung = News(self.engine), True, False
         try:
             while not stop.is_set():
+                has_leapt = self._has_clock_leapt()
                 # Asked before the round looks: what is committed after the answer is news the next time.
-                if again or rung or not news.cheap or news.any() or self.sequencer.importing:
+                if not has_leapt and (
+                    again or rung or not news.cheap or news.any() or self.sequencer.importing
+                ):
                     again = self._round()
                 # Also after a full round: whoever waits to propose gets the write lock, and the next round
                 # takes what gathers meanwhile. However often it rings: no round begins before that pause is over.
                 self.publisher.wait_until_public(PACE)
                 stop.wait(BREATH)
-                rung = self.desk.wait(0 if again else max(0.0, poll_interval - BREATH))
+                is_busy = again and not has_leapt
+                rung = self.desk.wait(0 if is_busy else max(0.0, poll_interval - BREATH))
         finally:
             news.close()
             self.sequencer.close()
@@ -215,6 +224,8 @@ class Station:
             if settled:
                 self._offer(self.sequencer.checkpoint)
             return settled > 0
+        except ClockLeaptError:
+            return True
         except FAILURES as error:
             telemetry.logger().error("round failed", error=str(error), kind=type(error).__name__)
         # Nothing is sequenced before this has succeeded; an error here is tried again, never dropped.
@@ -228,6 +239,16 @@ class Station:
                 telemetry.logger().error("reload failed", error=str(error), kind=type(error).__name__)
                 self._stop.wait(RELOAD_SECONDS)
         return False
+
+    def _has_clock_leapt(self) -> bool:
+        """Whether it has. A leap that lasts is put to the quorum once a minute; nothing is published by that."""
+        if self.clockwatch.is_to_be_asked():
+            try:
+                asked = self.publisher.cosigned(self._known, clock=self.clockwatch.wall)
+                self.clockwatch.hear(asked.quorum_time)
+            except (NoQuorumError, *FAILURES) as error:
+                telemetry.logger().warning("no quorum says what time it is", error=str(error))
+        return self.clockwatch.has_leapt()
 
     def _check_newer(self, loaded: LogCheckpoint) -> None:
         """Go on from what was loaded, if it extends what this process knew. StartRefusedError: it does not.
