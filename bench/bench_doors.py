@@ -44,10 +44,11 @@ from tests.world.world import World, free_port
 NAMESPACE = "bench"
 SINGLES, CONNECTIONS, RUNS = 2000, 64, 3
 BATCHES, BATCH = 3, 4096
-SENDERS = 2  # connections of batches, as a client's that has many: one is judged while the other is sequenced
+# Connections of batches, as a client has that has many: one is judged while the other is sequenced.
+SENDERS = 2
 SAMPLE = 100  # one proof in so many is verified
 STATIONS = ("scan", "tufrepo", "timestamper")
-THREADS, WORKERS = 64, 1
+THREADS, WORKERS = 64, 2  # a worker a core, as docs/operations/deploy.md says
 _OPEN = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     " AND xact_start < now() - interval '0.15 s'"

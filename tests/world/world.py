@@ -29,6 +29,7 @@ BIN = Path(sys.executable).parent
 PASSPHRASE = "a passphrase for this world only"
 CUSTODIANS = ("ada", "grace", "lin")
 ROLES = ("root", "targets", "trust", "index")
+_KEYS: dict[str, tuple[bytes, str]] = {}  # by name: the key file, and its public half
 
 
 class StoryError(Exception):
@@ -179,11 +180,20 @@ class World:
         return room / "out"
 
     def _make_key(self, name: str) -> str:
-        """Make one custodian's key file; returns its public half as the plan wants it."""
-        done = self._custodian(
-            "keys", "new", "--name", name, "--out", f"{name}.key.json", "--passphrase-file", "passphrase"
-        )
-        return done.out.strip()
+        """Put one custodian's key file in the room; returns its public half as the plan wants it.
+
+        Made once: the custodians of a process's later worlds bring the keys that they have.
+        """
+        file = self.root / "ceremony" / f"{name}.key.json"
+        if name not in _KEYS:
+            done = self._custodian(
+                "keys", "new", "--name", name, "--out", file.name, "--passphrase-file", "passphrase"
+            )
+            _KEYS[name] = file.read_bytes(), done.out.strip()
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_bytes(_KEYS[name][0])
+        return _KEYS[name][1]
 
     def _plan(self, handover: Path, publics: dict[str, str], trial: bool) -> str:
         lines = [
