@@ -83,7 +83,10 @@ class Station:
         self._stop = threading.Event()
         urls = witness_urls(policy, settings.log.witness_urls)
         seconds = settings.log.witness_timeout
-        asked = [Witness(w.name, w.key, urls[w.name], fetcher, timeout=seconds) for w in policy.witnesses]
+        asked = [
+            Witness(w.name, w.key, urls[w.name], fetcher, timeout=seconds, clock=clock)
+            for w in policy.witnesses
+        ]
         self.quorum = Quorum(policy, asked)
         self.clockwatch = ClockWatch(clock, elapsed)
         mutex = threading.Lock()

@@ -8,7 +8,7 @@
 
 Real witnesses deviate from the text of tlog-witness, so this client is tolerant about *how* they refuse and
 strict about what counts as a yes: 200 with a line by the key that the policy names, that verifies and states
-a time. Everything else is one of three:
+a time, and none that is ahead of our clock. Everything else is one of three:
 
     WitnessError      not now, or not us: unreachable, overloaded, unknown log. Try again later
     WitnessAhead      it has cosigned a larger tree than our newest. We lost history: stop
@@ -30,7 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from countermark.errors import CountermarkError, MalformedError, NetworkError, SignatureError, UsageError
 from countermark.fetch import Answer, Fetcher
-from countermark.limits import WITNESS_BODY_MAX_BYTES
+from countermark.limits import COSIGNATURE_MAX_SKEW, WITNESS_BODY_MAX_BYTES
 from countermark.tlog.checkpoint import LogCheckpoint
 from countermark.tlog.cosignature import check_signature
 from countermark.tlog.merkle import HashReader, prove_consistency
@@ -69,6 +69,7 @@ class Witness:
         fetcher: Fetcher,
         *,
         timeout: float,
+        clock: Callable[[], float],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
@@ -76,6 +77,7 @@ class Witness:
         self._url = url.rstrip("/") + "/add-checkpoint"
         self._fetcher = fetcher
         self._timeout = timeout
+        self._clock = clock
         self._sleep = sleep
         self._old = 0
         self._turn = threading.Lock()  # a slow answer and the next question must not overlap
@@ -172,8 +174,13 @@ class Witness:
                 stated = check_signature(self._key, checkpoint.text(), line.sig)
             except SignatureError as error:
                 raise WitnessError(f"{self.name} sent a false cosignature: {error}") from None
-            if stated:
-                return line
+            if not stated:
+                continue
+            now = int(self._clock())
+            if stated - now > COSIGNATURE_MAX_SKEW.total_seconds():
+                # It would spoil the whole checkpoint, for which others may make the quorum.
+                raise WitnessError(f"{self.name} signed at {stated}, which is ahead of our clock, {now}")
+            return line
         raise WitnessError(f"{self.name} answered 200 without a cosignature by its key")
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from countermark.errors import UsageError
 from countermark.fetch import Answer
+from countermark.tlog.checkpoint import open_checkpoint
 from countermark.tlog.cosignature import Ed25519CosignatureSigner
-from countermark.tlog.note import Signature, format_base64
+from countermark.tlog.note import Note, Signature, format_base64
 from countermark.tlog.policy import Policy
 from countermark_server.log.publish import NoQuorumError
 from countermark_server.log.tree import public_tree
@@ -54,7 +55,9 @@ def ask(world: LogWorld, *answers: Answer) -> Callable[[], Signature]:
 
 def new_witness(world: LogWorld) -> Witness:
     (known,) = world.trust.policy.witnesses
-    return Witness(known.name, known.key, "http://w", world.fetcher, timeout=1, sleep=lambda _: None)
+    return Witness(
+        known.name, known.key, "http://w", world.fetcher, timeout=1, clock=world.clock, sleep=lambda _: None
+    )
 
 
 def head(world: LogWorld):
@@ -191,7 +194,7 @@ def test_a_cosignature_from_the_future_is_not_published(world: LogWorld) -> None
     station.check_start()
     world.fetcher.answers = [Answer(200, "", {}, line(world, at=NOW + 301))] * 9
     before = world.files()
-    with pytest.raises(NoQuorumError):
+    with pytest.raises(NoQuorumError, match=f"signed at {NOW + 301}, which is ahead of our clock, {NOW}"):
         station.publisher.publish(station.sequencer.checkpoint)
     assert world.files() == before
 
@@ -206,7 +209,7 @@ def quorum(world: LogWorld, *fetchers: WitnessFetcher, threshold: int) -> tuple[
     names = " ".join(f"w{i}" for i in range(len(keys)))
     policy = Policy.parse("\n".join([*lines, f"group g {threshold} {names}", "quorum g", ""]))
     asked = [
-        Witness(w.name, w.key, "http://w", fetcher, timeout=1, sleep=lambda _: None)
+        Witness(w.name, w.key, "http://w", fetcher, timeout=1, clock=world.clock, sleep=lambda _: None)
         for w, fetcher in zip(policy.witnesses, fetchers, strict=True)
     ]
     return policy, Quorum(policy, asked)
@@ -225,8 +228,8 @@ class Answers:
         return self.answer
 
 
-def yes(world: LogWorld, number: int) -> Answers:
-    return Answers(Answer(200, "", {}, line(world, name=f"w.test/{number}", seed=f"w{number}")))
+def yes(world: LogWorld, number: int, at: int = NOW) -> Answers:
+    return Answers(Answer(200, "", {}, line(world, name=f"w.test/{number}", seed=f"w{number}", at=at)))
 
 
 def test_two_of_three_suffice(world: LogWorld) -> None:
@@ -234,6 +237,18 @@ def test_two_of_three_suffice(world: LogWorld) -> None:
     _, asked = quorum(world, yes(world, 0), Answers(Answer(503, "", {}, b"")), yes(world, 2), threshold=2)
     lines, _ = asked.cosign(head(world), reader(world))
     assert {found.name for found in lines} == {"w.test/0", "w.test/2"}
+    asked.close()
+
+
+def test_a_witness_whose_clock_has_leapt_does_not_stop_the_log(world: LogWorld) -> None:
+    """Its cosignature would have everybody refuse the checkpoint; the quorum is made of the others."""
+    witnesses = yes(world, 0, at=NOW + 301), yes(world, 1, at=NOW + 300), yes(world, 2)
+    policy, asked = quorum(world, *witnesses, threshold=2)
+    checkpoint = head(world)
+    lines, problems = asked.cosign(checkpoint, reader(world), everybody=True)
+    raw = Note(checkpoint.text(), (*checkpoint.log_signatures, *lines)).format()
+    assert open_checkpoint(raw, policy, now=NOW).cosignatures == {"w1": NOW + 300, "w2": NOW}
+    assert problems == [f"w0 signed at {NOW + 301}, which is ahead of our clock, {NOW}"]
     asked.close()
 
 
