@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from structlog.testing import capture_logs
 
 from countermark.entry import Entry
 from countermark.manifest import ZERO_NONCE, Line, format_manifest, predicate
 from countermark.statement import Statement, sign
 from countermark.tlog.checkpoint import open_checkpoint
-from countermark.tlog.cosignature import check_signature
-from countermark.tlog.note import Note
+from countermark.tlog.cosignature import MlDsaSigner, check_signature
+from countermark.tlog.note import Ed25519NoteSigner, Note
 from countermark_server import db, proposal, telemetry
 from countermark_server.log import publish
 from countermark_server.log.clockwatch import LASTING, LEAD, ClockLeaptError, ClockWatch, seconds_elapsed
@@ -29,7 +30,7 @@ from countermark_server.log.station import Station
 from countermark_server.log.tree import public_tree
 from countermark_server.stores import places
 from countermark_server.stores.public import CHECKPOINT
-from tests.log_world import NOW, ORIGIN, Clock, LogWorld, drain
+from tests.log_world import NOW, ORIGIN, Clock, LogWorld, drain, key
 
 YEAR = 365 * 86_400
 LEAPT = "the clock has leapt ahead: nothing is sequenced or published"
@@ -75,7 +76,7 @@ class LeapWorld(LogWorld):
     def newest_time(self) -> int:
         """Of anything that was signed: entries, the head, the public checkpoint, what the witness was shown."""
         times = [entry.time for entry in self.entries()]
-        keys = {key.key_id: key for key in (signer.vkey for signer in self.signers)}
+        keys = {signer.key_id: signer.vkey for signer in self.signers}
         keys |= {witness.key.key_id: witness.key for witness in self.trust.policy.witnesses}
         raw = self.public.read(CHECKPOINT)
         assert raw is not None
@@ -324,6 +325,22 @@ def test_an_accepted_start_takes_the_clock_as_it_is(world: LeapWorld) -> None:
     world.upload(2)
     world.clock.now += YEAR
     refuses(world, station)
+    station.engine.dispose()
+
+
+def test_a_key_set_that_is_added_signs_as_of_the_newest_entry(world: LeapWorld) -> None:
+    """What a start signs anew says no time of the clock, which nobody has vouched for yet."""
+    added = (
+        Ed25519NoteSigner(ORIGIN, key("next log")),
+        MlDsaSigner(ORIGIN, MLDSA44PrivateKey.from_seed_bytes(b"\2" * 32)),
+    )
+    world.signers = (*world.signers, *added)  # type: ignore[assignment]
+    world.clock.now += YEAR
+    station = world.station()
+    head = station.sequencer.load()
+    keys = {signer.key_id: signer.vkey for signer in world.signers}
+    times = [check_signature(keys[line.key_id], head.text(), line.sig) for line in head.log_signatures]
+    assert times == [None, NOW, None, NOW]
     station.engine.dispose()
 
 
