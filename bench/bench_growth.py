@@ -34,7 +34,7 @@ from countermark_server import db, proposal  # noqa: E402
 from countermark_server.log.cleanup import CLEANED, Cleanup  # noqa: E402
 from countermark_server.log.station import Station  # noqa: E402
 from countermark_server.stores import heads  # noqa: E402
-from figures import Figure, load, table  # noqa: E402
+from figures import Figure, load, pace, table  # noqa: E402
 from tests.log_world import NOW, ORIGIN, LogWorld, drain  # noqa: E402
 
 BLOCK = WIDTH * WIDTH
@@ -219,8 +219,8 @@ def main(arguments: list[str]) -> int:
     """The full run: its figures go to growth.json, beside those of the short one in results.json."""
     if arguments[:1] == ["--append"]:
         _endless(Path(arguments[1]))
-    before = load()
-    rows = [figure.row(before) for figure in measure(tuple(map(int, arguments)) or SHORT)]
+    before, speed = load(), pace()
+    rows = [figure.row(before, speed) for figure in measure(tuple(map(int, arguments)) or SHORT)]
     print(table(rows))
     (HERE / "growth.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -2,7 +2,8 @@
 
 A figure is a list of samples in one unit, with the budget of docs/performance.md where there is one. The machine
 and what else ran on it are recorded with every figure: these are shared machines, and ratios travel better than
-absolutes.
+absolutes. So is how long one Ed25519 check took just before (`pace`): a shared machine is slower in one hour than in
+another, and the budgets were set on one where a check takes 65 us.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +46,13 @@ class Figure:
             return None
         return self.median >= self.budget if self.more_is_better else self.median <= self.budget
 
-    def row(self, load: float) -> dict[str, object]:
-        """The figure as it is kept in results.json."""
+    def row(self, load: float, pace: float) -> dict[str, object]:
+        """The figure as it is kept in results.json; `load` and `pace` as they were before it was measured."""
         row: dict[str, object] = {
             "name": self.name, "unit": self.unit, "median": round(self.median, 4),
             "min": round(min(self.samples), 4), "max": round(max(self.samples), 4), "n": len(self.samples),
             "budget": self.budget, "met": self.met, "machine": machine(), "other_load": round(load, 2),
+            "ed25519_check_us": round(pace, 1),
         }  # fmt: skip
         return row if self.beside is None else {**row, "beside": self.beside}
 
@@ -68,6 +71,20 @@ def machine() -> str:
 def load() -> float:
     """Runnable processes a core before we start: what else keeps this machine busy."""
     return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def pace() -> float:
+    """CPU microseconds of one Ed25519 check, now: how fast this machine happens to be."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key, message = Ed25519PrivateKey.generate(), bytes(600)
+    signature, public, spent = key.sign(message), key.public_key(), list[float]()
+    for _ in range(5):
+        started = time.process_time()
+        for _ in range(200):
+            public.verify(signature, message)
+        spent.append(1e6 * (time.process_time() - started) / 200)
+    return statistics.median(spent)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

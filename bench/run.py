@@ -34,11 +34,11 @@ def main(wanted: list[str]) -> int:
     for name in SCRIPTS:
         if wanted and not any(part in name for part in wanted):
             continue
-        before, started = figures.load(), time.monotonic()
+        before, pace, started = figures.load(), figures.pace(), time.monotonic()
         try:
             module = importlib.import_module(name)
             print(f"{name}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
-            fresh = [figure.row(before) for figure in module.measure()]
+            fresh = [figure.row(before, pace) for figure in module.measure()]
         except Exception:
             traceback.print_exc()
             failed.append(name)

@@ -284,14 +284,21 @@ def _figures(name: str) -> str:
         ratio = f"{row['median'] / other:.2f} of {row['beside']}" if other else ""
         spread = f"{row['min']} to {row['max']}"
         budget = "" if row["budget"] is None else f"{row['budget']:g}, {'met' if row['met'] else 'missed'}"
-        return str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"]), ratio, budget
+        check = str(row.get("ed25519_check_us", ""))
+        return (
+            *(str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"])),
+            *(ratio, budget, check),
+        )
 
     loads: dict[str, list[float]] = {}
     for row in rows:
         loads.setdefault(row["machine"], []).append(row["other_load"])
     machines = [f"{name}; other load {min(found)} to {max(found)} a core" for name, found in loads.items()]
     return (
-        _table(("figure", "unit", "median", "range", "n", "ratio", "budget"), [shown(row) for row in rows])
+        _table(
+            ("figure", "unit", "median", "range", "n", "ratio", "budget", "a check, us"),
+            [shown(row) for row in rows],
+        )
         + "\n"
         + ("Measured on: " + " / ".join(machines) + ".\n")
     )

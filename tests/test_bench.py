@@ -76,3 +76,16 @@ def test_who_stops_in_the_middle_keeps_what_was_measured(
     with pytest.raises(KeyboardInterrupt):
         runner.main([])
     assert kept(runner) == ["first", "second", "stale"]
+
+
+def test_each_row_says_how_fast_the_machine_was(runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked anew before each script, since another hour is another machine."""
+    paces = iter([65.04, 130.0])
+    monkeypatch.setattr(sys.modules["figures"], "pace", lambda: next(paces))
+    assert runner.main(["first"]) == runner.main(["third"]) == 0
+    rows = {row["name"]: row for row in json.loads(runner.RESULTS.read_text("utf-8"))}
+    assert [rows[name]["ed25519_check_us"] for name in ("first", "third")] == [65.0, 130.0]
+
+
+def test_the_pace_is_measured(runner: ModuleType) -> None:
+    assert 1 < sys.modules["figures"].pace() < 100_000
