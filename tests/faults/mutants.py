@@ -42,7 +42,7 @@ def publish_before_commit() -> None:
         stations.append(self)
         real_start(self, **options)
 
-    def rounds(self: Sequencer, old, checkpoint):
+    def rounds(self: Sequencer, *given):
         @contextmanager
         def early(engine):
             with real_write(engine) as connection:
@@ -55,14 +55,14 @@ def publish_before_commit() -> None:
         found: list = []
         real_swap = Sequencer._opened
 
-        def opened(inner, head):
-            checkpoint = real_swap(inner, head)
+        def opened(inner, head, *at):
+            checkpoint = real_swap(inner, head, *at)
             found.append((inner._staging.read(head.staging), checkpoint))
             return checkpoint
 
         db.write, Sequencer._opened = early, opened
         try:
-            return real_round(self, old, checkpoint)
+            return real_round(self, *given)
         finally:
             db.write, Sequencer._opened = real_write, real_swap
 
