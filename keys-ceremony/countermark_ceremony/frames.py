@@ -77,7 +77,10 @@ def _whole(digest: str, total: int, chunks: dict[int, str]) -> bytes:
 
 
 def _inflated(text: bytes) -> bytes | None:
-    """What this text packs, or None: one text only is a response's, with no spare bit and nothing after it."""
+    """What this text packs, or None where it has a spare bit, or anything after its end.
+
+    Another packing of the same bytes is none of these, and does no harm: what counts is the response's digest.
+    """
     stream = zlib.decompressobj()
     try:
         packed = base64.b64decode(text, b"-_", validate=True)

@@ -37,15 +37,23 @@ def test_a_missing_frame_is_named():
         frames.join([scanned(lines[:1] + lines[2:])])
 
 
-def test_a_changed_frame_is_refused_wherever_it_was_changed():
-    """One other character at any place of any frame never yields a response."""
-    lines = frames.split(RAW[0])
+def test_a_changed_frame_gives_no_other_response_wherever_it_was_changed():
+    """One other character at any place of any frame is refused.
+
+    But for a few that pack the very same bytes: a repetition may be named by either of two earlier places.
+    """
+    lines, harmless, tried = frames.split(RAW[0]), 0, 0
     for number, line in enumerate(lines):
         for at in range(0, len(line), 7):
             other = "x" if line[at] != "x" else "y"
             changed = [*lines[:number], line[:at] + other + line[at + 1 :], *lines[number + 1 :]]
-            with pytest.raises(CountermarkError):
-                frames.join([scanned(changed)])
+            tried += 1
+            try:
+                assert frames.join([scanned(changed)]) == [RAW[0]]
+                harmless += 1
+            except CountermarkError:
+                pass
+    assert harmless <= tried / 50
 
 
 def test_a_second_spelling_of_a_frame_is_refused():
