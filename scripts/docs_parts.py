@@ -284,11 +284,8 @@ def _figures(name: str) -> str:
         ratio = f"{row['median'] / other:.2f} of {row['beside']}" if other else ""
         spread = f"{row['min']} to {row['max']}"
         budget = "" if row["budget"] is None else f"{row['budget']:g}, {'met' if row['met'] else 'missed'}"
-        check = str(row.get("ed25519_check_us", ""))
-        return (
-            *(str(row["name"]), str(row["unit"]), str(row["median"]), spread, str(row["n"])),
-            *(ratio, budget, check),
-        )
+        said = [str(row[name]) for name in ("name", "unit", "median")]
+        return (*said, spread, str(row["n"]), ratio, budget, str(row.get("ed25519_check_us", "")))
 
     loads: dict[str, list[float]] = {}
     for row in rows:

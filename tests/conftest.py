@@ -77,7 +77,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """A failure is named at once: a run that is stopped before its end has said what failed."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
-        print(f"\n{report.outcome.upper()} {report.when} {report.nodeid}", file=sys.__stderr__, flush=True)
+        print(f"\nFAILED in {report.when}: {report.nodeid}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(autouse=True)

@@ -185,14 +185,14 @@ class World:
         Made once: the custodians of a process's later worlds bring the keys that they have.
         """
         file = self.root / "ceremony" / f"{name}.key.json"
-        if name not in _KEYS:
+        if name in _KEYS:
+            file.touch(mode=0o600)
+            file.write_bytes(_KEYS[name][0])
+        else:
             done = self._custodian(
                 "keys", "new", "--name", name, "--out", file.name, "--passphrase-file", "passphrase"
             )
             _KEYS[name] = file.read_bytes(), done.out.strip()
-        if not file.exists():
-            file.touch(mode=0o600)
-            file.write_bytes(_KEYS[name][0])
         return _KEYS[name][1]
 
     def _plan(self, handover: Path, publics: dict[str, str], trial: bool) -> str:
